@@ -1,0 +1,87 @@
+# The two commands a newcomer needs are `make run` and `make test`; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edgecloud
+# One uv per version, shared by every clone; its package cache makes the second `make venv` a matter of seconds.
+UV_HOME := $(CACHE)/uv-$(UV_VERSION)
+UV := $(UV_HOME)/bin/uv
+export UV_CACHE_DIR := $(CACHE)/uv-packages
+export UV_NATIVE_TLS := 1
+JOB ?= manifests/examples/own-script.yaml
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: venv ## train the example on this machine: two workers, real data, no cluster (JOB=file.yaml for another)
+	@$(BIN)/edgecloud run $(JOB)
+
+.PHONY: venv
+venv: $(VENV)/.done ## install the locked packages into .venv
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "EdgeCloud needs Python 3.11 or newer; $(PYTHON) is older. Name another one: make venv PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@rm -rf $(UV_HOME).new && mkdir -p $(CACHE) && $(PYTHON) -m venv $(UV_HOME).new
+	@$(UV_HOME).new/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@rm -rf $(UV_HOME) && mv $(UV_HOME).new $(UV_HOME)
+
+$(VENV)/.done: pyproject.toml tests/requirements.lock | $(UV)
+	@echo "Installing the locked packages into $(VENV) (about 5 GB, most of it torch)"
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes tests/requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: lock
+lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes newer versions)
+	@compile() { $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml "$$@"; }; \
+	compile --all-extras --output-file tests/requirements.lock; \
+	compile --extra operator --constraints tests/requirements.lock --output-file operator/requirements.lock; \
+	compile --extra trainer --constraints tests/requirements.lock --output-file trainer/requirements.lock
+
+.PHONY: test
+test: lint unit e2e ## everything: lint, unit, end to end
+
+.PHONY: unit
+unit: venv ## the pure core, the API, the protocol, the launcher
+	@$(BIN)/python -m pytest tests/unit
+
+.PHONY: e2e
+e2e: venv ## whole jobs with real processes and real torch.distributed
+	@$(BIN)/python -m pytest tests/e2e tests/faults
+
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, import-linter, shellcheck
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@git ls-files -z '*.sh' .ci/run | xargs -0r $(BIN)/shellcheck
+
+.PHONY: format
+format: venv ## let ruff rewrite what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: manifests
+manifests: venv ## write manifests/crd.yaml from the models
+	@$(BIN)/edgecloud crd > manifests/crd.yaml.new && mv manifests/crd.yaml.new manifests/crd.yaml
+
+.PHONY: bench
+bench: venv ## recovery time beside torchrun's, side by side in one run
+	@$(BIN)/python -m tests.bench.recovery
+
+.PHONY: clean
+clean: ## take away what the targets made in this folder
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
