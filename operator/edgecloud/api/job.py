@@ -1,0 +1,75 @@
+"""The resource itself: `kind: TrainingJob`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from edgecloud.api.base import Model, Time
+from edgecloud.api.rules import violations
+from edgecloud.api.spec import TrainingJobSpec
+from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.types import Count, JobName, Label, ShortText
+
+GROUP: Final = "edgecloud.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "TrainingJob"
+PLURAL: Final = "trainingjobs"
+
+
+class ObjectMeta(Model):
+    """The part of Kubernetes' object metadata that EdgeCloud reads; the rest is accepted and kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: JobName = Field(description="Name of the job, unique in its namespace.")
+    namespace: Label = Field("default", description="Namespace.")
+    uid: Annotated[str, Field(max_length=64)] | None = Field(None, description="Set by the server.")
+    generation: Count = Field(1, description="Set by the server: rises with every change of spec.")
+    resource_version: ShortText | None = Field(None, description="Set by the server: changes with every write.")
+    creation_timestamp: Time | None = Field(None, description="Set by the server.")
+    deletion_timestamp: Time | None = Field(None, description="Set by the server.")
+    labels: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]] | None = Field(
+        None, description="Labels."
+    )
+    annotations: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=262144)]] | None = Field(
+        None, description="Annotations."
+    )
+
+
+class TrainingJob(Model):
+    """A distributed training: what is asked for (spec) and what became of it (status)."""
+
+    api_version: Literal["edgecloud.io/v1alpha1"] = Field(description="edgecloud.io/v1alpha1")
+    kind: Literal["TrainingJob"] = Field(description="TrainingJob")
+    metadata: ObjectMeta = Field(description="Name, namespace, labels.")
+    spec: TrainingJobSpec = Field(description="What is asked for.")
+    status: TrainingJobStatus | None = Field(None, description="What became of it; written by EdgeCloud.")
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Check plain data, the rules that span fields included.
+
+        Raises:
+            pydantic.ValidationError: with one entry for each field or rule; a rule's has type `rule` and in its
+                context `message` and `remedy`.
+        """
+        job = super().parse(value)
+        errors = [
+            InitErrorDetails(
+                type=PydanticCustomError("rule", "{message}", {"message": broken.message, "remedy": broken.remedy}),
+                loc=("spec", *broken.path),
+                input=None,
+            )
+            for broken in violations(job.spec)
+        ]
+        if errors:
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        return job
+
+    def with_status(self, status: TrainingJobStatus | None) -> TrainingJob:
+        """The same job with another status."""
+        return self.model_copy(update={"status": status})

@@ -1,0 +1,223 @@
+"""The rules that span fields. Each stands here once, as a CEL expression for the API server and as the same check in
+Python for a laptop; a test evaluates both on the same specs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgecloud.api.spec import MAX_FILES_SIZE, EnvVar, ProgramSpec, TrainingJobSpec
+from edgecloud.api.trainer import DataSpec, TrainerSpec
+from edgecloud.api.types import MAX_WORKERS
+
+RESERVED_ENV: Final = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "GROUP_WORLD_SIZE",
+    "ROLE_RANK",
+    "ROLE_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+"""The environment that a round sets; a user's value would tear the ranks apart."""
+
+_WORKERS: Final = "(has(self.pools) ? self.pools.map(p, p.workers).sum() : (has(self.workers) ? self.workers : 1))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A cross-field rule.
+
+    cel: the expression, with `self` the object that the rule stands at (CRD: x-kubernetes-validations).
+    holds: the same in Python.
+    path: the field that is to blame, relative to that object; "" for the object.
+    """
+
+    cel: str
+    holds: Callable[[Any], bool]
+    path: str
+    message: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """A rule that does not hold, and where: keys and indices from the spec down."""
+
+    path: tuple[str | int, ...]
+    message: str
+    remedy: str
+
+
+def _spec(spec: TrainingJobSpec) -> tuple[int, int]:
+    """Workers and (at most) ranks."""
+    return spec.worker_count(), spec.worker_count() * (spec.processes_per_worker or 1)
+
+
+SPEC_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel="has(self.trainer) != has(self.program)",
+        holds=lambda s: (s.trainer is None) != (s.program is None),
+        path="",
+        message="exactly one of trainer and program is needed",
+        remedy="write trainer: for the built-in trainer, or program: for a script of your own",
+    ),
+    Rule(
+        cel="has(self.workers) != has(self.pools)",
+        holds=lambda s: (s.workers is None) != (s.pools is None),
+        path="workers",
+        message="exactly one of workers and pools is needed",
+        remedy="write workers: 2, or pools: for groups of unequal nodes",
+    ),
+    Rule(
+        cel=f"!has(self.minWorkers) || self.minWorkers <= {_WORKERS}",
+        holds=lambda s: s.min_workers is None or s.min_workers <= s.worker_count(),
+        path="minWorkers",
+        message="minWorkers is above the number of workers",
+        remedy="write a value of at most workers",
+    ),
+    Rule(
+        cel=f"!has(self.pools) || self.pools.map(p, p.workers).sum() <= {MAX_WORKERS}",
+        holds=lambda s: s.pools is None or s.worker_count() <= MAX_WORKERS,
+        path="pools",
+        message=f"the pools have more than {MAX_WORKERS} workers in all",
+        remedy="write fewer workers",
+    ),
+    Rule(
+        cel="!has(self.pools) || self.pools.all(p, self.pools.exists_one(q, q.name == p.name))",
+        holds=lambda s: s.pools is None or len({p.name for p in s.pools}) == len(s.pools),
+        path="pools",
+        message="two pools have the same name",
+        remedy="give each pool a name of its own",
+    ),
+    Rule(
+        cel="!has(self.export) || has(self.trainer)",
+        holds=lambda s: s.export is None or s.trainer is not None,
+        path="export",
+        message="export converts the model of the built-in trainer, and this job has none",
+        remedy="leave export out, or write trainer: instead of program:",
+    ),
+    Rule(
+        cel=f"!has(self.trainer) || {_WORKERS} * (has(self.processesPerWorker) ? self.processesPerWorker : 1)"
+        " <= self.trainer.shards",
+        holds=lambda s: s.trainer is None or _spec(s)[1] <= s.trainer.shards,
+        path="trainer.shards",
+        message="there are more training processes than shards",
+        remedy="write shards of at least workers times processesPerWorker",
+    ),
+    Rule(
+        cel="!has(self.storage) || !has(self.storage.sizeLimit) || !has(self.storage.claimName)",
+        holds=lambda s: s.storage is None or s.storage.size_limit is None or s.storage.claim_name is None,
+        path="storage.sizeLimit",
+        message="sizeLimit bounds an emptyDir, and this job has a claim",
+        remedy="leave sizeLimit out, or leave claimName out",
+    ),
+)
+
+PROGRAM_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel=f"!has(self.files) || self.files.map(f, size(self.files[f])).sum() <= {MAX_FILES_SIZE}",
+        holds=lambda p: p.files is None or sum(map(len, p.files.values())) <= MAX_FILES_SIZE,
+        path="files",
+        message="the files are larger than 256 KiB in all",
+        remedy="bring larger code with the image or a volume",
+    ),
+    Rule(
+        cel="!has(self.env) || self.env.all(e, self.env.exists_one(f, f.name == e.name))",
+        holds=lambda p: p.env is None or len({e.name for e in p.env}) == len(p.env),
+        path="env",
+        message="a variable is set twice",
+        remedy="set each variable once",
+    ),
+)
+
+ENV_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel="!(has(self.value) && has(self.valueFrom))",
+        holds=lambda e: e.value is None or e.value_from is None,
+        path="valueFrom",
+        message="a variable has both value and valueFrom",
+        remedy="write one of them",
+    ),
+    Rule(
+        cel="!self.name.startsWith('EDGECLOUD_') && !(self.name in ["
+        + ", ".join(f"'{name}'" for name in RESERVED_ENV)
+        + "])",
+        holds=lambda e: not e.name.startswith("EDGECLOUD_") and e.name not in RESERVED_ENV,
+        path="name",
+        message="this variable is set by EdgeCloud",
+        remedy="choose another name; ranks and addresses come from the rendezvous",
+    ),
+)
+
+TRAINER_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel="self.shards <= self.batchSize",
+        holds=lambda t: t.shards <= t.batch_size,
+        path="shards",
+        message="there are more shards than images in a batch",
+        remedy="write a larger batchSize or fewer shards",
+    ),
+)
+
+DATA_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel="has(self.name) != has(self.source)",
+        holds=lambda d: (d.name is None) != (d.source is None),
+        path="",
+        message="exactly one of name and source is needed",
+        remedy="write name: digits, or source: with a path or URL",
+    ),
+)
+
+RULES: Final[dict[type, tuple[Rule, ...]]] = {
+    TrainingJobSpec: SPEC_RULES,
+    ProgramSpec: PROGRAM_RULES,
+    EnvVar: ENV_RULES,
+    TrainerSpec: TRAINER_RULES,
+    DataSpec: DATA_RULES,
+}
+"""Rules by the model they stand at."""
+
+IMMUTABLE: Final = ("pools", "processesPerWorker", "trainer", "program", "storage", "export", "managedBy")
+"""Fields of spec that stay as they were created: another value would be another training."""
+
+
+def immutable_cel(field: str) -> str:
+    """The CEL of an immutable field: still there or still absent, and equal."""
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
+def violations(spec: TrainingJobSpec) -> Iterator[Violation]:
+    """Every rule that a spec breaks."""
+    yield from _at(spec, ())
+    if spec.program:
+        yield from _at(spec.program, ("program",))
+        for index, variable in enumerate(spec.program.env or ()):
+            yield from _at(variable, ("program", "env", index))
+    if spec.trainer:
+        yield from _at(spec.trainer, ("trainer",))
+        yield from _at(spec.trainer.data, ("trainer", "data"))
+
+
+def _at(value: Any, path: tuple[str | int, ...]) -> Iterator[Violation]:
+    for rule in RULES[type(value)]:
+        if not rule.holds(value):
+            blame = tuple(rule.path.split(".")) if rule.path else ()
+            yield Violation(path=(*path, *blame), message=rule.message, remedy=rule.remedy)
+
+
+def changes(old: TrainingJobSpec, new: TrainingJobSpec) -> Iterator[Violation]:
+    """Every immutable field that differs between two specs of one job."""
+    before, after = old.dump(), new.dump()
+    for field in IMMUTABLE:
+        if before.get(field) != after.get(field):
+            yield Violation(
+                path=(field,),
+                message=f"{field} cannot be changed once the job exists",
+                remedy="give the changed job another name (and in a local run another --workdir)",
+            )

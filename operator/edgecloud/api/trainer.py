@@ -1,0 +1,91 @@
+"""The built-in trainer's part of a spec: what is trained, on what, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgecloud.api.base import Model
+
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DataSpec(Model):
+    """The images, and how they are split."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = Field(
+        None, description="A named set: digits, cifar10, or another of torchvision's; this or source."
+    )
+    source: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
+        None, description="Path or URL of a folder, tar file, IDX, CIFAR binary or prepared set; this or name."
+    )
+    validation_fraction: Below1 = Field(0.0, description="Part of the training images held back for validation.")
+    augment: Literal["none", "flip", "flip-crop"] = Field(
+        "none", description="none; flip: mirrored left and right; flip-crop: also shifted by up to four pixels."
+    )
+
+
+class OptimizerSpec(Model):
+    """How the weights are moved."""
+
+    name: Literal["sgd", "adamw", "muon"] = Field("sgd", description="sgd, adamw or muon.")
+    learning_rate: Positive = Field(0.1, description="Highest learning rate of the schedule.")
+    momentum: Below1 = Field(0.9, description="Momentum of sgd and muon; first moment's decay of adamw.")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum.")
+    weight_decay: NonNegative = Field(0.0005, description="Decay of weights; biases and norms are left out.")
+    gradient_clip_norm: Positive | None = Field(None, description="Gradients are scaled down to this norm.")
+
+
+class ScheduleSpec(Model):
+    """How the learning rate goes over the training."""
+
+    name: Literal["constant", "cosine", "triangular", "step"] = Field(
+        "cosine", description="constant; cosine to 0; triangular: up, then down to 0; step: a tenth at 50 % and 75 %."
+    )
+    warmup_fraction: Below1 = Field(0.05, description="Part of all steps in which the rate rises from 0.")
+
+
+class SyncSpec(Model):
+    """How the ranks come together."""
+
+    mode: Literal["every", "local"] = Field("every", description="every: each step; local: every few steps.")
+    every_steps: Annotated[int, Field(ge=1, le=100000)] = Field(
+        32, description="Steps between two exchanges in local mode."
+    )
+
+
+class TrainerSpec(Model):
+    """Image classification by the built-in trainer."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")] = Field(
+        "edgenet",
+        description="article-cnn, edgenet, a torchvision classification model by name, or module:function.",
+    )
+    data: DataSpec = Field(description="The images.")
+    epochs: Annotated[int, Field(ge=1, le=100000)] = Field(10, description="Passes over the training images.")
+    batch_size: Annotated[int, Field(ge=1, le=1048576)] = Field(
+        128, description="Images in a step, over all workers together."
+    )
+    shards: Annotated[int, Field(ge=1, le=1024)] = Field(
+        12, description="Virtual shards that a batch is cut into; at least as many as there are ranks."
+    )
+    optimizer: OptimizerSpec | None = Field(None, description="How the weights are moved.")
+    schedule: ScheduleSpec | None = Field(None, description="How the learning rate goes.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic of forward and backward; auto: what the device does well. fp16 needs CUDA."
+    )
+    channels_last: bool | None = Field(None, description="Memory format; default: what the device does well.")
+    compile: bool = Field(False, description="true: torch.compile.")
+    label_smoothing: Below1 = Field(0.0, description="Part of the target given to the other classes.")
+    ema_decay: Below1 | None = Field(None, description="Decay of an exponential mean of the weights, for evaluation.")
+    sync: SyncSpec | None = Field(None, description="How the ranks come together.")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, description="Seed of weights, order and augmentation.")
+    deterministic: bool = Field(
+        False, description="true: the same weights to the last bit, whatever the workers' number and failures."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: the GPUs asked for, else the CPU. A GPU asked for and not seen is a failure."
+    )

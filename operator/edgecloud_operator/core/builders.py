@@ -1,0 +1,210 @@
+"""A job's children as plain Kubernetes objects: the headless Service, the files' ConfigMap, the worker Pods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgecloud.api.job import API_VERSION, KIND, TrainingJob
+from edgecloud_operator.core import names
+from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
+from edgecloud_operator.core.merge import merged
+
+CONTAINER: Final = "worker"
+ROOT: Final = "/edgecloud"
+USER: Final = 1000
+EXTRA_GRACE_SECONDS: Final = 15
+"""What the launcher needs beside the processes' own grace: the word to the others, and the way out."""
+
+POD_LAYOUT: Final = Layout(
+    checkpoints=f"{ROOT}/storage/checkpoints",
+    results=f"{ROOT}/storage/results",
+    scratch=f"{ROOT}/scratch",
+    token_file=f"{ROOT}/identity/token",
+    ca_file=f"{ROOT}/identity/ca.crt",
+    working_dir=f"{ROOT}/files",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the operator's release and installation add to a job."""
+
+    trainer_image: str = "edgecloud/trainer:dev"
+    coordinator: str = "http://edgecloud-coordinator:8443"
+
+
+def owner_reference(job: TrainingJob) -> dict[str, Any]:
+    """The job as the owner of a child: with it goes the child."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": job.metadata.name,
+        "uid": job.metadata.uid or "",
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def audience(job: TrainingJob) -> str:
+    """Audience of the workers' tokens: the job, this one and no later one of its name."""
+    return f"edgecloud.io/{job.metadata.uid}"
+
+
+def build_service(job: TrainingJob) -> dict[str, Any]:
+    """The headless Service: it gives the workers their host names, ready or not, and carries no traffic of its own."""
+    name = job.metadata.name
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(job, names.service_name(name), names.job_labels(name)),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": names.job_labels(name) | {names.COMPONENT_LABEL: "worker"},
+        },
+    }
+
+
+def build_files(job: TrainingJob) -> dict[str, Any] | None:
+    """The ConfigMap of program.files; None without files."""
+    if not job.spec.program or not job.spec.program.files:
+        return None
+    name = job.metadata.name
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(job, names.files_name(name), names.job_labels(name)),
+        "data": dict(job.spec.program.files),
+    }
+
+
+def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> dict[str, Any]:
+    """A worker Pod. It fits the restricted Pod Security level, and it mounts no API token."""
+    name, spec = job.metadata.name, job.spec
+    pool = spec.pool_of(index)
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": _metadata(job, names.worker_name(name, index), names.worker_labels(name, index)),
+        "spec": {
+            "restartPolicy": "Never",
+            "hostname": names.worker_name(name, index),
+            "subdomain": names.service_name(name),
+            "enableServiceLinks": False,
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": spec.stop_grace_seconds + EXTRA_GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_container(job, index, image, settings)],
+            "volumes": _volumes(job, index),
+        },
+    }
+    placement = {
+        "nodeSelector": (pool.node_selector if pool else None) or spec.node_selector,
+        "tolerations": list((pool.tolerations if pool else None) or spec.tolerations or ())
+        + _gpu_toleration(job, index),
+        "priorityClassName": spec.priority_class_name,
+        "serviceAccountName": spec.service_account_name,
+    }
+    pod["spec"] |= {key: value for key, value in placement.items() if value}
+    if not spec.pod_template:
+        return pod
+    template = {key: value for key, value in spec.pod_template.items() if key in ("metadata", "spec")}
+    result = merged(pod, template)
+    # Who a Pod belongs to and what it is called is not the template's to say.
+    result["metadata"] |= {key: pod["metadata"][key] for key in ("name", "namespace", "ownerReferences")}
+    result["metadata"]["labels"] = {**result["metadata"]["labels"], **pod["metadata"]["labels"]}
+    return result
+
+
+def _metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": job.metadata.namespace,
+        "labels": labels,
+        "ownerReferences": [owner_reference(job)],
+    }
+
+
+def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> dict[str, Any]:
+    program, resources = job.spec.program, job.spec.resources_of(index)
+    environment = launcher_environment(job, index, layout=POD_LAYOUT, coordinator=settings.coordinator)
+    variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in environment.items()]
+    for name, path in (
+        ("EDGECLOUD_POD_UID", "metadata.uid"),
+        ("EDGECLOUD_ADDRESS", "status.podIP"),
+        ("EDGECLOUD_NODE", "spec.nodeName"),
+    ):
+        variables.append({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+    variables += [variable.dump() for variable in (program.env if program else None) or ()]
+    container: dict[str, Any] = {
+        "name": CONTAINER,
+        "image": image,
+        "command": ["python", "-m", "edgecloud.launcher", "--", *program_command(job)],
+        "env": variables,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(job, index),
+        "terminationMessagePolicy": "File",
+    }
+    working_dir = program.working_dir if program else None
+    if working_dir or (program and program.files):
+        container["workingDir"] = working_dir or POD_LAYOUT.working_dir
+    if limits_or_requests := resources.dump():
+        container["resources"] = limits_or_requests
+    return container
+
+
+def _has_claim(job: TrainingJob, index: int) -> bool:
+    """A claim that one node mounts at a time is worker 0's alone."""
+    storage = job.spec.storage_or_default()
+    return storage.claim_name is not None and (storage.access_mode == "ReadWriteMany" or index == 0)
+
+
+def _mounts(job: TrainingJob, index: int) -> list[dict[str, Any]]:
+    storage: dict[str, Any] = {"name": "storage", "mountPath": f"{ROOT}/storage"}
+    if _has_claim(job, index):
+        storage["subPath"] = job.spec.storage_or_default().sub_path or job.metadata.name
+    mounts = [
+        storage,
+        {"name": "scratch", "mountPath": POD_LAYOUT.scratch},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the Pod's own
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+        {"name": "identity", "mountPath": f"{ROOT}/identity", "readOnly": True},
+    ]
+    if job.spec.program and job.spec.program.files:
+        mounts.append({"name": "files", "mountPath": POD_LAYOUT.working_dir, "readOnly": True})
+    return mounts
+
+
+def _volumes(job: TrainingJob, index: int) -> list[dict[str, Any]]:
+    storage = job.spec.storage_or_default()
+    empty: dict[str, Any] = {"sizeLimit": storage.size_limit} if storage.size_limit is not None else {}
+    claim = {"persistentVolumeClaim": {"claimName": storage.claim_name}}
+    token = {"audience": audience(job), "expirationSeconds": 3600, "path": "token"}
+    volumes: list[dict[str, Any]] = [
+        {"name": "storage", **(claim if _has_claim(job, index) else {"emptyDir": empty})},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        {"name": "identity", "projected": {"sources": [{"serviceAccountToken": token}]}},
+    ]
+    if job.spec.program and job.spec.program.files:
+        volumes.append({"name": "files", "configMap": {"name": names.files_name(job.metadata.name)}})
+    return volumes
+
+
+def _gpu_toleration(job: TrainingJob, index: int) -> list[dict[str, str]]:
+    """GPU nodes are commonly tainted with the resource's name, so that only those who ask for one land there."""
+    if "nvidia.com/gpu" not in (job.spec.resources_of(index).limits or {}):
+        return []
+    return [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]

@@ -1,0 +1,65 @@
+"""What each launcher is told: a function of what stands in status, never of what is only about to be written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import TERMINAL, Rendezvous, TrainingJobStatus
+from edgecloud.protocol import Directive, RunOrder
+from edgecloud_operator.core.observed import Launcher, Observed
+
+PREEMPTED: Final = 143
+
+
+def directives(job: TrainingJob, status: TrainingJobStatus, observed: Observed, *, stop: bool) -> dict[str, Directive]:
+    """Directives by Pod uid, for every launcher that was heard.
+
+    stop: the members of the round should stop at a checkpoint.
+    """
+    return {uid: _directive(job, status, observed, uid, stop=stop) for uid in observed.launchers}
+
+
+def _directive(job: TrainingJob, status: TrainingJobStatus, observed: Observed, uid: str, *, stop: bool) -> Directive:
+    rendezvous = status.rendezvous or Rendezvous()
+    number = rendezvous.round
+    if status.phase in TERMINAL:
+        code = 0 if status.phase == "Succeeded" else 1
+        return Directive(action="exit", round=number, exit_code=code, reason=f"the job has {status.phase.lower()}")
+    if status.phase == "Suspended":
+        return Directive(action="exit", round=number, exit_code=PREEMPTED, reason="the job is suspended")
+    place = next((place for place, member in enumerate(rendezvous.members) if member.pod_uid == uid), None)
+    if place is None:
+        return Directive(action="wait", round=number, reason="waiting for the next round")
+    if stop:
+        grace = float(job.spec.stop_grace_seconds)
+        return Directive(action="stop", round=number, grace_seconds=grace, reason="stop at a checkpoint")
+    if observed.launchers[uid].report.round >= number:
+        return Directive(action="run", round=number)  # it has taken the round up; nothing more to say
+    order = run_order(job, rendezvous, observed, place)
+    if order is None:
+        return Directive(action="wait", round=number, reason="waiting for worker 0 of the round to be heard")
+    return Directive(action="run", round=number, run=order)
+
+
+def run_order(job: TrainingJob, rendezvous: Rendezvous, observed: Observed, place: int) -> RunOrder | None:
+    """A member's part in the round; None while the first member, at whose address they meet, is unheard."""
+    master = observed.launchers.get(rendezvous.members[0].pod_uid)
+    if master is None:
+        return None
+    sizes = [job.spec.processes_of(member.index) for member in rendezvous.members]
+    return RunOrder(
+        first_rank=sum(sizes[:place]),
+        world_size=sum(sizes),
+        processes=sizes[place],
+        group_rank=place,
+        group_size=len(sizes),
+        master_address=master.report.address,
+        master_port=_master_port(master, rendezvous.round),
+    )
+
+
+def _master_port(master: Launcher, number: int) -> int:
+    """The port in use, if the first member has taken the round up; else the one that it will use."""
+    report = master.report
+    return report.port if report.round == number and report.port is not None else report.next_port

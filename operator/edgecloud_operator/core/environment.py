@@ -1,0 +1,48 @@
+"""The environment of a worker's launcher: one function for a Pod and for a local process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgecloud.api.job import TrainingJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where things lie, as a worker sees them. Absolute paths; token_file and the folders are there when it starts."""
+
+    checkpoints: str
+    results: str
+    scratch: str
+    token_file: str
+    ca_file: str | None = None
+    working_dir: str | None = None
+    """Where program.files were laid."""
+
+
+def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordinator: str) -> dict[str, str]:
+    """Variables that tell a launcher who it is, where it asks, and where its program finds its folders.
+
+    The Pod's uid, address and node are not known before it exists: the shell adds EDGECLOUD_POD_UID, EDGECLOUD_ADDRESS
+    and EDGECLOUD_NODE.
+    """
+    environment = {
+        "EDGECLOUD_COORDINATOR": coordinator,
+        "EDGECLOUD_TOKEN_FILE": layout.token_file,
+        "EDGECLOUD_NAMESPACE": job.metadata.namespace,
+        "EDGECLOUD_JOB": job.metadata.name,
+        "EDGECLOUD_JOB_UID": job.metadata.uid or "",
+        "EDGECLOUD_WORKER_INDEX": str(index),
+        "EDGECLOUD_SCRATCH": layout.scratch,
+        "EDGECLOUD_CHECKPOINT_DIR": layout.checkpoints,
+        "EDGECLOUD_RESULTS_DIR": layout.results,
+        "EDGECLOUD_MAX_RESTARTS": str(job.spec.restart_policy_or_default().max_restarts),
+    }
+    return environment | ({"EDGECLOUD_CA_FILE": layout.ca_file} if layout.ca_file else {})
+
+
+def program_command(job: TrainingJob) -> list[str]:
+    """What each rank runs."""
+    if job.spec.program:
+        return [*job.spec.program.command, *(job.spec.program.args or ())]
+    return ["python", "-m", "edgecloud_trainer.train"]

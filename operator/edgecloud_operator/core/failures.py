@@ -1,0 +1,109 @@
+"""Failures: which one was the first cause, and what it costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from edgecloud.api.spec import RestartPolicy
+from edgecloud.api.status import Budget, LastFailure, Reason
+from edgecloud.protocol import FailureReport
+
+MAX_UNPAID: Final = 5
+"""Unpaid restarts in a row without a newer checkpoint; the next one is paid."""
+
+Action = Literal["Restart", "RestartUnpaid", "Fail"]
+
+# A process that lost its peer dies of the loss. Its words give it away, in gloo's, NCCL's and the store's voices.
+_VICTIM: Final = re.compile(
+    r"connection (reset|closed|refused) by peer|connection closed|connection refused|broken pipe|DistNetworkError"
+    r"|DistBackendError|ncclRemoteError|ncclSystemError|gloo/transport|recvValue failed|sendBytes failed|TCPStore",
+    re.IGNORECASE,
+)
+_WEAK_REASONS: Final = ("ProgramError", "Transient", "PortTaken")
+# NCCL's watchdog and C++'s terminate abort the process when a peer is gone.
+_WEAK_SIGNALS: Final = ("SIGABRT",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A failure of one worker, with where it happened."""
+
+    worker: int
+    rank: int | None
+    """Rank of the process; of a lost worker, its first; None for a worker that was in no round."""
+    node: str
+    round: int
+    report: FailureReport
+
+    @property
+    def strong(self) -> bool:
+        """Whether it can't well be the consequence of another one."""
+        return self.report.reason not in _WEAK_REASONS and self.report.signal not in _WEAK_SIGNALS
+
+    @property
+    def victim(self) -> bool:
+        """Whether its last lines speak of a lost peer."""
+        return not self.strong and _VICTIM.search(self.report.message) is not None
+
+    def to_status(self) -> LastFailure:
+        return LastFailure(
+            worker=self.worker,
+            rank=self.rank,
+            exit_code=self.report.exit_code,
+            signal=self.report.signal,
+            reason=self.report.reason,
+            message=self.report.message[:2048],
+            node=self.node,
+            round=self.round,
+            at=datetime.fromtimestamp(self.report.at, UTC),
+        )
+
+
+def first_cause(failures: Iterable[Failure]) -> Failure | None:
+    """The one that the others most likely followed from: strong before weak, cause before victim, early before late."""
+    return min(failures, key=lambda f: (not f.strong, f.victim, f.report.at, f.worker), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a failure comes to."""
+
+    budget: Budget
+    paid: bool
+    failed: Reason | None = None
+    """Why the job ends, if it does."""
+
+
+def judge(failure: Failure, budget: Budget, checkpoint_step: int, policy: RestartPolicy) -> Verdict:
+    """What the failure costs, and whether the job goes on."""
+    budget = refreshed(budget, checkpoint_step)
+    action, by_rule = _action(failure.report, policy)
+    if action == "Fail":
+        return Verdict(budget=budget, paid=False, failed="ExitCodeRule" if by_rule else "BadConfiguration")
+    if action == "RestartUnpaid" and budget.unpaid < MAX_UNPAID:
+        return Verdict(budget=budget.model_copy(update={"unpaid": budget.unpaid + 1}), paid=False)
+    if budget.spent >= policy.max_restarts:
+        return Verdict(budget=budget, paid=False, failed="RestartBudgetExceeded")
+    return Verdict(budget=budget.model_copy(update={"spent": budget.spent + 1}), paid=True)
+
+
+def refreshed(budget: Budget, checkpoint_step: int) -> Budget:
+    """The budget, whole again if the checkpointed step has advanced since the last failure."""
+    if checkpoint_step > budget.checkpoint_step:
+        return budget.model_copy(update={"spent": 0, "unpaid": 0, "checkpoint_step": checkpoint_step})
+    return budget
+
+
+def _action(report: FailureReport, policy: RestartPolicy) -> tuple[Action, bool]:
+    for rule in policy.exit_code_rules or ():
+        if report.exit_code in rule.exit_codes:
+            return rule.action, True
+    if report.reason in ("BadConfiguration", "StartFailed"):
+        return "Fail", False
+    if report.reason in ("Transient", "PortTaken"):
+        return "RestartUnpaid", False
+    return "Restart", False

@@ -1,0 +1,149 @@
+"""How each member of the current round is doing, from its Pod and its launcher's last word."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from edgecloud.api.spec import TrainingJobSpec
+from edgecloud.api.status import Member, Rendezvous
+from edgecloud.protocol import FailureReport
+from edgecloud_operator.core.failures import Failure
+from edgecloud_operator.core.observed import Launcher, Observed, Pod, Termination
+
+SILENT_SECONDS: Final = 15.0
+"""A launcher polls every 10 s; one that was not heard for this long is silent."""
+
+Doing = Literal["unknown", "starting", "running", "stopping", "succeeded", "preempted", "failed", "lost"]
+ENDED: Final[frozenset[Doing]] = frozenset({"succeeded", "preempted", "failed", "lost"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberState:
+    """One member of the round, as it is."""
+
+    member: Member
+    doing: Doing
+    since: datetime
+    """When its state was first heard; for the unheard, now."""
+    leaving: bool = False
+    """Something outside the program takes its Pod away, so that its round should end at a checkpoint."""
+    failure: Failure | None = None
+
+
+def silent(launcher: Launcher | None, observed: Observed, now: datetime) -> bool:
+    """Whether a launcher was not heard for too long. An operator that has just come up calls nobody silent."""
+    last = max(observed.listening_since, launcher.heard_at) if launcher else observed.listening_since
+    return (now - last).total_seconds() >= SILENT_SECONDS
+
+
+def heard(launcher: Launcher | None, now: datetime) -> bool:
+    """Whether a launcher is there to take orders."""
+    return launcher is not None and (now - launcher.heard_at).total_seconds() < SILENT_SECONDS
+
+
+def member_states(
+    spec: TrainingJobSpec, rendezvous: Rendezvous, observed: Observed, now: datetime
+) -> tuple[MemberState, ...]:
+    """The members in the order of ranks."""
+    pods = {pod.uid: pod for pod in observed.pods if pod.owned}
+    states, first_rank = [], 0
+    for member in rendezvous.members:
+        pod, launcher = pods.get(member.pod_uid), observed.launchers.get(member.pod_uid)
+        states.append(_state(_Seen(member, rendezvous.round, first_rank, pod, launcher, now)))
+        first_rank += spec.processes_of(member.index)
+    return tuple(states)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of one member."""
+
+    member: Member
+    round: int
+    first_rank: int
+    pod: Pod | None
+    launcher: Launcher | None
+    now: datetime
+
+    def state(
+        self, doing: Doing, *, since: datetime | None = None, leaving: bool = False, failure: Failure | None = None
+    ) -> MemberState:
+        heard_since = self.launcher.since if self.launcher else self.now
+        return MemberState(
+            member=self.member, doing=doing, since=since or heard_since, leaving=leaving, failure=failure
+        )
+
+    def failed(self, report: FailureReport, *, rank: int, doing: Doing) -> MemberState:
+        node = (self.pod.node if self.pod else "") or (self.launcher.report.node if self.launcher else "")
+        failure = Failure(worker=self.member.index, rank=rank, node=node, round=self.round, report=report)
+        return self.state(doing, failure=failure)
+
+
+def _state(seen: _Seen) -> MemberState:
+    pod, launcher = seen.pod, seen.launcher
+    leaving = (launcher is not None and launcher.report.draining) or (pod is not None and pod.terminating)
+    about_it = launcher is not None and launcher.report.round == seen.round
+    if pod is None or pod.dead:
+        # What a launcher said of the round's end stays true when its Pod has gone since.
+        told = about_it and launcher is not None and launcher.report.state in ("succeeded", "preempted", "failed")
+        return _told(seen, leaving=leaving) if told else _gone(seen)
+    if launcher is None:
+        return seen.state("unknown", leaving=leaving)
+    if not about_it:
+        return seen.state("starting" if launcher.report.round < seen.round else "unknown", leaving=leaving)
+    return _told(seen, leaving=leaving)
+
+
+def _told(seen: _Seen, *, leaving: bool) -> MemberState:
+    assert seen.launcher is not None
+    report = seen.launcher.report
+    if report.state == "failed":
+        failure = report.failure or FailureReport(
+            local_rank=0, rank=seen.first_rank, reason="ProgramError", at=seen.launcher.since.timestamp()
+        )
+        return seen.failed(failure, rank=failure.rank, doing="failed")
+    # A launcher that is idle within the round was told to wait in it: for the round it has stopped.
+    return seen.state("preempted" if report.state == "idle" else report.state, leaving=leaving)
+
+
+def _gone(seen: _Seen) -> MemberState:
+    """A member without a living Pod: how did it end?"""
+    end = seen.pod.termination if seen.pod else None
+    if end and end.round == seen.round and end.outcome == "succeeded":
+        return seen.state("succeeded")
+    if (end and end.exit_code == 143) or (seen.launcher and seen.launcher.report.draining):
+        return seen.state("preempted", leaving=True)
+    if end and end.failure and end.round == seen.round:
+        return seen.failed(end.failure, rank=end.failure.rank, doing="failed")
+    at = min(seen.launcher.heard_at, seen.now) if seen.launcher else seen.now
+    return seen.failed(death(end, rank=seen.first_rank, at=at), rank=seen.first_rank, doing="lost")
+
+
+def death(end: Termination | None, *, rank: int, at: datetime) -> FailureReport:
+    """Why a whole worker died, as far as its container's end tells."""
+    if end is None:
+        words, code, name = "the worker's Pod is gone", None, None
+    else:
+        code, name = end.exit_code, _signal_name(end.exit_code)
+        words = f"the worker was killed by {name}" if name else f"the worker ended with exit code {code}"
+        words += ", out of memory" if end.out_of_memory else ""
+    return FailureReport(
+        local_rank=0,
+        rank=rank,
+        exit_code=None if name else code,
+        signal=name,
+        reason="OutOfMemory" if end and end.out_of_memory else "PodLost",
+        message=f"{words}, and its processes with it",
+        at=at.timestamp(),
+    )
+
+
+def _signal_name(exit_code: int) -> str | None:
+    """The signal behind an exit code above 128, as a shell and Kubernetes count them."""
+    try:
+        return signal.Signals(exit_code - 128).name if exit_code > 128 else None
+    except ValueError:
+        return None

@@ -1,0 +1,80 @@
+"""What a shell has seen of one job's world: the input of every decision, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from edgecloud.api.status import Reason
+from edgecloud.protocol import FailureReport, PollRequest, RoundNumber
+
+PodPhase = Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Termination:
+    """What a worker left behind when it ended: its exit code and the launcher's termination message."""
+
+    exit_code: int
+    round: RoundNumber = 0
+    outcome: Literal["succeeded", "preempted", "failed", "none"] = "none"
+    failure: FailureReport | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pod:
+    """A worker Pod as the API server, or the local run, shows it."""
+
+    name: str
+    uid: str
+    index: int
+    phase: PodPhase
+    created_at: datetime
+    owned: bool = True
+    """Whether the job's uid stands in its ownerReferences; a foreign Pod of our name is never touched."""
+    terminating: bool = False
+    running_since: datetime | None = None
+    node: str = ""
+    termination: Termination | None = None
+    blocked: tuple[Reason, str] | None = None
+    """Why it does not come up: reason and the cluster's own words."""
+
+    @property
+    def dead(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """The headless Service as it is."""
+
+    name: str
+    uid: str
+    owned: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """The newest word of a worker's launcher."""
+
+    report: PollRequest
+    heard_at: datetime
+    since: datetime
+    """When this operator first heard the state that the report is in."""
+    first_step: tuple[int, float] | None = None
+    """Step and epoch seconds of the first progress heard in the round, for the speed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """All that was seen."""
+
+    pods: tuple[Pod, ...] = ()
+    service: Service | None = None
+    launchers: Mapping[str, Launcher] = field(default_factory=dict)
+    """By Pod uid; a vanished Pod's last word stays while it is a member of the round."""
+    listening_since: datetime
+    """When this operator began to hear launchers: silence before that says nothing."""

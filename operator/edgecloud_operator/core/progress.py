@@ -1,0 +1,124 @@
+"""How far a job is: the workers' reports put together, and the strings that the columns show."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from edgecloud.api.columns import short_duration
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import (
+    TERMINAL,
+    CheckpointStatus,
+    ProgressStatus,
+    Rendezvous,
+    SummaryStatus,
+    TrainingJobStatus,
+    WorkersStatus,
+)
+from edgecloud.protocol import ProgressReport
+from edgecloud_operator.core import conditions
+from edgecloud_operator.core.members import heard
+from edgecloud_operator.core.names import worker_selector
+from edgecloud_operator.core.observed import Launcher, Observed
+
+
+def with_progress(
+    job: TrainingJob, status: TrainingJobStatus, observed: Observed, now: datetime, *, members_of: Rendezvous
+) -> TrainingJobStatus:
+    """The status with progress, checkpoint and worker counts as the members of that round report them."""
+    speakers = [
+        launcher
+        for member in members_of.members
+        if (launcher := observed.launchers.get(member.pod_uid)) is not None
+        and launcher.report.round == members_of.round
+        and launcher.report.progress is not None
+    ]
+    ready = sum(
+        1
+        for pod in observed.pods
+        if pod.owned and not pod.dead and heard(observed.launchers.get(pod.uid), now) and not pod.terminating
+    )
+    update: dict[str, object] = {
+        "workers": WorkersStatus(desired=job.spec.worker_count(), ready=ready),
+        "ready_workers": ready,
+        "selector": worker_selector(job.metadata.name),
+    }
+    if speakers:
+        update["progress"] = _progress(speakers, status.progress)
+        update["checkpoint"] = _checkpoint(speakers, status.checkpoint)
+    return status.model_copy(update=update)
+
+
+def with_summary(status: TrainingJobStatus) -> TrainingJobStatus:
+    """The status with its column strings."""
+    progress = status.progress or ProgressStatus()
+    workers = status.workers or WorkersStatus()
+    finished = status.phase in TERMINAL
+    summary = SummaryStatus(
+        workers=f"{workers.ready}/{workers.desired}",
+        progress="" if progress.percent is None else f"{progress.percent:.0f}%",
+        eta="" if progress.eta_seconds is None or finished else short_duration(progress.eta_seconds),
+        loss="" if progress.loss is None else f"{progress.loss:.4g}",
+        accuracy="" if progress.accuracy is None else f"{100 * progress.accuracy:.1f}%",
+        samples_per_second="" if progress.samples_per_second is None else f"{progress.samples_per_second:,.0f}",
+        reason=_reason(status),
+    )
+    return status.model_copy(update={"summary": summary})
+
+
+def _reason(status: TrainingJobStatus) -> str:
+    """The reason of the condition that a person would ask about first."""
+    for kind in ("Failed", "Complete", "Blocked", "Stalled", "Suspended", "Running"):
+        condition = conditions.get(status, kind)
+        if condition and (condition.status == "True" or kind == "Running"):
+            return condition.reason
+    return ""
+
+
+def _progress(speakers: list[Launcher], old: ProgressStatus | None) -> ProgressStatus:
+    """The first speaker in the order of ranks gives the values; the step is the newest of all."""
+    said = [launcher.report.progress for launcher in speakers if launcher.report.progress is not None]
+    first = said[0]
+    step = max(report.step for report in said)
+    total = next((report.total_steps for report in said if report.total_steps), None)
+    newest = max(report.reported_at for report in said)
+
+    def value(name: str) -> float | None:
+        return next((getattr(report, name) for report in said if getattr(report, name) is not None), None)
+
+    accuracy = value("accuracy")
+    return ProgressStatus(
+        percent=round(min(100.0, 100.0 * step / total), 1) if total else None,
+        step=step,
+        total_steps=total,
+        epoch=value("epoch"),
+        loss=value("loss"),
+        accuracy=accuracy if accuracy is not None else (old.accuracy if old else None),
+        samples_per_second=value("samples_per_second"),
+        eta_seconds=_eta(speakers, step, total),
+        metrics=first.metrics or None,
+        reported_at=datetime.fromtimestamp(newest, UTC),
+    )
+
+
+def _eta(speakers: list[Launcher], step: int, total: int | None) -> int | None:
+    """Seconds to the end at the speed of this round so far."""
+    for launcher in speakers:
+        report, start = launcher.report.progress, launcher.first_step
+        if report and start and total and report.step > start[0] and report.reported_at > start[1]:
+            seconds_per_step = (report.reported_at - start[1]) / (report.step - start[0])
+            return round(min((total - step) * seconds_per_step, 1e9)) if total > step else 0
+    return None
+
+
+def _checkpoint(speakers: list[Launcher], old: CheckpointStatus | None) -> CheckpointStatus | None:
+    """The newest checkpoint that this round reports, else the one known before."""
+    steps = [_step(launcher.report.progress) for launcher in speakers]
+    newest = max((step for step in steps if step is not None), default=None)
+    if newest is None or (old and old.step == newest):
+        return old
+    return CheckpointStatus(step=newest)
+
+
+def _step(report: ProgressReport | None) -> int | None:
+    return report.checkpoint_step if report else None

@@ -1,0 +1,331 @@
+"""The brain: from a job and what is seen of it to what should be done now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import TERMINAL, ConditionType, Phase, Reason, Rendezvous, TrainingJobStatus
+from edgecloud_operator.core import conditions, names
+from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
+from edgecloud_operator.core.directives import directives
+from edgecloud_operator.core.events import events_between
+from edgecloud_operator.core.members import ENDED, heard, member_states
+from edgecloud_operator.core.observed import Observed, Pod
+from edgecloud_operator.core.plan import Delete, Plan
+from edgecloud_operator.core.progress import with_progress, with_summary
+from edgecloud_operator.core.rounds import advance, called_away
+
+UNHEARD_SECONDS: Final = 30.0
+"""A Pod that runs for this long without a word from its launcher can't reach the coordinator."""
+STALLED_SECONDS: Final = 600.0
+"""No new step for this long, in a job that reports steps."""
+
+
+@dataclass(frozen=True)
+class _Context:
+    """The arguments of one decision."""
+
+    job: TrainingJob
+    observed: Observed
+    now: datetime
+    settings: Settings
+
+    def put(
+        self, status: TrainingJobStatus, kind: ConditionType, value: bool, reason: Reason, message: str = ""
+    ) -> TrainingJobStatus:
+        return conditions.put(
+            status,
+            kind,
+            "True" if value else "False",
+            reason,
+            now=self.now,
+            message=message,
+            generation=self.job.metadata.generation,
+        )
+
+    def plan(self, old: TrainingJobStatus, new: TrainingJobStatus, **rest: Any) -> Plan:
+        """A plan that writes the new status if it differs, with the events that the change stands for."""
+        new = with_summary(new.model_copy(update={"observed_generation": self.job.metadata.generation}))
+        changed = new != self.job.status
+        return Plan(status=new if changed else None, events=events_between(old, new), **rest)
+
+
+def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Settings | None = None) -> Plan:
+    """What to do about a job now.
+
+    Applied twice it comes to the same as once; nothing is remembered between two calls but what stands in job.status.
+    Pure: no I/O, no clock.
+    """
+    context = _Context(job, observed, now, settings or Settings())
+    status = job.status or TrainingJobStatus()
+    if job.metadata.deletion_timestamp is not None or job.spec.managed_by not in (None, names.CONTROLLER):
+        return Plan()  # the garbage collector, or another controller, sees to it
+    if status.phase in TERMINAL:
+        return _finished(context, status)
+    if status.start_time is None:
+        return _accept(context, status)
+    if job.spec.suspend:
+        return _suspend(context, status)
+    if status.phase == "Suspended":
+        return _accept(context, status)
+    return _run(context, status)
+
+
+def _accept(context: _Context, old: TrainingJobStatus) -> Plan:
+    """Take the job on, for the first time or again after it was suspended: from here the deadlines run."""
+    job = context.job
+    update = {"start_time": context.now, "running_time": None, "phase": "Pending", "completion_time": None}
+    status = old.model_copy(update=update)
+    if status.image is None:
+        status = status.model_copy(update={"image": job.spec.image or context.settings.trainer_image})
+    status = context.put(status, "Accepted", True, "Accepted")
+    status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
+    for kind, reason in (("Blocked", "NotBlocked"), ("Suspended", "NotSuspended"), ("Complete", "NotFinished")):
+        status = context.put(status, kind, False, reason)  # type: ignore[arg-type]
+    status = context.put(status, "Failed", False, "NotFinished")
+    return context.plan(old, status, status_first=True)
+
+
+def _finished(context: _Context, status: TrainingJobStatus) -> Plan:
+    """A finished job: its launchers are sent home, and it goes when its time is up. It never gets a child again."""
+    job, now = context.job, context.now
+    told = directives(job, status, context.observed, stop=False)
+    ttl, done = job.spec.ttl_seconds_after_finished, status.completion_time
+    overdue = status.completion_time and (now - status.completion_time).total_seconds() > EXTRA_GRACE_SECONDS
+    hanging = tuple(
+        _delete(pod) for pod in context.observed.pods if overdue and pod.owned and not pod.dead and not pod.terminating
+    )
+    waits: list[float] = [] if overdue else [EXTRA_GRACE_SECONDS + 0.1]
+    if ttl is None or done is None:
+        return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
+    left = ttl - (now - done).total_seconds()
+    if left <= 0:
+        gone = Delete(kind="TrainingJob", name=job.metadata.name, uid=job.metadata.uid or "")
+        return Plan(directives=told, delete=(gone,))
+    return Plan(directives=told, delete=hanging, requeue_after=min([left, *waits]))
+
+
+def _suspend(context: _Context, old: TrainingJobStatus) -> Plan:
+    """Stop at a checkpoint, then give the nodes back."""
+    job, observed, now = context.job, context.observed, context.now
+    rendezvous = old.rendezvous or Rendezvous()
+    if old.phase == "Suspended":
+        pods = tuple(_delete(pod) for pod in observed.pods if pod.owned and not pod.terminating)
+        return Plan(directives=directives(job, old, observed, stop=False), delete=pods)
+    states = member_states(job.spec, rendezvous, observed, now)
+    status = with_progress(job, old, observed, now, members_of=rendezvous)
+    if states and all(state.doing == "succeeded" for state in states):
+        return _succeed(context, old, status)
+    condition = conditions.get(old, "Suspended")
+    asked = condition.last_transition_time if condition and condition.reason == "Stopping" else None
+    limit = job.spec.stop_grace_seconds + EXTRA_GRACE_SECONDS
+    waited = (now - asked).total_seconds() if asked else 0.0
+    if all(state.doing in ENDED for state in states) or waited >= limit:
+        update = {"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round), "completion_time": None}
+        status = status.model_copy(update=update)
+        status = context.put(status, "Suspended", True, "Suspended", "stopped at a checkpoint; the workers are gone")
+        status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
+        return context.plan(old, status, status_first=True)
+    status = conditions.put(
+        status,
+        "Suspended",
+        "Unknown",
+        "Stopping",
+        now=now,
+        message="stopping at a checkpoint",
+        generation=job.metadata.generation,
+    )
+    told = directives(job, old, observed, stop=True)
+    return context.plan(old, status, directives=told, requeue_after=max(0.1, limit - waited))
+
+
+def _run(context: _Context, old: TrainingJobStatus) -> Plan:
+    """The life of a job that is neither finished nor suspended."""
+    job, observed, now = context.job, context.observed, context.now
+    before = old.rendezvous or Rendezvous()
+    status = with_progress(job, old, observed, now, members_of=before)
+    step = advance(job, status, observed, now)
+    status = step.status
+    if step.succeeded:
+        return _succeed(context, old, status)
+    if step.failed:
+        return _fail(context, old, status, *step.failed)
+    status = _with_phase(context, status)
+    overdue, deadline = _deadline(context, status)
+    if overdue:
+        return _fail(context, old, status, *overdue)
+    status = _with_blocked(context, status)
+    status, stalled_in = _with_stalled(context, status)
+    waits = [wait for wait in (step.wait, deadline, stalled_in, _silence(context)) if wait is not None]
+    # What must not go backwards is written before anything is done about it.
+    first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
+    create, delete = _children(context, old)
+    return context.plan(
+        old,
+        status,
+        status_first=first,
+        create=create,
+        delete=delete,
+        directives=directives(job, old, observed, stop=step.stop),
+        requeue_after=max(0.05, min(waits)) if waits else None,
+    )
+
+
+def _with_phase(context: _Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """Phase and Running condition from the round as it is."""
+    rendezvous = status.rendezvous or Rendezvous()
+    first_time = status.running_time is None
+    if not rendezvous.members:
+        phase: Phase = "Pending" if first_time else "Recovering"
+        return status.model_copy(update={"phase": phase})
+    states = member_states(context.job.spec, rendezvous, context.observed, context.now)
+    up = all(state.doing in ("running", "succeeded") for state in states)
+    # With a start deadline, to have started is to have done a step; a process that is merely there may hang.
+    stepped = status.progress is not None and status.progress.step is not None
+    if up and (not first_time or stepped or context.job.spec.start_deadline_seconds is None):
+        status = status.model_copy(update={"phase": "Running", "running_time": status.running_time or context.now})
+        return context.put(status, "Running", True, "WorkersRunning", f"round {rendezvous.round}")
+    if status.phase == "Running" and not any(state.failure for state in states) and not _unheard_of(states):
+        return status  # stopping for a resize, or a launcher that is silent for a moment: training goes on
+    phase = "Starting" if first_time else "Recovering"
+    status = status.model_copy(update={"phase": phase})
+    return context.put(status, "Running", False, "RendezvousOpened", f"round {rendezvous.round} is starting")
+
+
+def _unheard_of(states: tuple[Any, ...]) -> bool:
+    return any(state.doing == "starting" for state in states)
+
+
+def _deadline(context: _Context, status: TrainingJobStatus) -> tuple[tuple[Reason, str] | None, float | None]:
+    """Whether a deadline has passed, and else how long the nearest has to go."""
+    spec, now = context.job.spec, context.now
+    assert status.start_time is not None
+    if status.running_time is None and spec.start_deadline_seconds is not None:
+        left = spec.start_deadline_seconds - (now - status.start_time).total_seconds()
+        text = (
+            f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s): the workers' logs show where"
+            " they are; a program reports its steps with edgecloud.worker.report"
+        )
+        return (("StartDeadlineExceeded", text), None) if left <= 0 else (None, left)
+    if status.running_time is not None and spec.active_deadline_seconds is not None:
+        left = spec.active_deadline_seconds - (now - status.running_time).total_seconds()
+        text = f"not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s) of first running"
+        return (("ActiveDeadlineExceeded", text), None) if left <= 0 else (None, left)
+    return None, None
+
+
+def _with_blocked(context: _Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """The Blocked condition: what keeps the job from going on that somebody else must put right."""
+    reason, message = _blocked(context)
+    return context.put(status, "Blocked", reason != "NotBlocked", reason, message)
+
+
+def _blocked(context: _Context) -> tuple[Reason, str]:
+    service = context.observed.service
+    if service is not None and not service.owned:
+        return "NameTaken", f"a Service {service.name} that is not this job's exists: rename the job or delete it"
+    for pod in context.observed.pods:
+        if not pod.owned:
+            return "NameTaken", f"a Pod {pod.name} that is not this job's exists: rename the job or delete it"
+    for pod in context.observed.pods:
+        if pod.blocked and not pod.dead:
+            return pod.blocked[0], f"{pod.name}: {pod.blocked[1]}"
+    for pod in context.observed.pods:
+        if _unheard(context, pod):
+            return "CoordinatorUnreachable", (
+                f"{pod.name} runs, and its launcher was not heard for {UNHEARD_SECONDS:.0f} s: look at its log and at"
+                " what stands between it and the operator (NetworkPolicy, DNS)"
+            )
+    return "NotBlocked", ""
+
+
+def _unheard(context: _Context, pod: Pod) -> bool:
+    if pod.phase != "Running" or pod.running_since is None or not pod.owned:
+        return False
+    launcher = context.observed.launchers.get(pod.uid)
+    last = max(pod.running_since, context.observed.listening_since, *([launcher.heard_at] if launcher else []))
+    return (context.now - last).total_seconds() >= UNHEARD_SECONDS
+
+
+def _silence(context: _Context) -> float | None:
+    """Seconds until a launcher that says nothing more would be missed; running Pods only."""
+    waits = [
+        UNHEARD_SECONDS - (context.now - max(pod.running_since, context.observed.listening_since)).total_seconds()
+        for pod in context.observed.pods
+        if pod.phase == "Running"
+        and pod.running_since
+        and not heard(context.observed.launchers.get(pod.uid), context.now)
+    ]
+    return min((wait for wait in waits if wait > 0), default=5.0 if waits else None)
+
+
+def _with_stalled(context: _Context, status: TrainingJobStatus) -> tuple[TrainingJobStatus, float | None]:
+    """The Stalled condition, and when it would come true."""
+    progress = status.progress
+    if status.phase != "Running" or progress is None or progress.reported_at is None:
+        return context.put(status, "Stalled", False, "Progressing"), None
+    left = STALLED_SECONDS - (context.now - progress.reported_at).total_seconds()
+    if left > 0:
+        return context.put(status, "Stalled", False, "Progressing"), left
+    message = f"no step was reported for {STALLED_SECONDS:.0f} s: look at the workers' logs"
+    return context.put(status, "Stalled", True, "NoProgress", message), None
+
+
+def _children(context: _Context, status: TrainingJobStatus) -> tuple[tuple[dict[str, Any], ...], tuple[Delete, ...]]:
+    """Children to create and to delete, by what stands in status."""
+    job, observed, settings = context.job, context.observed, context.settings
+    if observed.service is None:
+        created = [build_service(job)]
+        files = build_files(job)
+        return tuple(created + ([files] if files else [])), ()
+    if not observed.service.owned:
+        return (), ()
+    taken = {pod.index for pod in observed.pods}
+    image = status.image or job.spec.image or settings.trainer_image
+    create = tuple(
+        build_pod(job, index, image, settings) for index in range(job.spec.worker_count()) if index not in taken
+    )
+    members = {member.pod_uid for member in (status.rendezvous or Rendezvous()).members}
+    paid = set(status.budget.paid_pods if status.budget else ())
+    delete = tuple(
+        _delete(pod)
+        for pod in observed.pods
+        if pod.owned and not pod.terminating and pod.uid not in members and _done_with(job, pod, paid)
+    )
+    return create, delete
+
+
+def _done_with(job: TrainingJob, pod: Pod, paid: set[str]) -> bool:
+    if pod.index >= job.spec.worker_count():
+        return True
+    return pod.dead and (pod.uid in paid or called_away(pod))
+
+
+def _delete(pod: Pod) -> Delete:
+    return Delete(kind="Pod", name=pod.name, uid=pod.uid)
+
+
+def _succeed(context: _Context, old: TrainingJobStatus, status: TrainingJobStatus) -> Plan:
+    progress = status.progress
+    if progress is not None and progress.total_steps is None and progress.percent is None:
+        status = status.model_copy(update={"progress": progress.model_copy(update={"percent": 100.0})})
+    update = {"phase": "Succeeded", "completion_time": context.now, "running_time": status.running_time or context.now}
+    status = context.put(status.model_copy(update=update), "Complete", True, "AllWorkersSucceeded")
+    status = context.put(status, "Running", False, "Finished")
+    return context.plan(old, _settled(context, status), status_first=True)
+
+
+def _fail(context: _Context, old: TrainingJobStatus, status: TrainingJobStatus, reason: Reason, message: str) -> Plan:
+    update = {"phase": "Failed", "completion_time": context.now}
+    status = context.put(status.model_copy(update=update), "Failed", True, reason, message)
+    status = context.put(status, "Running", False, "Finished")
+    return context.plan(old, _settled(context, status), status_first=True)
+
+
+def _settled(context: _Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """Nothing blocks or stalls a job that is over."""
+    status = context.put(status, "Blocked", False, "NotBlocked")
+    return context.put(status, "Stalled", False, "Progressing")
