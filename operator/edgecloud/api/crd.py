@@ -142,13 +142,20 @@ def _structural(node: dict[str, Any], defs: dict[str, Any], models: dict[str, ty
         kept["properties"] = {name: _structural(child, defs, models) for name, child in node["properties"].items()}
         if node.get("required"):
             kept["required"] = node["required"]
-    elif isinstance(node.get("additionalProperties"), dict):
-        kept["additionalProperties"] = _structural(node["additionalProperties"], defs, models)
+    elif value := _map_value(node):
+        kept["additionalProperties"] = _structural(value, defs, models)
     if "items" in node:
         kept["items"] = _structural(node["items"], defs, models)
     if kept.get("type") == "integer" and kept.get("maximum", 2**31) > 2**31 - 1:
         kept["format"] = "int64"
     return kept
+
+
+def _map_value(node: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema of a map's values. A pattern for its keys, which a CRD can't hold, stands in the CEL rules."""
+    pattern_properties = list(node.get("patternProperties", {}).values())
+    value = pattern_properties[0] if pattern_properties else node.get("additionalProperties")
+    return value if isinstance(value, dict) else None
 
 
 def _without_null(node: dict[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,14 @@ Python for a laptop; a test evaluates both on the same specs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from edgecloud.api.spec import MAX_FILES_SIZE, EnvVar, ProgramSpec, TrainingJobSpec
 from edgecloud.api.trainer import DataSpec, TrainerSpec
-from edgecloud.api.types import MAX_WORKERS
+from edgecloud.api.types import FILE_PATTERN, MAX_FILE_NAME, MAX_WORKERS
 
 RESERVED_ENV: Final = (
     "RANK",
@@ -119,6 +120,13 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
 )
 
 PROGRAM_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel=f"!has(self.files) || self.files.all(f, f.matches('{FILE_PATTERN}') && size(f) <= {MAX_FILE_NAME})",
+        holds=lambda p: all(re.search(FILE_PATTERN, f) and len(f) <= MAX_FILE_NAME for f in p.files or ()),
+        path="files",
+        message="a file has a name that is no plain file name",
+        remedy="write letters, digits, '.', '_' and '-', without a folder",
+    ),
     Rule(
         cel=f"!has(self.files) || self.files.map(f, size(self.files[f])).sum() <= {MAX_FILES_SIZE}",
         holds=lambda p: p.files is None or sum(map(len, p.files.values())) <= MAX_FILES_SIZE,

@@ -15,6 +15,8 @@ LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 QUANTITY_PATTERN: Final = (
     r"^[+]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][+-]?[0-9]{1,3})?$"
 )
+FILE_PATTERN: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+MAX_FILE_NAME: Final = 128
 ENV_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 
 
@@ -67,8 +69,8 @@ FileName = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=128,
-        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$",
+        max_length=MAX_FILE_NAME,
+        pattern=FILE_PATTERN,
         json_schema_extra=_remedy("write a plain file name of letters, digits, '.', '_' and '-', without a folder"),
     ),
 ]
