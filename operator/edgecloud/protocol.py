@@ -1,8 +1,9 @@
 """The worker protocol: what a launcher says to the coordinator, and what it is told.
 
 One endpoint, `POST /v1/namespaces/{namespace}/trainingjobs/{name}/workers/{index}/poll`, JSON both ways, with
-`Authorization: Bearer <token>`. A launcher keeps one poll open (`hold` up to 10 s, answered as soon as the directive is
-another than the one it acknowledges) and sends a second one with `hold: 0` whenever its own state changes or progress is due.
+`Authorization: Bearer <token>`. A launcher keeps one poll open (`hold` up to 10 s, answered as soon as the directive
+is another than the one it acknowledges) and sends a second one with `hold: 0` whenever its own state changes or
+progress is due.
 
 The launcher is written with the standard library alone and so speaks these models as plain dicts; a test holds both
 together.
@@ -42,7 +43,7 @@ FailureReason = Literal[
     "Stalled",
     "PodLost",
 ]
-"""Why a process, or a whole worker, failed. The launcher names all but PodLost and Stalled, which only the operator sees."""
+"""Why a process, or a whole worker, failed. PodLost and Stalled only the operator sees; the launcher names the rest."""
 
 Step = Annotated[int, Field(ge=0, le=2**53)]
 Text = Annotated[str, Field(max_length=MAX_MESSAGE)]

@@ -33,7 +33,7 @@ class Model(BaseModel):
         Raises:
             pydantic.ValidationError: with one entry for each field that is wrong.
         """
-        return cls.model_validate_json(json.dumps(value))
+        return cls.model_validate_json(json.dumps(value), by_alias=True, by_name=False)
 
     def dump(self) -> dict[str, Any]:
         """Plain data again, in camelCase, without the fields that are not set (None)."""

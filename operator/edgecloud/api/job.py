@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from edgecloud.api.base import Model, Time
@@ -21,9 +21,7 @@ PLURAL: Final = "trainingjobs"
 
 
 class ObjectMeta(Model):
-    """The part of Kubernetes' object metadata that EdgeCloud reads; the rest is accepted and kept."""
-
-    model_config = ConfigDict(extra="allow")
+    """Kubernetes' object metadata: what EdgeCloud reads is typed, the rest is known by name, accepted and kept."""
 
     name: JobName = Field(description="Name of the job, unique in its namespace.")
     namespace: Label = Field("default", description="Namespace.")
@@ -38,6 +36,12 @@ class ObjectMeta(Model):
     annotations: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=262144)]] | None = Field(
         None, description="Annotations."
     )
+    generate_name: Any = Field(None, description="Not used: a job has a name.")
+    owner_references: Any = Field(None, description="Kept for the server.")
+    finalizers: Any = Field(None, description="Kept for the server.")
+    managed_fields: Any = Field(None, description="Kept for the server.")
+    self_link: Any = Field(None, description="Kept for the server.")
+    deletion_grace_period_seconds: Any = Field(None, description="Kept for the server.")
 
 
 class TrainingJob(Model):

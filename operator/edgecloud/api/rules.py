@@ -43,6 +43,10 @@ class Rule:
     path: str
     message: str
     remedy: str
+    blame: Callable[[Any], str] | None = None
+    """A better path than `path`, where it depends on the object."""
+    numbers: Callable[[Any], str] | None = None
+    """The values at odds, for the message on a laptop; CEL's messages are fixed texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,7 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
         path="",
         message="exactly one of trainer and program is needed",
         remedy="write trainer: for the built-in trainer, or program: for a script of your own",
+        blame=lambda s: "program" if s.program else "",
     ),
     Rule(
         cel="has(self.workers) != has(self.pools)",
@@ -80,6 +85,7 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
         path="minWorkers",
         message="minWorkers is above the number of workers",
         remedy="write a value of at most workers",
+        numbers=lambda s: f"{s.min_workers} above {s.worker_count()}",
     ),
     Rule(
         cel=f"!has(self.pools) || self.pools.map(p, p.workers).sum() <= {MAX_WORKERS}",
@@ -109,6 +115,7 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
         path="trainer.shards",
         message="there are more training processes than shards",
         remedy="write shards of at least workers times processesPerWorker",
+        numbers=lambda s: f"{_spec(s)[1]} processes, {s.trainer.shards} shards",
     ),
     Rule(
         cel="!has(self.storage) || !has(self.storage.sizeLimit) || !has(self.storage.claimName)",
@@ -169,6 +176,7 @@ TRAINER_RULES: Final[tuple[Rule, ...]] = (
         path="shards",
         message="there are more shards than images in a batch",
         remedy="write a larger batchSize or fewer shards",
+        numbers=lambda t: f"{t.shards} shards, batchSize {t.batch_size}",
     ),
 )
 
@@ -215,8 +223,10 @@ def violations(spec: TrainingJobSpec) -> Iterator[Violation]:
 def _at(value: Any, path: tuple[str | int, ...]) -> Iterator[Violation]:
     for rule in RULES[type(value)]:
         if not rule.holds(value):
-            blame = tuple(rule.path.split(".")) if rule.path else ()
-            yield Violation(path=(*path, *blame), message=rule.message, remedy=rule.remedy)
+            blamed = rule.blame(value) if rule.blame else rule.path
+            blame = tuple(blamed.split(".")) if blamed else ()
+            numbers = f" ({rule.numbers(value)})" if rule.numbers else ""
+            yield Violation(path=(*path, *blame), message=rule.message + numbers, remedy=rule.remedy)
 
 
 def changes(old: TrainingJobSpec, new: TrainingJobSpec) -> Iterator[Violation]:

@@ -99,9 +99,17 @@ class StorageSpec(Model):
         "ReadWriteMany",
         description="How the claim can be mounted. ReadWriteOnce: worker 0 alone mounts it and is always rank 0.",
     )
-    sub_path: Annotated[str, Field(max_length=1024, pattern=r"^[^/\x00][^\x00]*$")] | None = Field(
-        None, description="Folder within the claim; default: the job's name."
-    )
+    sub_path: (
+        Annotated[
+            str,
+            Field(
+                max_length=1024,
+                pattern=r"^[^/\x00][^\x00]*$",
+                json_schema_extra={"remedy": "write a relative path, without a leading '/'"},
+            ),
+        ]
+        | None
+    ) = Field(None, description="Folder within the claim; default: the job's name.")
     size_limit: Quantity | None = Field(None, description="Bound of the emptyDir where there is no claim.")
     checkpoint_interval_seconds: Seconds = Field(60, description="Most seconds between two periodic checkpoints.")
     checkpoint_interval_steps: Annotated[int, Field(ge=1, le=10**9)] | None = Field(

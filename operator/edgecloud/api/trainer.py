@@ -16,9 +16,20 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 class DataSpec(Model):
     """The images, and how they are split."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] | None = Field(
-        None, description="A named set: digits, cifar10, or another of torchvision's; this or source."
-    )
+    name: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=64,
+                pattern=r"^[A-Za-z0-9_-]+$",
+                json_schema_extra={
+                    "remedy": "write a set's name, such as digits or cifar10; a path or URL goes into source"
+                },
+            ),
+        ]
+        | None
+    ) = Field(None, description="A named set: digits, cifar10, or another of torchvision's; this or source.")
     source: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         None, description="Path or URL of a folder, tar file, IDX, CIFAR binary or prepared set; this or name."
     )
@@ -60,7 +71,15 @@ class SyncSpec(Model):
 class TrainerSpec(Model):
     """Image classification by the built-in trainer."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")] = Field(
+    model: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=256,
+            pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$",
+            json_schema_extra={"remedy": "write a model's name, or module:function"},
+        ),
+    ] = Field(
         "edgenet",
         description="article-cnn, edgenet, a torchvision classification model by name, or module:function.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -115,11 +116,13 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     pod["spec"] |= {key: value for key, value in placement.items() if value}
     if not spec.pod_template:
         return pod
-    template = {key: value for key, value in spec.pod_template.items() if key in ("metadata", "spec")}
-    result = merged(pod, template)
-    # Who a Pod belongs to and what it is called is not the template's to say.
+    template = {key: spec.pod_template.get(key) for key in ("metadata", "spec")}
+    result = merged(pod, {key: value for key, value in template.items() if isinstance(value, Mapping)})
+    # Who a Pod belongs to and what it is called is not the template's to say; and a launcher lives once.
+    labels = result["metadata"].get("labels")
     result["metadata"] |= {key: pod["metadata"][key] for key in ("name", "namespace", "ownerReferences")}
-    result["metadata"]["labels"] = {**result["metadata"]["labels"], **pod["metadata"]["labels"]}
+    result["metadata"]["labels"] = (labels if isinstance(labels, Mapping) else {}) | pod["metadata"]["labels"]
+    result["spec"]["restartPolicy"] = pod["spec"]["restartPolicy"]
     return result
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Rendezvous, TrainingJobStatus
 from edgecloud.protocol import Directive, RunOrder
+from edgecloud_operator.core.failures import PREEMPTED
 from edgecloud_operator.core.observed import Launcher, Observed
-
-PREEMPTED: Final = 143
 
 
 def directives(job: TrainingJob, status: TrainingJobStatus, observed: Observed, *, stop: bool) -> dict[str, Directive]:
@@ -34,10 +31,8 @@ def _directive(job: TrainingJob, status: TrainingJobStatus, observed: Observed, 
     if stop:
         grace = float(job.spec.stop_grace_seconds)
         return Directive(action="stop", round=number, grace_seconds=grace, reason="stop at a checkpoint")
-    if observed.launchers[uid].report.round >= number:
-        return Directive(action="run", round=number)  # it has taken the round up; nothing more to say
     order = run_order(job, rendezvous, observed, place)
-    if order is None:
+    if order is None and observed.launchers[uid].report.round < number:
         return Directive(action="wait", round=number, reason="waiting for worker 0 of the round to be heard")
     return Directive(action="run", round=number, run=order)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.plan import Event
+
+MAX_MESSAGE: Final = 1024
+"""What Kubernetes takes of an event's message."""
 
 
 def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, ...]:
@@ -41,7 +47,7 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
             events.append(
                 Event(type="Normal", reason=new.phase, message=f"the job has {_VERB.get(new.phase, 'failed')}")
             )
-    return tuple(events)
+    return tuple(replace(event, message=event.message[:MAX_MESSAGE]) for event in events)
 
 
 _VERB = {"Running": "all its workers running", "Suspended": "been suspended", "Succeeded": "succeeded"}

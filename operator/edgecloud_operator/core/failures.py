@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from edgecloud.protocol import FailureReport
 
 MAX_UNPAID: Final = 5
 """Unpaid restarts in a row without a newer checkpoint; the next one is paid."""
+PREEMPTED: Final = 143
+"""Exit code of whoever saved a checkpoint and left."""
 
 Action = Literal["Restart", "RestartUnpaid", "Fail"]
 
@@ -38,6 +41,8 @@ class Failure:
     node: str
     round: int
     report: FailureReport
+    aftermath: bool = False
+    """Its worker had been in an earlier round and not yet taken up this one: what closed that one took it along."""
 
     @property
     def strong(self) -> bool:
@@ -65,7 +70,7 @@ class Failure:
 
 def first_cause(failures: Iterable[Failure]) -> Failure | None:
     """The one that the others most likely followed from: strong before weak, cause before victim, early before late."""
-    return min(failures, key=lambda f: (not f.strong, f.victim, f.report.at, f.worker), default=None)
+    return min(failures, key=lambda f: (not f.strong, f.victim, f.aftermath, f.report.at, f.worker), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ class Verdict:
 def judge(failure: Failure, budget: Budget, checkpoint_step: int, policy: RestartPolicy) -> Verdict:
     """What the failure costs, and whether the job goes on."""
     budget = refreshed(budget, checkpoint_step)
-    action, by_rule = _action(failure.report, policy)
+    action, by_rule = _action(failure, policy)
     if action == "Fail":
         return Verdict(budget=budget, paid=False, failed="ExitCodeRule" if by_rule else "BadConfiguration")
     if action == "RestartUnpaid" and budget.unpaid < MAX_UNPAID:
@@ -98,12 +103,20 @@ def refreshed(budget: Budget, checkpoint_step: int) -> Budget:
     return budget
 
 
-def _action(report: FailureReport, policy: RestartPolicy) -> tuple[Action, bool]:
+def _action(failure: Failure, policy: RestartPolicy) -> tuple[Action, bool]:
+    report = failure.report
+    code = _exit_code(report)
     for rule in policy.exit_code_rules or ():
-        if report.exit_code in rule.exit_codes:
+        if code in rule.exit_codes:
             return rule.action, True
     if report.reason in ("BadConfiguration", "StartFailed"):
         return "Fail", False
-    if report.reason in ("Transient", "PortTaken"):
+    if report.reason in ("Transient", "PortTaken") or report.exit_code == PREEMPTED or failure.aftermath:
         return "RestartUnpaid", False
     return "Restart", False
+
+
+def _exit_code(report: FailureReport) -> int | None:
+    """As a shell and Kubernetes give it: 137 for a process that SIGKILL ended."""
+    number = signal.Signals.__members__.get(report.signal or "")
+    return 128 + number if number is not None and report.exit_code is None else report.exit_code

@@ -9,12 +9,15 @@ from typing import Final, Literal
 
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import Member, Rendezvous
-from edgecloud.protocol import FailureReport
-from edgecloud_operator.core.failures import Failure
+from edgecloud.protocol import FailureReason, FailureReport
+from edgecloud_operator.core.failures import PREEMPTED, Failure
 from edgecloud_operator.core.observed import Launcher, Observed, Pod, Termination
 
 SILENT_SECONDS: Final = 15.0
 """A launcher polls every 10 s; one that was not heard for this long is silent."""
+
+_REASONS: Final[dict[int, FailureReason]] = {2: "BadConfiguration", 75: "Transient"}
+"""What the exit codes say that a launcher shares with the programs."""
 
 Doing = Literal["unknown", "starting", "running", "stopping", "succeeded", "preempted", "failed", "lost"]
 ENDED: Final[frozenset[Doing]] = frozenset({"succeeded", "preempted", "failed", "lost"})
@@ -37,6 +40,11 @@ def silent(launcher: Launcher | None, observed: Observed, now: datetime) -> bool
     """Whether a launcher was not heard for too long. An operator that has just come up calls nobody silent."""
     last = max(observed.listening_since, launcher.heard_at) if launcher else observed.listening_since
     return (now - last).total_seconds() >= SILENT_SECONDS
+
+
+def called_away(pod: Pod) -> bool:
+    """Whether a dead Pod left because something asked it to; such an end costs nothing."""
+    return pod.terminating or (pod.termination is not None and pod.termination.exit_code == PREEMPTED)
 
 
 def heard(launcher: Launcher | None, now: datetime) -> bool:
@@ -76,10 +84,23 @@ class _Seen:
             member=self.member, doing=doing, since=since or heard_since, leaving=leaving, failure=failure
         )
 
-    def failed(self, report: FailureReport, *, rank: int, doing: Doing) -> MemberState:
+    def failed(self, report: FailureReport, *, doing: Doing, leaving: bool = False) -> MemberState:
         node = (self.pod.node if self.pod else "") or (self.launcher.report.node if self.launcher else "")
-        failure = Failure(worker=self.member.index, rank=rank, node=node, round=self.round, report=report)
-        return self.state(doing, failure=failure)
+        failure = Failure(
+            worker=self.member.index,
+            rank=report.rank,
+            node=node,
+            round=self.round,
+            report=report,
+            aftermath=doing == "lost" and was_in_round(self.launcher, self.pod, before=self.round),
+        )
+        return self.state(doing, leaving=leaving, failure=failure)
+
+
+def was_in_round(launcher: Launcher | None, pod: Pod | None, *, before: int) -> bool:
+    """Whether the newest round that a worker is known to have taken up is a real one, and older than that."""
+    end = pod.termination if pod else None
+    return 1 <= max(launcher.report.round if launcher else 0, end.round if end else 0) < before
 
 
 def _state(seen: _Seen) -> MemberState:
@@ -104,7 +125,7 @@ def _told(seen: _Seen, *, leaving: bool) -> MemberState:
         failure = report.failure or FailureReport(
             local_rank=0, rank=seen.first_rank, reason="ProgramError", at=seen.launcher.since.timestamp()
         )
-        return seen.failed(failure, rank=failure.rank, doing="failed")
+        return seen.failed(failure, doing="failed", leaving=leaving)
     # A launcher that is idle within the round was told to wait in it: for the round it has stopped.
     return seen.state("preempted" if report.state == "idle" else report.state, leaving=leaving)
 
@@ -114,28 +135,30 @@ def _gone(seen: _Seen) -> MemberState:
     end = seen.pod.termination if seen.pod else None
     if end and end.round == seen.round and end.outcome == "succeeded":
         return seen.state("succeeded")
-    if (end and end.exit_code == 143) or (seen.launcher and seen.launcher.report.draining):
+    if (seen.pod and called_away(seen.pod)) or (seen.launcher and seen.launcher.report.draining):
         return seen.state("preempted", leaving=True)
     if end and end.failure and end.round == seen.round:
-        return seen.failed(end.failure, rank=end.failure.rank, doing="failed")
+        return seen.failed(end.failure, doing="failed")
     at = min(seen.launcher.heard_at, seen.now) if seen.launcher else seen.now
-    return seen.failed(death(end, rank=seen.first_rank, at=at), rank=seen.first_rank, doing="lost")
+    return seen.failed(death(end, rank=seen.first_rank, at=at), doing="lost")
 
 
 def death(end: Termination | None, *, rank: int, at: datetime) -> FailureReport:
     """Why a whole worker died, as far as its container's end tells."""
+    reason: FailureReason = "PodLost"
     if end is None:
         words, code, name = "the worker's Pod is gone", None, None
     else:
         code, name = end.exit_code, _signal_name(end.exit_code)
         words = f"the worker was killed by {name}" if name else f"the worker ended with exit code {code}"
         words += ", out of memory" if end.out_of_memory else ""
+        reason = "OutOfMemory" if end.out_of_memory else _REASONS.get(end.exit_code, "PodLost")
     return FailureReport(
         local_rank=0,
         rank=rank,
         exit_code=None if name else code,
         signal=name,
-        reason="OutOfMemory" if end and end.out_of_memory else "PodLost",
+        reason=reason,
         message=f"{words}, and its processes with it",
         at=at.timestamp(),
     )

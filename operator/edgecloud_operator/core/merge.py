@@ -22,20 +22,24 @@ def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
         elif isinstance(value, Mapping) and isinstance(old, Mapping):
             result[key] = merged(old, value)
         elif isinstance(old, list) and _keyed(value) and _keyed(old):
-            result[key] = _merged_lists(old, value)
+            result[key] = _merged_lists(old, value, retain=key == "volumes")
         else:
             result[key] = value
     return result
 
 
-def _merged_lists(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _merged_lists(
+    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], *, retain: bool
+) -> list[dict[str, Any]]:
+    """retain: of an item that both have, only the fields that theirs names stay; a volume has but one source."""
     result = [dict(item) for item in ours]
     for item in theirs:
         place = next((place for place, old in enumerate(result) if _same(old, item)), None)
         if place is None:
             result.append(dict(item))
         else:
-            result[place] = merged(result[place], item)
+            both = merged(result[place], item)
+            result[place] = {key: value for key, value in both.items() if key in item} if retain else both
     return result
 
 

@@ -97,7 +97,7 @@ def _progress(speakers: list[Launcher], old: ProgressStatus | None) -> ProgressS
         samples_per_second=value("samples_per_second"),
         eta_seconds=_eta(speakers, step, total),
         metrics=first.metrics or None,
-        reported_at=datetime.fromtimestamp(newest, UTC),
+        reported_at=datetime.fromtimestamp(int(newest), UTC),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,11 +13,12 @@ from edgecloud_operator.core import conditions, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.directives import directives
 from edgecloud_operator.core.events import events_between
-from edgecloud_operator.core.members import ENDED, heard, member_states
+from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
 from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
 from edgecloud_operator.core.progress import with_progress, with_summary
-from edgecloud_operator.core.rounds import advance, called_away
+from edgecloud_operator.core.reckoning import free, reckoned
+from edgecloud_operator.core.rounds import advance, steps_until, stopped
 
 UNHEARD_SECONDS: Final = 30.0
 """A Pod that runs for this long without a word from its launcher can't reach the coordinator."""
@@ -49,8 +51,11 @@ class _Context:
     def plan(self, old: TrainingJobStatus, new: TrainingJobStatus, **rest: Any) -> Plan:
         """A plan that writes the new status if it differs, with the events that the change stands for."""
         new = with_summary(new.model_copy(update={"observed_generation": self.job.metadata.generation}))
-        changed = new != self.job.status
-        return Plan(status=new if changed else None, events=events_between(old, new), **rest)
+        if new != self.job.status:
+            new = TrainingJobStatus.parse(new.dump())  # as the server will give it back: times to the second
+        if new == self.job.status:
+            return Plan(**rest)
+        return Plan(status=new, events=events_between(old, new), **rest)
 
 
 def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Settings | None = None) -> Plan:
@@ -59,7 +64,8 @@ def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Set
     Applied twice it comes to the same as once; nothing is remembered between two calls but what stands in job.status.
     Pure: no I/O, no clock.
     """
-    context = _Context(job, observed, now, settings or Settings())
+    ordered = tuple(sorted(observed.pods, key=lambda pod: (pod.index, pod.created_at, pod.uid)))
+    context = _Context(job, replace(observed, pods=ordered), now, settings or Settings())
     status = job.status or TrainingJobStatus()
     if job.metadata.deletion_timestamp is not None or job.spec.managed_by not in (None, names.CONTROLLER):
         return Plan()  # the garbage collector, or another controller, sees to it
@@ -78,7 +84,8 @@ def _accept(context: _Context, old: TrainingJobStatus) -> Plan:
     """Take the job on, for the first time or again after it was suspended: from here the deadlines run."""
     job = context.job
     update = {"start_time": context.now, "running_time": None, "phase": "Pending", "completion_time": None}
-    status = old.model_copy(update=update)
+    # Whoever is dead now died in the life before this one.
+    status = reckoned(old.model_copy(update=update), context.observed)
     if status.image is None:
         status = status.model_copy(update={"image": job.spec.image or context.settings.trainer_image})
     status = context.put(status, "Accepted", True, "Accepted")
@@ -93,19 +100,15 @@ def _finished(context: _Context, status: TrainingJobStatus) -> Plan:
     """A finished job: its launchers are sent home, and it goes when its time is up. It never gets a child again."""
     job, now = context.job, context.now
     told = directives(job, status, context.observed, stop=False)
-    ttl, done = job.spec.ttl_seconds_after_finished, status.completion_time
-    overdue = status.completion_time and (now - status.completion_time).total_seconds() > EXTRA_GRACE_SECONDS
-    hanging = tuple(
-        _delete(pod) for pod in context.observed.pods if overdue and pod.owned and not pod.dead and not pod.terminating
-    )
-    waits: list[float] = [] if overdue else [EXTRA_GRACE_SECONDS + 0.1]
-    if ttl is None or done is None:
-        return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
-    left = ttl - (now - done).total_seconds()
-    if left <= 0:
+    ttl, since = job.spec.ttl_seconds_after_finished, (now - (status.completion_time or now)).total_seconds()
+    if ttl is not None and since >= ttl:
         gone = Delete(kind="TrainingJob", name=job.metadata.name, uid=job.metadata.uid or "")
         return Plan(directives=told, delete=(gone,))
-    return Plan(directives=told, delete=hanging, requeue_after=min([left, *waits]))
+    pods = [pod for pod in context.observed.pods if pod.owned and not pod.dead and not pod.terminating]
+    hanging = tuple(_delete(pod) for pod in pods if since >= EXTRA_GRACE_SECONDS)
+    waits = [EXTRA_GRACE_SECONDS - since] if pods and not hanging else []
+    waits += [ttl - since] if ttl is not None else []
+    return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
 
 
 def _suspend(context: _Context, old: TrainingJobStatus) -> Plan:
@@ -123,8 +126,8 @@ def _suspend(context: _Context, old: TrainingJobStatus) -> Plan:
     asked = condition.last_transition_time if condition and condition.reason == "Stopping" else None
     limit = job.spec.stop_grace_seconds + EXTRA_GRACE_SECONDS
     waited = (now - asked).total_seconds() if asked else 0.0
-    if all(state.doing in ENDED for state in states) or waited >= limit:
-        update = {"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round), "completion_time": None}
+    if all(stopped(state, observed, now) for state in states) or waited >= limit:
+        update = {"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)}
         status = status.model_copy(update=update)
         status = context.put(status, "Suspended", True, "Suspended", "stopped at a checkpoint; the workers are gone")
         status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
@@ -139,7 +142,8 @@ def _suspend(context: _Context, old: TrainingJobStatus) -> Plan:
         generation=job.metadata.generation,
     )
     told = directives(job, old, observed, stop=True)
-    return context.plan(old, status, directives=told, requeue_after=max(0.1, limit - waited))
+    wait = min(limit - waited, *_waits(context, states))
+    return context.plan(old, status, directives=told, requeue_after=max(0.05, wait))
 
 
 def _run(context: _Context, old: TrainingJobStatus) -> Plan:
@@ -153,13 +157,16 @@ def _run(context: _Context, old: TrainingJobStatus) -> Plan:
         return _succeed(context, old, status)
     if step.failed:
         return _fail(context, old, status, *step.failed)
+    if not step.stop:  # a stop that a suspension had asked for is over, or was not begun
+        status = context.put(status, "Suspended", False, "NotSuspended")
     status = _with_phase(context, status)
     overdue, deadline = _deadline(context, status)
     if overdue:
         return _fail(context, old, status, *overdue)
     status = _with_blocked(context, status)
     status, stalled_in = _with_stalled(context, status)
-    waits = [wait for wait in (step.wait, deadline, stalled_in, _silence(context)) if wait is not None]
+    states = member_states(job.spec, status.rendezvous or Rendezvous(), observed, now)
+    waits = [wait for wait in (step.wait, deadline, stalled_in, *_waits(context, states)) if wait is not None]
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
     create, delete = _children(context, old)
@@ -184,7 +191,7 @@ def _with_phase(context: _Context, status: TrainingJobStatus) -> TrainingJobStat
     states = member_states(context.job.spec, rendezvous, context.observed, context.now)
     up = all(state.doing in ("running", "succeeded") for state in states)
     # With a start deadline, to have started is to have done a step; a process that is merely there may hang.
-    stepped = status.progress is not None and status.progress.step is not None
+    stepped = any(_steps(context, state, rendezvous.round) for state in states)
     if up and (not first_time or stepped or context.job.spec.start_deadline_seconds is None):
         status = status.model_copy(update={"phase": "Running", "running_time": status.running_time or context.now})
         return context.put(status, "Running", True, "WorkersRunning", f"round {rendezvous.round}")
@@ -195,7 +202,12 @@ def _with_phase(context: _Context, status: TrainingJobStatus) -> TrainingJobStat
     return context.put(status, "Running", False, "RendezvousOpened", f"round {rendezvous.round} is starting")
 
 
-def _unheard_of(states: tuple[Any, ...]) -> bool:
+def _steps(context: _Context, state: MemberState, number: int) -> bool:
+    launcher = context.observed.launchers.get(state.member.pod_uid)
+    return launcher is not None and launcher.report.round == number and launcher.report.progress is not None
+
+
+def _unheard_of(states: tuple[MemberState, ...]) -> bool:
     return any(state.doing == "starting" for state in states)
 
 
@@ -227,14 +239,15 @@ def _blocked(context: _Context) -> tuple[Reason, str]:
     service = context.observed.service
     if service is not None and not service.owned:
         return "NameTaken", f"a Service {service.name} that is not this job's exists: rename the job or delete it"
-    for pod in context.observed.pods:
+    pods = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
+    for pod in pods:
         if not pod.owned:
             return "NameTaken", f"a Pod {pod.name} that is not this job's exists: rename the job or delete it"
-    for pod in context.observed.pods:
+    for pod in pods:
         if pod.blocked and not pod.dead:
             return pod.blocked[0], f"{pod.name}: {pod.blocked[1]}"
-    for pod in context.observed.pods:
-        if _unheard(context, pod):
+    for pod in pods:
+        if _unheard(context, pod) <= 0:
             return "CoordinatorUnreachable", (
                 f"{pod.name} runs, and its launcher was not heard for {UNHEARD_SECONDS:.0f} s: look at its log and at"
                 " what stands between it and the operator (NetworkPolicy, DNS)"
@@ -242,24 +255,24 @@ def _blocked(context: _Context) -> tuple[Reason, str]:
     return "NotBlocked", ""
 
 
-def _unheard(context: _Context, pod: Pod) -> bool:
+def _unheard(context: _Context, pod: Pod) -> float:
+    """Seconds until a running Pod counts as one that can't reach the coordinator; none left: it does."""
     if pod.phase != "Running" or pod.running_since is None or not pod.owned:
-        return False
+        return math.inf
     launcher = context.observed.launchers.get(pod.uid)
     last = max(pod.running_since, context.observed.listening_since, *([launcher.heard_at] if launcher else []))
-    return (context.now - last).total_seconds() >= UNHEARD_SECONDS
+    return UNHEARD_SECONDS - (context.now - last).total_seconds()
 
 
-def _silence(context: _Context) -> float | None:
-    """Seconds until a launcher that says nothing more would be missed; running Pods only."""
-    waits = [
-        UNHEARD_SECONDS - (context.now - max(pod.running_since, context.observed.listening_since)).total_seconds()
-        for pod in context.observed.pods
-        if pod.phase == "Running"
-        and pod.running_since
-        and not heard(context.observed.launchers.get(pod.uid), context.now)
-    ]
-    return min((wait for wait in waits if wait > 0), default=5.0 if waits else None)
+def _waits(context: _Context, states: tuple[MemberState, ...]) -> list[float]:
+    """Seconds until somebody who says nothing more would be missed: a launcher, a member, the steps of a round."""
+    observed, now = context.observed, context.now
+    moments = [launcher.heard_at for launcher in observed.launchers.values()]
+    moments += [observed.listening_since] if states else []
+    waits = [SILENT_SECONDS - (now - moment).total_seconds() for moment in moments]
+    waits += [_unheard(context, pod) for pod in observed.pods]
+    waits += [steps_until(states, observed) - now.timestamp()] if states else []
+    return [wait for wait in waits if 0 < wait < math.inf]
 
 
 def _with_stalled(context: _Context, status: TrainingJobStatus) -> tuple[TrainingJobStatus, float | None]:
@@ -267,7 +280,9 @@ def _with_stalled(context: _Context, status: TrainingJobStatus) -> tuple[Trainin
     progress = status.progress
     if status.phase != "Running" or progress is None or progress.reported_at is None:
         return context.put(status, "Stalled", False, "Progressing"), None
-    left = STALLED_SECONDS - (context.now - progress.reported_at).total_seconds()
+    running = conditions.get(status, "Running")
+    since = max(progress.reported_at, running.last_transition_time if running else progress.reported_at)
+    left = STALLED_SECONDS - (context.now - since).total_seconds()
     if left > 0:
         return context.put(status, "Stalled", False, "Progressing"), left
     message = f"no step was reported for {STALLED_SECONDS:.0f} s: look at the workers' logs"
@@ -278,9 +293,8 @@ def _children(context: _Context, status: TrainingJobStatus) -> tuple[tuple[dict[
     """Children to create and to delete, by what stands in status."""
     job, observed, settings = context.job, context.observed, context.settings
     if observed.service is None:
-        created = [build_service(job)]
-        files = build_files(job)
-        return tuple(created + ([files] if files else [])), ()
+        # The Service last: where it is, the files are as well, whatever happened in between.
+        return tuple(child for child in (build_files(job), build_service(job)) if child), ()
     if not observed.service.owned:
         return (), ()
     taken = {pod.index for pod in observed.pods}
@@ -301,7 +315,7 @@ def _children(context: _Context, status: TrainingJobStatus) -> tuple[tuple[dict[
 def _done_with(job: TrainingJob, pod: Pod, paid: set[str]) -> bool:
     if pod.index >= job.spec.worker_count():
         return True
-    return pod.dead and (pod.uid in paid or called_away(pod))
+    return pod.dead and (pod.uid in paid or free(pod))
 
 
 def _delete(pod: Pod) -> Delete:
@@ -326,6 +340,7 @@ def _fail(context: _Context, old: TrainingJobStatus, status: TrainingJobStatus, 
 
 
 def _settled(context: _Context, status: TrainingJobStatus) -> TrainingJobStatus:
-    """Nothing blocks or stalls a job that is over."""
+    """Nothing blocks, stalls or suspends a job that is over."""
     status = context.put(status, "Blocked", False, "NotBlocked")
+    status = context.put(status, "Suspended", False, "NotSuspended")
     return context.put(status, "Stalled", False, "Progressing")

@@ -1,0 +1,150 @@
+"""What a person sees of a run: a live display on a terminal, plain lines elsewhere, nothing when asked to be quiet."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Final, TextIO
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from edgecloud.api.columns import short_duration
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import ProgressStatus, SummaryStatus, TrainingJobStatus
+
+LINE_SECONDS: Final = 5.0
+"""How often a plain progress line is written."""
+_COLOURS: Final = {
+    "Pending": "yellow",
+    "Starting": "yellow",
+    "Running": "green",
+    "Recovering": "magenta",
+    "Suspended": "cyan",
+    "Succeeded": "bold green",
+    "Failed": "bold red",
+}
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        return None
+
+    def show(self, job: TrainingJob) -> None:
+        """Nothing."""
+
+    def event(self, kind: str, reason: str, message: str) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+
+class Plain(Quiet):
+    """A line for each event, and one for progress every few seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last_line = 0.0
+        self._last_step: int | None = None
+
+    def show(self, job: TrainingJob) -> None:
+        progress = (job.status.progress if job.status else None) or ProgressStatus()
+        now = time.monotonic()
+        if progress.step is None or progress.step == self._last_step or now - self._last_line < LINE_SECONDS:
+            return
+        self._last_line, self._last_step = now, progress.step
+        self.note(progress_line(job))
+
+    def event(self, kind: str, reason: str, message: str) -> None:
+        self.note(f"{reason}: {message}" if kind == "Normal" else f"{kind.upper()} {reason}: {message}")
+
+    def note(self, text: str) -> None:
+        click.echo(f"{datetime.now():%H:%M:%S} {printable(text)}", file=self._stream)
+
+
+class Terminal(Quiet):
+    """A progress bar with the numbers beside it; events scroll by above."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._job: TrainingJob | None = None
+        self._began = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._picture, transient=True)
+
+    def __enter__(self) -> Terminal:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._live.stop()
+
+    def show(self, job: TrainingJob) -> None:
+        self._job = job
+
+    def event(self, kind: str, reason: str, message: str) -> None:
+        style = "yellow" if kind == "Warning" else "dim"
+        self._console.print(Text(f"{datetime.now():%H:%M:%S} {reason}: {printable(message)}", style=style))
+
+    def note(self, text: str) -> None:
+        self._console.print(Text(printable(text)))
+
+    def _picture(self) -> Group:
+        job = self._job
+        status = (job.status if job else None) or TrainingJobStatus()
+        progress, summary = status.progress or ProgressStatus(), status.summary or SummaryStatus()
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(job.metadata.name if job else "", style="bold"),
+            Text(status.phase, style=_COLOURS[status.phase]),
+            f"workers {summary.workers}",
+            f"round {status.rendezvous.round if status.rendezvous else 0}",
+            f"restarts {status.restarts}",
+            short_duration(time.monotonic() - self._began),
+        )
+        bar = Table.grid(padding=(0, 2))
+        waiting = progress.percent is None
+        bar.add_row(
+            ProgressBar(
+                total=100, completed=progress.percent or 0, width=40, pulse=waiting and status.phase != "Pending"
+            ),
+            "" if waiting else f"{progress.percent:.0f}%",
+            *(f"{name} {value}" for name, value in _numbers(status)),
+        )
+        return Group(head, bar)
+
+
+def progress_line(job: TrainingJob) -> str:
+    """Progress in one line, such as `Running 41% step 350/854 loss 0.213 1,480 samples/s ETA 12s`."""
+    status = job.status or TrainingJobStatus()
+    summary = status.summary or SummaryStatus()
+    words = [status.phase, summary.progress, *(f"{name} {value}" for name, value in _numbers(status))]
+    return " ".join(word for word in words if word)
+
+
+def _numbers(status: TrainingJobStatus) -> list[tuple[str, str]]:
+    progress, summary = status.progress or ProgressStatus(), status.summary or SummaryStatus()
+    step = "" if progress.step is None else f"{progress.step}"
+    step += f"/{progress.total_steps}" if step and progress.total_steps else ""
+    numbers = [
+        ("step", step),
+        ("loss", summary.loss),
+        ("accuracy", summary.accuracy),
+        ("samples/s", summary.samples_per_second),
+        ("ETA", summary.eta),
+    ]
+    return [(name, value) for name, value in numbers if value]
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's program, harmless to a terminal: control characters are shown, not obeyed."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)

@@ -1,0 +1,58 @@
+"""The `edgecloud` command and its parts."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module, metadata
+from typing import Final
+
+import click
+
+COMMANDS: Final = {
+    "run": "edgecloud.cli.run:run",
+    "validate": "edgecloud.cli.validate:validate",
+    "crd": "edgecloud.cli.crd:crd",
+    "launcher": "edgecloud.cli.launcher:launcher",
+    "completion": "edgecloud.cli.completion:completion",
+}
+
+
+class _Late(click.Group):
+    """A group whose commands are loaded when they are called, so that --help and completion stay quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        module, _, name = place.partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Late, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(metadata.version("edgecloud"), "-V", "--version", prog_name="edgecloud")
+def cli() -> None:
+    """Distributed PyTorch training from one file.
+
+    \b
+    The same TrainingJob runs on this machine and on a Kubernetes cluster:
+      edgecloud run job.yaml          train here, with as many workers as the file says
+      kubectl apply -f job.yaml       train on a cluster where EdgeCloud is installed
+    """
+
+
+def main() -> None:
+    """Entry point. A reader of our output that goes away early (`| head`) is no error worth a traceback."""
+    try:
+        cli.main(prog_name="edgecloud")
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

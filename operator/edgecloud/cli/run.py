@@ -1,0 +1,229 @@
+"""`edgecloud run`: a TrainingJob on this machine, without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from edgecloud.api.columns import table
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.types import MAX_WORKERS
+from edgecloud.cli.display import Plain, Quiet, Terminal, printable
+from edgecloud.validation import validate_files
+
+if TYPE_CHECKING:
+    from edgecloud_operator.local import Ended, Event
+
+Output = Literal["table", "json", "yaml"]
+USAGE_ERROR: Final = 2
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Workers to train with, instead of spec.workers.")
+@click.option(
+    "--workdir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for checkpoints, results and logs.  [default: runs/NAME]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
+    help="How the job is printed at the end; json and yaml have standard output to themselves.",
+)
+@click.option("--fresh", is_flag=True, help="Start over: what the folder holds is kept beside it under another name.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; only errors and the job at the end.")
+def run(file: str, workers: int | None, workdir: Path | None, output: Output, fresh: bool, quiet: bool) -> None:
+    """Train the job of FILE on this machine, without a cluster.
+
+    Each worker is a launcher process that starts the training processes, as in a cluster's Pods. Ctrl-C, or SIGTERM,
+    stops at a checkpoint, and the same command goes on from there; pressed twice it stops at once.
+
+    \b
+    In the folder:
+      job.yaml               the job, with its newest status
+      checkpoints/           the program's checkpoints
+      results/               what it measured
+      logs/worker-N.log      what worker N printed
+
+    \b
+    Exit code:
+      0    the job succeeded, now or in an earlier run in the folder
+      1    it failed
+      2    the file or the command line is wrong; nothing was started
+      130  stopped by Ctrl-C, 143 by SIGTERM, with a checkpoint
+
+    \b
+      edgecloud run manifests/examples/own-script.yaml
+      edgecloud run job.yaml --workers 4 -o json > result.json
+    """
+    job = _read(file)
+    sys.exit(_run(job, workers, workdir or Path("runs") / job.metadata.name, output, fresh=fresh, quiet=quiet))
+
+
+def _read(file: str) -> TrainingJob:
+    """The one job of a file; ends with exit code 2 if there is something wrong with it."""
+    (result,) = validate_files([file], TrainingJob, stdin=sys.stdin.buffer)
+    for problem in result.problems:
+        click.echo(str(problem), err=True)
+    if not result.ok:
+        sys.exit(USAGE_ERROR)
+    if len(result.jobs) != 1:
+        names = ", ".join(job.metadata.name for job in result.jobs)
+        _refuse(f"{file}: it holds {len(result.jobs)} jobs ({names}), and a local run takes one: split the file")
+    job = result.jobs[0]
+    for reason in _unfit(job):
+        _refuse(f"{file}: {reason}")
+    return job
+
+
+def _unfit(job: TrainingJob) -> list[str]:
+    """Why a right job can't run without a cluster."""
+    found = []
+    if job.spec.suspend:
+        found.append("spec.suspend: the job is suspended: write suspend: false to run it")
+    if job.spec.managed_by is not None:
+        found.append(f"spec.managedBy: {job.spec.managed_by} is in charge of the job: leave it out to run it here")
+    if job.spec.trainer is not None and not _trainer_there():
+        found.append(
+            "spec.trainer: the built-in trainer is not installed: install edgecloud[trainer], or write program:"
+        )
+    for place, variable in enumerate((job.spec.program.env if job.spec.program else None) or ()):
+        if variable.value_from is not None:
+            found.append(
+                f"spec.program.env[{place}].valueFrom: only a cluster has values to take: write value: instead"
+            )
+    return found
+
+
+def _trainer_there() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("edgecloud_trainer") is not None and find_spec("edgecloud_trainer.train") is not None
+
+
+def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *, fresh: bool, quiet: bool) -> int:
+    from edgecloud_operator.local import LocalRun, Workdir, WorkdirError, prepare
+
+    workdir = Workdir(folder.absolute())
+    try:
+        if fresh and (aside := workdir.put_aside()):
+            click.echo(f"the earlier run is kept in {aside}", err=True)
+        workdir.prepare()
+        job, finished = prepare(job, workdir, workers)
+        if finished:
+            _print_job(job, output)
+            _say_finished(job, workdir.path)
+            return 0
+        display = _display(quiet)
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
+        with display:
+            ended = asyncio.run(LocalRun(job, workdir, _Adapter(display)).run())
+    except WorkdirError as error:
+        _refuse(str(error))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        _refuse(f"--workers {workers}: {path}: {first['msg']}")
+    _print_job(ended.job, output)
+    _say_how(ended, workdir.path)
+    return ended.exit_code
+
+
+def _display(quiet: bool) -> Quiet:
+    if quiet:
+        return Quiet()
+    console = Console(stderr=True)
+    return Terminal(console) if console.is_terminal else Plain(sys.stderr)
+
+
+class _Adapter:
+    """The local run's display, drawn by ours."""
+
+    def __init__(self, display: Quiet) -> None:
+        self._display = display
+
+    def show(self, job: TrainingJob) -> None:
+        self._display.show(job)
+
+    def event(self, event: Event) -> None:
+        self._display.event(event.type, event.reason, event.message)
+
+    def note(self, text: str) -> None:
+        self._display.note(text)
+
+
+class _ToDisplay(logging.Handler):
+    """Warnings appear among the other lines, not across them."""
+
+    def __init__(self, display: Quiet) -> None:
+        super().__init__()
+        self._shown = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._shown.note(self.format(record))
+
+
+def _print_job(job: TrainingJob, output: Output) -> None:
+    if output == "json":
+        click.echo(json.dumps(job.dump(), indent=2))
+    elif output == "yaml":
+        from edgecloud_operator.local import to_yaml
+
+        click.echo(to_yaml(job), nl=False)
+    else:
+        click.echo(table([job], datetime.now(UTC), wide=True))
+
+
+def _say_finished(job: TrainingJob, folder: Path) -> None:
+    status = job.status or TrainingJobStatus()
+    done = f"{status.completion_time:%Y-%m-%d %H:%M:%S} UTC" if status.completion_time else "earlier"
+    click.echo(f"the job is finished: it has {status.phase.lower()} ({done}), and nothing was started", err=True)
+    click.echo(f"results: {_short(folder / 'results')}   to start over: --fresh, or another --workdir", err=True)
+
+
+def _say_how(ended: Ended, folder: Path) -> None:
+    """Where things lie, and if it went wrong, why."""
+    status = ended.job.status or TrainingJobStatus()
+    failure = status.last_failure
+    if status.phase == "Failed" and failure is None:
+        message = next((c.message for c in status.conditions if c.type == "Failed"), "")
+        click.echo(f"failed: {message}", err=True)
+    if status.phase == "Failed" and failure is not None:
+        how = failure.signal or (f"exit code {failure.exit_code}" if failure.exit_code is not None else "lost")
+        rank = f", rank {failure.rank}" if failure.rank is not None else ""
+        message = next((c.message for c in status.conditions if c.type == "Failed"), "")
+        click.echo(f"failed: {printable(message)}", err=True)
+        click.echo(f"last failure: worker {failure.worker}{rank}: {failure.reason} ({how})", err=True)
+        for line in failure.message.splitlines():
+            click.echo(f"  | {printable(line)}", err=True)
+        click.echo(f"its log: {_short(folder / 'logs' / f'worker-{failure.worker}.log')}", err=True)
+    if status.phase not in ("Succeeded", "Failed"):
+        step = f" at step {status.checkpoint.step}" if status.checkpoint else ""
+        click.echo(f"stopped{step}; the same command goes on from there", err=True)
+    places = {"results": folder / "results", "checkpoints": folder / "checkpoints", "logs": folder / "logs"}
+    click.echo("   ".join(f"{name}: {_short(path)}" for name, path in places.items()), err=True)
+
+
+def _short(path: Path) -> str:
+    """A path as the user would write it: relative to here, where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _refuse(text: str) -> NoReturn:
+    click.echo(f"edgecloud: {text}", err=True)
+    sys.exit(USAGE_ERROR)

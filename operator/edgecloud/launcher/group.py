@@ -1,0 +1,198 @@
+"""The processes of one round on this worker, from their start until nothing of them is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgecloud.launcher import failure, linux, progress, verdict
+from edgecloud.launcher.log import Log
+from edgecloud.launcher.messages import Directive, RunOrder
+from edgecloud.launcher.process import Process, StartError, first_cause
+from edgecloud.launcher.verdict import End
+
+HARD_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL where no checkpoint is waited for."""
+LEAVE_SECONDS = 30.0
+"""For the others to follow a process that left with 143 unasked."""
+_LOOK_SECONDS = 0.05
+_COMPLAIN_SECONDS = 10.0
+
+StartProcess = Callable[[Directive, RunOrder, int, Path], Process]
+"""Starts the process of a round with this local rank, with its files in this folder. Raises StartError, OSError."""
+
+
+class Group:
+    """Processes that start together and end together.
+
+    It tells its owner three things, by callbacks: `failed` (the first cause, at once, while the others still live),
+    `leaving` (a process left with 143 unasked) and `ended` (an outcome; nothing of the round is alive any more).
+    """
+
+    def __init__(
+        self,
+        directive: Directive,
+        order: RunOrder,
+        *,
+        start: StartProcess,
+        folder: Path,
+        loop: asyncio.AbstractEventLoop,
+        log: Log,
+        failed: Callable[[dict[str, Any]], None],
+        leaving: Callable[[], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        self.stopping = False
+        self._loop = loop
+        self._log = log
+        self._folder = folder
+        self._failed, self._leaving, self._ended = failed, leaving, ended
+        self._processes: list[Process] = []
+        self._failure: dict[str, Any] | None = None
+        self._kill_at = float("inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._hard = False
+        self._killed = False
+        self._child_ended = asyncio.Event()
+        self._finishing: asyncio.Task[None] | None = None
+        self._reports: dict[int, dict[str, Any]] = {}
+        local_rank = 0
+        try:
+            folder.mkdir()
+            for local_rank in range(order.processes):
+                self._processes.append(start(directive, order, local_rank, folder))
+        except StartError as error:
+            self._not_started(order.first_rank + local_rank, local_rank, error.reason, error.message)
+        except OSError as error:
+            message = f"cannot start a process with its files in {folder}: {error.strerror}"
+            self._not_started(order.first_rank + local_rank, local_rank, failure.TRANSIENT, message)
+
+    def progress(self) -> dict[str, Any] | None:
+        """The newest values of all its processes."""
+        for process in self._processes:
+            report = process.channel.progress()
+            if report is not None:
+                self._reports[process.local_rank] = report
+        return progress.merge(list(self._reports.values()))
+
+    def stop_agreed(self, grace: float) -> None:
+        """Ask all to save and leave together; kill what is left after the grace."""
+        self.stopping = True
+        for process in self._processes:
+            attached = process.channel.attached
+            process.channel.stop()
+            if not attached:
+                process.signal(signal.SIGTERM)
+        self._kill_within(grace)
+
+    def stop_hard(self) -> None:
+        """End all: SIGTERM now, SIGKILL soon."""
+        self.stopping = self._hard = True
+        for process in self._processes:
+            process.channel.stop()
+            process.signal(signal.SIGTERM)
+        self._kill_within(HARD_SECONDS)
+
+    def kill(self) -> None:
+        """End all now."""
+        self.stopping = self._killed = True
+        for process in self._processes:
+            process.signal(signal.SIGKILL)
+        self._child_ended.set()
+
+    def reaped(self, ends: Mapping[int, End]) -> None:
+        """Some children of the launcher, not only of this group, have been found ended at this moment."""
+        self._child_ended.set()
+        ended = [process for process in self._processes if process.alive and process.pid in ends]
+        excused = self._hard or any(process.verdict == verdict.STOPPED for process in self._processes)
+        verdicts = verdict.judge_together([(ends[process.pid], process.sent) for process in ended], excused=excused)
+        for process, found in zip(ended, verdicts):  # noqa: B905  (Python 3.8)
+            process.ended(ends[process.pid], found)
+        broken = [(process, process.note()) for process in ended if process.verdict == verdict.BROKEN]
+        left = any(process.verdict == verdict.LEFT for process in ended)
+        alive = any(process.alive for process in self._processes)
+        if broken and self._failure is None:
+            process, note = first_cause(broken)
+            self._fail(process.failure(note))
+        elif left and alive and not self.stopping:
+            self.stopping = True
+            self._kill_within(LEAVE_SECONDS)
+            self._leaving()
+        if not alive:
+            self._finish()
+
+    def _not_started(self, rank: int, local_rank: int, reason: str, message: str) -> None:
+        report = failure.report(local_rank=local_rank, rank=rank, reason=reason, message=message, at=time.time())
+        # Not from within the constructor: the owner does not know us yet.
+        self._loop.call_soon(self._fail, report)
+        self._loop.call_soon(self._finish_if_empty)
+
+    def _finish_if_empty(self) -> None:
+        if not any(process.alive for process in self._processes):
+            self._finish()
+
+    def _fail(self, report: dict[str, Any]) -> None:
+        self._failure = report
+        self._failed(report)
+        self.stop_hard()
+
+    def _kill_within(self, seconds: float) -> None:
+        """A deadline only ever comes nearer: an agreed stop may turn into a hard one, never back."""
+        at = self._loop.time() + seconds
+        if at < self._kill_at:
+            self._kill_at = at
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._deadline)
+
+    def _deadline(self) -> None:
+        names = ", ".join(f"rank {process.rank}" for process in self._processes if process.alive)
+        if names:
+            self._log(f"killing what has not ended in time: {names}")
+        self.kill()
+
+    def _finish(self) -> None:
+        if self._finishing is None:
+            self._finishing = self._loop.create_task(self._clear_away())
+
+    async def _clear_away(self) -> None:
+        """The processes have ended: see off what they left behind, then say how it went."""
+        while not self._killed and any(process.lingers() for process in self._processes):
+            await self._next_end()
+        started, complained = self._loop.time(), 0.0
+        while True:
+            leftovers = linux.children()
+            if not leftovers:
+                break
+            for pid in leftovers:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            waited = self._loop.time() - started
+            if waited > complained + _COMPLAIN_SECONDS:
+                complained = waited
+                self._log(
+                    f"waiting for {len(leftovers)} killed processes to end (in the kernel, on a device or a disk?)"
+                )
+            await self._next_end()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.progress()
+        for process in self._processes:
+            process.close()
+        shutil.rmtree(str(self._folder), ignore_errors=True)
+        outcome = verdict.outcome([process.verdict for process in self._processes])
+        self._ended(verdict.FAILED if self._failure is not None else outcome)
+
+    async def _next_end(self) -> None:
+        """Until another child has ended, or a moment has passed: the end of a grandchild is not told to us."""
+        self._child_ended.clear()
+        waiter = asyncio.ensure_future(self._child_ended.wait())
+        await asyncio.wait({waiter}, timeout=_LOOK_SECONDS)
+        waiter.cancel()

@@ -1,0 +1,126 @@
+"""What this machine (or container) has: CPUs that may be used, the interface of an address, free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+from pathlib import Path
+
+_SIOCGIFADDR = 0x8915
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cpus(*, root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup"), affinity: int | None = None) -> float:
+    """CPUs that this process may use: its affinity, or the cgroup's quota (v1 or v2) if that is less."""
+    if affinity is None:
+        try:
+            affinity = len(os.sched_getaffinity(0))
+        except AttributeError:  # not on macOS
+            affinity = os.cpu_count() or 1
+    return min([float(affinity), *_quotas(root, own)])
+
+
+def _quotas(root: Path, own: Path) -> list[float]:
+    """The quotas of this process's cgroup and of those above it, in CPUs."""
+    quotas = []
+    for line in _text(own).splitlines():
+        _, found, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if found and controllers == "":
+            folders = _upward(root, path)
+            quotas += [_v2(_text(folder / "cpu.max")) for folder in folders]
+        elif "cpu" in controllers.split(","):
+            folders = _upward(root / "cpu", path) + _upward(root / controllers, path)
+            quotas += [_v1(_text(f / "cpu.cfs_quota_us"), _text(f / "cpu.cfs_period_us")) for f in folders]
+    return [quota for quota in quotas if quota]
+
+
+def _upward(root: Path, path: str) -> list[Path]:
+    """The folder of a cgroup and all above it. In a container there may be no such path: its own is the root there."""
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    return [root.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _v2(cpu_max: str) -> float:
+    quota, _, period = cpu_max.partition(" ")
+    return _v1(quota, period)
+
+
+def _v1(quota: str, period: str) -> float:
+    try:
+        return max(0.0, int(quota) / int(period))
+    except (ValueError, ZeroDivisionError):  # "max", or no such file
+        return 0.0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def interface_of(address: str) -> str | None:
+    """The name of the one interface that has this address; None if that cannot be told."""
+    try:
+        wanted = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    if wanted.version == 6:
+        return _interface_of_v6(wanted.packed.hex())
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        names = [name for _, name in socket.if_nameindex()]
+        for name in names:
+            with contextlib.suppress(OSError):  # an interface without an address
+                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name[:15].encode()))
+                if answer[20:24] == wanted.packed:
+                    return name
+        if wanted.is_loopback and "lo" in names:
+            return "lo"  # all of 127.0.0.0/8 is, though it names only its first
+    return None
+
+
+def _interface_of_v6(packed: str) -> str | None:
+    for line in _text(Path("/proc/net/if_inet6")).splitlines():
+        fields = line.split()
+        if fields[0] == packed:
+            return fields[-1]
+    return None
+
+
+def free_port(address: str) -> int:
+    """A TCP port that was free on this address a moment ago.
+
+    Raises:
+        OSError: the address is not of this machine.
+    """
+    with _listener(address, 0) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def port_taken(address: str, port: int) -> bool:
+    """Whether somebody listens on this port now. (What is left of closed connections does not count.)"""
+    try:
+        _listener(address, port).close()
+    except OSError as error:
+        return error.errno in (errno.EADDRINUSE, errno.EACCES)
+    return False
+
+
+def _listener(address: str, port: int) -> socket.socket:
+    family, kind, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(1)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,106 @@
+"""What a progress report may hold: values of any kind go in, the protocol's fields come out.
+
+Used at both ends of the channel. In the training process it turns whatever `float()` takes (numbers, numpy and torch
+scalars) into plain numbers; in the launcher it is the check on a file that an untrusted process wrote.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_COUNT = 2**53
+MAX_METRICS = 32
+MAX_NAME = 63
+
+COUNTS = ("step", "totalSteps", "checkpointStep")
+RANGES = {
+    "epoch": (0.0, 1e9),
+    "loss": (-math.inf, math.inf),
+    "accuracy": (0.0, 1.0),
+    "samplesPerSecond": (0.0, 1e12),
+}
+_ROUNDING = 1e-6
+"""A mean of float32 values may come out a little above 1."""
+
+
+def number(value: Any) -> float | None:
+    """A finite float, or None for what is none. Never raises."""
+    if value is None or isinstance(value, (str, bytes, bytearray)):
+        return None
+    try:
+        result = float(value)
+    except Exception:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def count(value: Any) -> int | None:
+    """A whole number from 0 to 2**53, or None for what is none. Never raises."""
+    try:
+        result = operator.index(value)
+    except Exception:
+        as_float = number(value)
+        if as_float is None:
+            return None
+        result = int(as_float)
+    return result if 0 <= result <= MAX_COUNT else None
+
+
+def metric_name(name: str) -> str:
+    """At most 63 characters that can be printed (and so no lone surrogates, which JSON readers refuse)."""
+    return "".join(character for character in name[: 4 * MAX_NAME] if character.isprintable())[:MAX_NAME]
+
+
+def metrics(values: Mapping[Any, Any]) -> dict[str, float]:
+    """The first 32 metrics that are finite numbers."""
+    kept: dict[str, float] = {}
+    for name, value in values.items():
+        key, as_float = metric_name(str(name)), number(value)
+        if key and as_float is not None and (key in kept or len(kept) < MAX_METRICS):
+            kept[key] = as_float
+    return kept
+
+
+def clean(raw: Any) -> dict[str, Any]:
+    """The fields of a ProgressReport (camelCase) that are in `raw` and in order; without `reportedAt`."""
+    if not isinstance(raw, dict):
+        return {}
+    report: dict[str, Any] = {}
+    for field in COUNTS:
+        whole = count(raw.get(field))
+        if whole is not None:
+            report[field] = whole
+    for field, (low, high) in RANGES.items():
+        value = number(raw.get(field))
+        if value is not None and low <= value <= high * (1 + _ROUNDING):
+            report[field] = min(value, high)
+    if isinstance(raw.get("metrics"), dict):
+        kept = metrics(raw["metrics"])
+        if kept:
+            report["metrics"] = kept
+    return report
+
+
+def received(raw: Any) -> dict[str, Any] | None:
+    """A whole ProgressReport out of what a process wrote, or None if it has no step or no time."""
+    report = clean(raw)
+    at = number(raw.get("reportedAt")) if isinstance(raw, dict) else None
+    if "step" not in report or at is None or not 0 <= at <= 1e11:
+        return None
+    report["reportedAt"] = at
+    return report
+
+
+def merge(reports: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """One report for a worker: of each value the newest, whichever of its processes said it."""
+    merged: dict[str, Any] = {}
+    together: dict[str, float] = {}
+    for report in sorted(reports, key=lambda one: float(one["reportedAt"])):
+        merged.update(report)
+        together.update(report.get("metrics", {}))
+    if together:
+        merged["metrics"] = dict(list(together.items())[:MAX_METRICS])
+    return merged or None

@@ -1,0 +1,300 @@
+"""What the launcher does: on a directive, on a signal, on the end of its processes. In one thread, never waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecloud.launcher import failure, linux, machine, verdict
+from edgecloud.launcher.config import Config
+from edgecloud.launcher.environment import Worker
+from edgecloud.launcher.group import Group
+from edgecloud.launcher.log import Log
+from edgecloud.launcher.messages import Directive, RunOrder
+from edgecloud.launcher.process import Process
+from edgecloud.launcher.sinks import Sink
+from edgecloud.launcher.standing import OUTCOMES, RUNNING, Standing
+from edgecloud.launcher.talk import Talk
+
+DRAIN_SECONDS = 5.0
+"""After a SIGTERM, how long to wait for the coordinator to have all workers stop together."""
+DRAIN_GRACE_SECONDS = 30.0
+LAST_WORDS_SECONDS = 1.0
+PARENT_DIED_CODE = 137
+
+
+class Supervisor:
+    """All that changes the launcher's standing.
+
+    Args:
+        config: who this worker is.
+        command: what to run, once for each local rank.
+        environment: the launcher's own environment, which the processes inherit.
+        worker: what the environment of the processes is made of besides.
+        scratch: folder for the files that a process and the launcher share.
+        sink: where the processes' output goes.
+        log: where the launcher's lines go.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        worker: Worker,
+        scratch: Path,
+        sink: Sink,
+        log: Log,
+    ) -> None:
+        self._config = config
+        self._command = list(command)
+        self._environment = environment
+        self._worker = worker
+        self._scratch = scratch
+        self._sink = sink
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._standing = Standing(
+            job_uid=config.job_uid,
+            pod_uid=config.pod_uid,
+            address=config.address,
+            node=config.node,
+            next_port=machine.free_port(config.address),
+        )
+        self._group: Group | None = None
+        self._pending: Directive | None = None
+        self._to_idle = False
+        self._exit: int | None = None
+        self._outcome_at = 0.0
+        self._finished: asyncio.Future[int] = self._loop.create_future()
+        self._talk = Talk(config, message=self._poll, progress=self._progress, take=self.take, log=log)
+
+    async def work(self) -> int:
+        """Talk and act until it is time to exit; returns the exit code. The termination message is written then."""
+        tasks = [asyncio.ensure_future(work) for work in (self._talk.listen(), self._talk.report(), self._watch())]
+        code = await self._finished
+        for task in tasks:
+            task.cancel()
+        if code != PARENT_DIED_CODE or not self._config.parent_death:
+            await self._talk.last_words(LAST_WORDS_SECONDS)
+        self.write_termination(code)
+        await self._sink.drained(LAST_WORDS_SECONDS)
+        return code
+
+    def write_termination(self, code: int) -> None:
+        path = self._config.termination_file
+        if path is not None:
+            try:
+                path.write_bytes(self._standing.termination(code))
+            except OSError as error:
+                self._log(f"cannot write the last message to {path}: {error.strerror}")
+
+    def _poll(self, hold: float) -> dict[str, Any]:
+        self._progress()
+        return self._standing.poll(hold)
+
+    def _progress(self) -> dict[str, Any] | None:
+        if self._group is not None:
+            self._standing.progress = self._group.progress()
+        return self._standing.progress
+
+    # Directives
+
+    def take(self, directive: Directive) -> bool:
+        """Take up a directive; false if there is nothing new in it.
+
+        Two conversations may overtake each other, so an answer can be an old one. Rounds only rise, so one that speaks
+        of a round before ours is old.
+        """
+        ack = self._standing.ack
+        repeated = ack is not None and (ack.action, ack.round) == (directive.action, directive.round)
+        if repeated or self._exit is not None:
+            return False
+        if directive.action == "run":
+            newest = self._standing.round if self._pending is None else self._pending.round
+            if directive.round <= newest or self._standing.draining:
+                return False
+        elif directive.action != "exit" and directive.round < self._standing.round:
+            return False
+        self._standing.ack = directive
+        why = f": {directive.reason}" if directive.reason else ""
+        self._log(f"told to {directive.action} (round {directive.round}){why}")
+        {"wait": self._wait, "run": self._run, "stop": self._stop, "exit": self._leave}[directive.action](directive)
+        self._talk.changed()
+        return True
+
+    def _wait(self, directive: Directive) -> None:
+        self._pending = None
+        if self._group is not None:
+            self._to_idle = self._standing.state != verdict.FAILED
+            self._standing.stopping()
+            self._group.stop_hard()
+
+    def _run(self, directive: Directive) -> None:
+        self._pending = directive
+        if self._group is None:
+            self._start()
+        else:
+            self._standing.stopping()
+            self._group.stop_hard()
+
+    def _stop(self, directive: Directive) -> None:
+        self._pending = None
+        if self._group is not None:
+            self._standing.stopping()
+            self._group.stop_agreed(directive.grace_seconds)
+
+    def _leave(self, directive: Directive) -> None:
+        self._pending = None
+        self._exit, self._standing.farewell = directive.exit_code, directive.reason
+        if self._group is None:
+            self._finish(directive.exit_code)
+        else:
+            self._standing.stopping()
+            self._group.stop_hard()
+
+    # Rounds
+
+    def _start(self) -> None:
+        directive, self._pending = self._pending, None
+        assert directive is not None and directive.run is not None
+        order = directive.run
+        self._standing.begin(directive)
+        self._to_idle = False
+        port = self._standing.port
+        taken = port is not None and machine.port_taken(self._config.address, port)
+        self._new_port()
+        last = order.first_rank + order.processes - 1
+        ranks = f"rank {last}" if order.processes == 1 else f"ranks {order.first_rank} to {last}"
+        where = f"{order.master_address}:{order.master_port}"
+        self._log(f"round {directive.round}: {ranks} of {order.world_size}, meeting at {where}")
+        if taken:
+            message = f"port {port} on {self._config.address} has been taken meanwhile"
+            self._failed(
+                failure.report(
+                    local_rank=0, rank=order.first_rank, reason=failure.PORT_TAKEN, message=message, at=time.time()
+                )
+            )
+            self._ended(verdict.FAILED)
+            return
+        self._standing.state = RUNNING
+        self._group = Group(
+            directive,
+            order,
+            start=self._start_process,
+            folder=self._scratch / f"round-{self._standing.round}-{os.getpid()}",
+            loop=self._loop,
+            log=self._log,
+            failed=self._failed,
+            leaving=self._left,
+            ended=self._ended,
+        )
+
+    def _start_process(self, directive: Directive, order: RunOrder, local_rank: int, folder: Path) -> Process:
+        return Process(
+            self._command,
+            loop=self._loop,
+            sink=self._sink,
+            base=self._environment,
+            worker=self._worker,
+            round=directive.round,
+            order=order,
+            local_rank=local_rank,
+            folder=folder,
+        )
+
+    def _new_port(self) -> None:
+        try:
+            self._standing.next_port = machine.free_port(self._config.address)
+        except OSError as error:
+            self._log(f"no free port on {self._config.address}: {error.strerror}")
+
+    def _failed(self, report: dict[str, Any]) -> None:
+        if not self._to_idle:
+            self._standing.state = verdict.FAILED
+            self._standing.failure = report
+            ended = f"exit code {report['exitCode']}" if "exitCode" in report else report.get("signal", "not started")
+            self._log(f"round {self._standing.round}: rank {report['rank']} failed ({ended}): {report['reason']}")
+            self._talk.changed()
+
+    def _left(self) -> None:
+        self._log(f"round {self._standing.round}: a process left after a checkpoint; waiting for the others")
+        self._standing.stopping()
+        self._talk.changed()
+
+    def _ended(self, outcome: str) -> None:
+        self._progress()
+        self._group = None
+        self._standing.state = verdict.IDLE if self._to_idle else outcome
+        self._outcome_at = time.monotonic()
+        self._log(f"round {self._standing.round}: {'stopped' if self._to_idle else outcome}")
+        if self._exit is not None:
+            self._finish(self._exit)
+        elif self._standing.draining:
+            self._finish(self._standing.drained_code())
+        elif self._pending is not None:
+            self._start()
+        self._talk.changed()
+
+    # Signals
+
+    def child_ended(self) -> None:
+        """SIGCHLD."""
+        ends = linux.reap()
+        if self._group is not None:
+            self._group.reaped(ends)
+
+    def terminate(self) -> None:
+        """SIGTERM or SIGINT: leave, in agreement with the other workers if that can be had; a second one: leave now."""
+        if self._standing.draining:
+            self._log("asked to end a second time: killing the processes")
+            if self._group is not None:
+                self._group.kill()
+            return
+        self._log("asked to end")
+        self._standing.draining = True
+        self._pending = None
+        self._talk.changed()
+        if self._group is None:
+            self._finish(self._standing.drained_code())
+        else:
+            self._loop.call_later(DRAIN_SECONDS, self._drain)
+
+    def parent_died(self) -> None:
+        """End everything at once."""
+        self._log("the parent has died: killing everything")
+        self._exit, self._standing.farewell = PARENT_DIED_CODE, "the launcher's parent died"
+        self._pending = None
+        if self._group is None:
+            self._finish(PARENT_DIED_CODE)
+        else:
+            self._group.kill()
+
+    def _drain(self) -> None:
+        if self._group is not None and not self._group.stopping:
+            self._log("no word to stop from the coordinator: stopping alone")
+            self._standing.stopping()
+            self._group.stop_agreed(DRAIN_GRACE_SECONDS)
+            self._talk.changed()
+
+    async def _watch(self) -> None:
+        """Do not wait for ever for a coordinator that is gone when there is nothing left to do here."""
+        while True:
+            since = max(self._talk.heard, self._outcome_at)
+            left = self._config.orphan_seconds - (time.monotonic() - since)
+            over = self._group is None and self._standing.state in OUTCOMES
+            if over and left <= 0:
+                self._log(f"no word from the coordinator for {self._config.orphan_seconds:g} s after the end: leaving")
+                self._standing.farewell = "the coordinator could not be reached"
+                self._finish(self._standing.orphan_code())
+                return
+            await asyncio.sleep(min(max(left, 0.05), 1.0))
+
+    def _finish(self, code: int) -> None:
+        if not self._finished.done():
+            self._finished.set_result(code)

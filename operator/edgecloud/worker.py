@@ -1,0 +1,157 @@
+"""What a training script may say to EdgeCloud, and ask it: progress, and whether it is time to stop.
+
+    from edgecloud import worker
+
+    for step in range(start, total):
+        loss = train_one_step()
+        worker.report(step=step + 1, total_steps=total, loss=loss)
+        if agreed_stop():                     # see below
+            save(worker.checkpoint_dir, step + 1)
+            sys.exit(143)
+
+It is optional: a script without it runs as well, but shows no progress, and gets a SIGTERM when it is to stop (as does
+one that never calls `should_stop`). Outside a job all of it does nothing, so the same script runs alone. No call waits
+for anything, and none raises.
+
+**Stopping is agreed.** `should_stop()` may turn true on one rank a step before it does on another. A rank that left by
+itself would leave the others waiting in their next collective, so all ranks first agree, with one number:
+
+    def agreed_stop() -> bool:
+        flag = torch.tensor(float(worker.should_stop()), device=device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+All ranks then leave at the same step: rank 0 saves a checkpoint, every rank waits for it (`dist.barrier()`), and all
+call `sys.exit(143)`. That exit code says "stopped on request, will go on from the checkpoint": no failure, no restart
+counted. Exit code 0 says that the training is complete. To save the collective, ask at every tenth step, the same ones
+on all ranks. A script that trains in one process asks `should_stop()` directly.
+
+This module imports neither torch nor anything else outside the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+from edgecloud.launcher import progress
+from edgecloud.launcher.channel import ProcessEnd
+
+__all__ = ["checkpoint_dir", "report", "results_dir", "should_stop"]
+
+checkpoint_dir: Path = Path(os.environ.get("EDGECLOUD_CHECKPOINT_DIR") or "checkpoints")
+"""Where checkpoints belong: what is here when a job is stopped is here again when it goes on. Make it before use."""
+
+results_dir: Path = Path(os.environ.get("EDGECLOUD_RESULTS_DIR") or "results")
+"""Where the outcome of the training belongs (the final model, its evaluation). Make it before use."""
+
+
+def report(
+    *,
+    step: SupportsFloat,
+    total_steps: SupportsFloat | None = None,
+    epoch: SupportsFloat | None = None,
+    loss: SupportsFloat | None = None,
+    accuracy: SupportsFloat | None = None,
+    samples_per_second: SupportsFloat | None = None,
+    checkpoint_step: SupportsFloat | None = None,
+    **metrics: SupportsFloat,
+) -> None:
+    """Say how far the training is. As often as you like: the job shows the newest values, about once a second.
+
+    Takes whatever `float()` takes, so also scalars of numpy and torch (one on a GPU is waited for by `float()` itself).
+    What is no finite number, or out of its range, is left out. A value that a later report leaves out keeps standing.
+
+    Args:
+        step: steps done so far, over the whole training (not since the last restart).
+        total_steps: steps in all; with it the job shows per cent and the time that is left.
+        epoch: epochs done, may be a fraction.
+        loss: the training loss.
+        accuracy: a fraction from 0 to 1.
+        samples_per_second: of all ranks together.
+        checkpoint_step: the step of the newest complete checkpoint. When it advances, the job's restart budget is new.
+        metrics: up to 32 numbers of your own, with names of up to 63 characters.
+    """
+    _process.report(
+        {
+            "step": step,
+            "totalSteps": total_steps,
+            "epoch": epoch,
+            "loss": loss,
+            "accuracy": accuracy,
+            "samplesPerSecond": samples_per_second,
+            "checkpointStep": checkpoint_step,
+            "metrics": metrics,
+        }
+    )
+
+
+def should_stop() -> bool:
+    """Whether this process has been asked to save a checkpoint and leave with exit code 143. Costs under a microsecond.
+
+    True on one rank does not mean true on all: see the module's text for how they agree. Once true, it stays true.
+    """
+    return _process.should_stop()
+
+
+class _Process:
+    """This process's end of the channel to its launcher, opened at the first call; without a launcher, nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened = False
+        self._attached = False
+        self._end: ProcessEnd | None = None
+        self._values: dict[str, Any] = {}
+        self._metrics: dict[str, float] = {}
+
+    def should_stop(self) -> bool:
+        end = self._open()
+        if end is None:
+            return False
+        if not self._attached:
+            # Only now: a script that reports but never asks needs a SIGTERM to learn that it is to stop.
+            self._attached = True
+            end.attach()
+        return end.stop_asked()
+
+    def report(self, raw: dict[str, Any]) -> None:
+        end = self._open()
+        # Never for long: another thread holds it for microseconds; a signal handler inside report() gives up.
+        if end is None or not self._lock.acquire(timeout=0.05):
+            return
+        try:
+            values = progress.clean(raw)
+            for name, value in values.pop("metrics", {}).items():
+                if name in self._metrics or len(self._metrics) < progress.MAX_METRICS:
+                    self._metrics[name] = value
+            self._values.update(values)
+            if "step" not in self._values:
+                return
+            whole = {**self._values, "reportedAt": time.time()}
+            if self._metrics:
+                whole["metrics"] = self._metrics
+            end.write(whole)
+        finally:
+            self._lock.release()
+
+    def after_fork(self) -> None:
+        """A child (a data loader's worker) must not wait for a lock that a thread of its parent held."""
+        self._lock = threading.Lock()
+
+    def _open(self) -> ProcessEnd | None:
+        if not self._opened:
+            self._opened = True
+            path = os.environ.get("EDGECLOUD_CHANNEL")
+            if path:
+                with contextlib.suppress(OSError, ValueError):
+                    self._end = ProcessEnd(path)
+        return self._end
+
+
+_process = _Process()
+os.register_at_fork(after_in_child=_process.after_fork)

@@ -1,0 +1,1 @@
+"""The control loop that both shells share: observe, decide, act."""

@@ -1,0 +1,38 @@
+"""What a shell offers to the control loop: the few writes that a plan is made of."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import TrainingJobStatus
+from edgecloud_operator.core.plan import Delete, Event
+
+
+class ConflictError(Exception):
+    """The resource has changed since it was read; the change will be seen, and the decision made again."""
+
+
+class GoneError(Exception):
+    """The resource no longer exists."""
+
+
+class Cluster(Protocol):
+    """The API server, as far as the control loop needs it."""
+
+    async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
+        """Replace a job's status, at the resourceVersion that it was read at, and return what then stands there.
+
+        Raises:
+            ConflictError: it has changed since.
+            GoneError: there is no such job any more.
+        """
+
+    async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
+        """Create a child. One of that name that exists already is no error: it will be seen, and judged."""
+
+    async def delete(self, job: TrainingJob, target: Delete) -> None:
+        """Delete a child if it still has that uid. One that is gone already is no error."""
+
+    async def emit(self, job: TrainingJob, event: Event) -> None:
+        """Record an event. May fail quietly: events are for people."""

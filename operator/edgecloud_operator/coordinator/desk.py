@@ -1,0 +1,126 @@
+"""What the coordinator remembers: each launcher's last word and what it is to be told; all can be heard again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from edgecloud.protocol import Directive, PollRequest
+from edgecloud_operator.coordinator.admission import Identity, Refusal, RefusalReason, admit
+from edgecloud_operator.core.observed import Launcher
+
+JobKey = tuple[str, str]
+"""Namespace and name."""
+
+FIRST_WORD_SECONDS: Final = 2.0
+"""How long a poll waits for the very first directive: the decision on what it just reported."""
+
+
+@dataclass
+class _Room:
+    """One job's workers."""
+
+    round: int = 0
+    finished: bool = False
+    launchers: dict[str, Launcher] = field(default_factory=dict)
+    directives: dict[str, Directive] = field(default_factory=dict)
+    changed: dict[str, asyncio.Event] = field(default_factory=dict)
+    """Set when a Pod's directive changes, or when a newer poll of it arrives; replaced by each waiter."""
+
+
+class Desk:
+    """Takes reports, gives directives, and wakes who waits for one."""
+
+    def __init__(self, on_report: Callable[[JobKey], None]) -> None:
+        self.refused: Counter[RefusalReason] = Counter()
+        self._rooms: dict[JobKey, _Room] = {}
+        self._on_report = on_report
+
+    def refuse(self, refusal: Refusal) -> Refusal:
+        """Count a refusal."""
+        self.refused[refusal.reason] += 1
+        return refusal
+
+    def hear(self, identity: Identity, report: PollRequest) -> Refusal | None:
+        """Take a report up, or say why not."""
+        key = (identity.namespace, identity.job)
+        room = self._rooms.setdefault(key, _Room())
+        last = room.launchers.get(identity.pod_uid)
+        result = admit(last, report, current_round=room.round, now=datetime.now(UTC))
+        if isinstance(result, Refusal):
+            return self.refuse(result)
+        if result.dropped:
+            self.refuse(result.dropped)
+        room.launchers[identity.pod_uid] = result.launcher
+        if not room.finished or last is None:
+            self._on_report(key)
+        return None
+
+    async def directive(self, identity: Identity, report: PollRequest) -> Directive | Refusal:
+        """The directive for a launcher; kept back for as long as it says nothing that the launcher doesn't know."""
+        room = self._rooms.setdefault((identity.namespace, identity.job), _Room())
+        uid = identity.pod_uid
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + report.hold
+        if report.hold > 0 and (older := room.changed.pop(uid, None)):
+            older.set()  # a launcher waits in one poll at a time: an older one is answered now
+        waiting = True
+        while waiting:
+            directive = room.directives.get(uid)
+            if directive is not None and (report.hold == 0 or not _known(report, directive)):
+                return directive
+            limit = deadline if directive is not None else max(deadline, loop.time() + FIRST_WORD_SECONDS)
+            waiting = await self._wait(room, uid, limit, alone=report.hold > 0)
+        directive = room.directives.get(uid)
+        if directive is None:
+            return self.refuse(Refusal("not-ready", "nothing is decided yet; ask again"))
+        return directive
+
+    async def _wait(self, room: _Room, uid: str, deadline: float, *, alone: bool) -> bool:
+        """Wait for a change; False when the time is up or a newer poll took this one's place."""
+        event = room.changed.setdefault(uid, asyncio.Event())
+        try:
+            async with asyncio.timeout_at(deadline):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return not (alone and uid in room.changed and room.changed[uid] is not event)
+
+    def launchers(self, key: JobKey) -> Mapping[str, Launcher]:
+        """The last words of a job's launchers, by Pod uid."""
+        room = self._rooms.get(key)
+        return dict(room.launchers) if room else {}
+
+    def publish(self, key: JobKey, directives: Mapping[str, Directive], *, current_round: int, finished: bool) -> None:
+        """Say from now on what was decided, and wake those for whom it is news."""
+        room = self._rooms.setdefault(key, _Room())
+        room.round, room.finished = current_round, finished
+        for uid, directive in directives.items():
+            if room.directives.get(uid) != directive:
+                room.directives[uid] = directive
+                if event := room.changed.pop(uid, None):
+                    event.set()
+
+    def keep_only(self, key: JobKey, uids: Collection[str]) -> None:
+        """Forget the launchers of Pods that are gone."""
+        room = self._rooms.get(key)
+        if room is None:
+            return
+        for uid in [uid for uid in room.launchers if uid not in uids]:
+            del room.launchers[uid]
+            room.directives.pop(uid, None)
+            if event := room.changed.pop(uid, None):
+                event.set()
+
+    def forget(self, key: JobKey) -> None:
+        """Forget a job that is gone."""
+        self.keep_only(key, ())
+        self._rooms.pop(key, None)
+
+
+def _known(report: PollRequest, directive: Directive) -> bool:
+    return report.ack is not None and (report.ack.action, report.ack.round) == (directive.action, directive.round)

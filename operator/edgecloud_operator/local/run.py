@@ -1,0 +1,221 @@
+"""The local run: one job through the same core, coordinator and launchers that a cluster uses, on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import signal
+import socket
+import tempfile
+import uuid
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.rules import changes
+from edgecloud.api.status import TERMINAL, Rendezvous
+from edgecloud.launcher import linux
+from edgecloud_operator.controller.controller import Controller
+from edgecloud_operator.coordinator.server import CoordinatorServer
+from edgecloud_operator.core.observed import Pod, Service
+from edgecloud_operator.core.plan import Event
+from edgecloud_operator.local.cluster import LocalCluster, created
+from edgecloud_operator.local.workdir import Workdir, WorkdirError
+from edgecloud_operator.local.workers import ADDRESS, Workers
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS: Final = 1.0
+"""How often mere progress is written to job.yaml."""
+GOODBYE_SECONDS: Final = 15.0
+"""How long the launchers may take to end by themselves once the job is over."""
+
+
+class Display(Protocol):
+    """Shows a run to a person."""
+
+    def show(self, job: TrainingJob) -> None:
+        """The job as it is now; called often."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+
+    def note(self, text: str) -> None:
+        """A line about the run itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a local run ended. signal: what it was stopped by, if it was."""
+
+    job: TrainingJob
+    signal: signal.Signals | None = None
+
+    @property
+    def exit_code(self) -> int:
+        phase = self.job.status.phase if self.job.status else "Pending"
+        if phase == "Succeeded":
+            return 0
+        if self.signal is not None and phase != "Failed":
+            return 128 + self.signal
+        return 1
+
+
+def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[TrainingJob, bool]:
+    """The job as it should run in a folder, and whether an earlier run there has finished it.
+
+    Raises:
+        WorkdirError: the folder holds another job, or this one with changes that are not allowed.
+    """
+    spec = job.spec if workers is None else job.spec.model_copy(update={"workers": workers})
+    job = TrainingJob.parse(job.model_copy(update={"spec": spec}).dump())
+    earlier = workdir.load()
+    if earlier is None:
+        return job, False
+    if earlier.metadata.name != job.metadata.name:
+        raise WorkdirError(
+            f"{workdir.path} holds the job {earlier.metadata.name}, not {job.metadata.name}: name another --workdir"
+        )
+    for change in changes(earlier.spec, job.spec):
+        raise WorkdirError(
+            f"{workdir.path} holds an earlier run of {job.metadata.name}, and spec.{change.path[0]} has changed since:"
+            " start over with --fresh (the earlier run is kept beside it), or name another --workdir"
+        )
+    metadata = earlier.metadata.model_copy(
+        update={"generation": earlier.metadata.generation + int(earlier.spec != job.spec), "resource_version": "0"}
+    )
+    status = earlier.status
+    if status is not None and status.phase in TERMINAL:
+        return earlier, True
+    if status is not None:
+        # The workers of the earlier run went with it. That it ended is no failure of theirs, so nobody pays for it.
+        closed = Rendezvous(round=(status.rendezvous or Rendezvous()).round)
+        status = status.model_copy(update={"phase": "Suspended", "rendezvous": closed})
+    return job.model_copy(update={"metadata": metadata, "status": status}), False
+
+
+class LocalRun:
+    """Runs one job to its end, or until it is stopped."""
+
+    def __init__(self, job: TrainingJob, workdir: Workdir, display: Display) -> None:
+        self._workdir = workdir
+        self._display = display
+        self._over = asyncio.Event()
+        self._job = job if job.metadata.uid else created(job, _new_uid())
+        self._cluster = LocalCluster(
+            self._job,
+            workdir,
+            on_job=self._saw_job,
+            on_written=self._written,
+            on_service=self._saw_service,
+            on_event=display.event,
+        )
+        self._controller: Controller | None = None
+        self._server: CoordinatorServer | None = None
+        self._listener: socket.socket | None = None
+        self._stopped_by: signal.Signals | None = None
+        self._workers: Workers | None = None
+
+    async def run(self) -> Ended:
+        """Run until the job is finished or stopped. Nothing it started is left when this returns."""
+        linux.become_subreaper()
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            stack.enter_context(self._workdir.lock())
+            scratch = Path(tempfile.mkdtemp(prefix="edgecloud-run-"))
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            self._listener = stack.enter_context(_listen())
+            address = f"http://{ADDRESS}:{self._listener.getsockname()[1]}"
+            self._workers = Workers(self._workdir, scratch, address, self._saw_pod)
+            self._cluster.workers = self._workers
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.add_signal_handler(number, self.stop, number)
+                stack.callback(loop.remove_signal_handler, number)
+            try:
+                await self.start_controller()
+                await self._over.wait()
+                await self._let_go()
+            finally:
+                await self._workers.end_all()
+                await self.kill_controller()
+        return Ended(job=self._cluster.job, signal=self._stopped_by)
+
+    async def start_controller(self) -> None:
+        """Start the part that is the operator: with an empty memory, on the address that the workers know."""
+        assert self._listener is not None and self._workers is not None
+        controller = Controller(self._cluster, progress_seconds=PROGRESS_SECONDS, on_status=self._display.show)
+        self._controller = controller
+        self._server = CoordinatorServer(controller.desk, self._workers.authenticate)
+        await controller.start()
+        key = (self._cluster.job.metadata.namespace, self._cluster.job.metadata.name)
+        controller.saw_job(self._cluster.job)
+        controller.saw_service(key, self._cluster.service)
+        for pod in self._workers.pods():
+            controller.saw_pod(key, pod)
+        await self._server.start(self._listener)
+
+    async def kill_controller(self) -> None:
+        """End the part that is the operator as if it had been killed: what it knew is lost."""
+        server, controller = self._server, self._controller
+        self._server = self._controller = None
+        if controller is not None:
+            await controller.stop()
+        if server is not None:
+            await server.stop()
+
+    def stop(self, number: signal.Signals) -> None:
+        """Stop at a checkpoint; asked a second time, stop now."""
+        if self._stopped_by is None:
+            self._stopped_by = number
+            self._display.note(f"{number.name}: stopping at a checkpoint; once more stops at once")
+            self._cluster.suspend()
+        else:
+            self._over.set()
+
+    async def _let_go(self) -> None:
+        """The job is over: wait for the launchers, which are told so, to end."""
+        assert self._workers is not None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                while any(not pod.dead for pod in self._workers.pods()):  # noqa: ASYNC110 - ends with the processes
+                    await asyncio.sleep(0.02)
+
+    def _written(self, job: TrainingJob) -> None:
+        phase = job.status.phase if job.status else "Pending"
+        if phase in TERMINAL or (phase == "Suspended" and job.spec.suspend):
+            self._over.set()
+
+    def _saw_job(self, job: TrainingJob) -> None:
+        if self._controller is not None:
+            self._controller.saw_job(job)
+
+    def _saw_service(self, service: Service | None) -> None:
+        if self._controller is not None:
+            self._controller.saw_service(self._key(), service)
+
+    def _saw_pod(self, pod: Pod, there: bool) -> None:
+        if self._controller is None:
+            return
+        if there:
+            self._controller.saw_pod(self._key(), pod)
+        else:
+            self._controller.lost_pod(self._key(), pod.uid)
+
+    def _key(self) -> tuple[str, str]:
+        return (self._cluster.job.metadata.namespace, self._cluster.job.metadata.name)
+
+
+def _listen() -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((ADDRESS, 0))
+    listener.listen(128)
+    listener.setblocking(False)
+    return listener
+
+
+def _new_uid() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,158 @@
+"""The folder of a local run: what lies where, who may use it, and the job as it stands there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import yaml
+from pydantic import ValidationError
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.documents import read_documents
+
+KEPT_ASIDE: Final = 100
+
+
+class WorkdirError(Exception):
+    """The folder can't be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """DIR/job.yaml, checkpoints/, results/, logs/ and what the workers need while they run."""
+
+    path: Path
+
+    @property
+    def job_file(self) -> Path:
+        return self.path / "job.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def files(self) -> Path:
+        """Where program.files are laid."""
+        return self.path / "files"
+
+    def log_file(self, index: int) -> Path:
+        return self.logs / f"worker-{index}.log"
+
+    def prepare(self) -> None:
+        """Make the folders.
+
+        Raises:
+            WorkdirError: they can't be made or written.
+        """
+        for folder in (self.path, self.checkpoints, self.results, self.logs):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise WorkdirError(f"{folder}: {error.strerror}; name another folder with --workdir") from error
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise WorkdirError(f"{folder} can't be written; name another folder with --workdir")
+
+    def lock(self) -> IO[str]:
+        """Keep other runs out of the folder for as long as the returned file is open.
+
+        Raises:
+            WorkdirError: another run is in it.
+        """
+        handle = (self.path / ".lock").open("a+")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            owner = handle.read(20).strip()
+            handle.close()
+            who = f" (process {owner})" if owner.isdigit() else ""
+            raise WorkdirError(
+                f"another run is using {self.path}{who}: wait for it, or name another folder with --workdir"
+            ) from error
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+        return handle
+
+    def load(self) -> TrainingJob | None:
+        """The job of an earlier run; None where there was none.
+
+        Raises:
+            WorkdirError: job.yaml is no TrainingJob.
+        """
+        try:
+            data = self.job_file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise WorkdirError(f"{self.job_file}: {error.strerror}") from error
+        documents, problems = read_documents(data, str(self.job_file))
+        try:
+            if problems or len(documents) != 1:
+                raise WorkdirError(self._spoilt())
+            return TrainingJob.parse(documents[0].value)
+        except ValidationError as error:
+            raise WorkdirError(self._spoilt()) from error
+
+    def _spoilt(self) -> str:
+        return f"{self.job_file} is not a TrainingJob any more: start over with --fresh, or name another --workdir"
+
+    def save(self, job: TrainingJob) -> None:
+        """Write job.yaml: beside, flushed, renamed, so that a reader, or a crash, never sees half of it."""
+        beside = self.job_file.with_name(f".job.yaml.{os.getpid()}")
+        with beside.open("w", encoding="utf-8") as handle:
+            yaml.dump(job.dump(), handle, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+            handle.flush()
+            os.fsync(handle.fileno())
+        beside.replace(self.job_file)
+
+    def put_aside(self) -> Path | None:
+        """Move what is in the folder out of the way; the new place, or None if there was nothing."""
+        if not self.path.exists():
+            return None
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        for count in range(KEPT_ASIDE):
+            aside = self.path.with_name(f"{self.path.name}.{stamp}" + (f"-{count}" if count else ""))
+            if not aside.exists():
+                try:
+                    return self.path.rename(aside)
+                except OSError as error:
+                    raise WorkdirError(f"{self.path} can't be moved to {aside}: {error.strerror}") from error
+        raise WorkdirError(f"{self.path} can't be moved aside: name another folder with --workdir")
+
+
+_Base: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_Base):  # type: ignore[valid-type, misc]
+    """Writes texts of several lines as blocks, so that a script in a job file stays readable."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(job: TrainingJob) -> str:
+    """The resource as `kubectl get -o yaml` would print it."""
+    text: str = yaml.dump(job.dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text

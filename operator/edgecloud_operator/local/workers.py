@@ -1,0 +1,231 @@
+"""Worker Pods played by launcher processes: started, watched, ended, and shown as Pods."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import platform
+import secrets
+import shutil
+import signal
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.launcher import linux
+from edgecloud.protocol import FailureReport
+from edgecloud_operator.coordinator.admission import Identity
+from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
+from edgecloud_operator.core.names import worker_name
+from edgecloud_operator.core.observed import Pod, Termination
+from edgecloud_operator.local.workdir import Workdir
+
+log = logging.getLogger(__name__)
+
+ADDRESS: Final = "127.0.0.1"
+KILL_SECONDS: Final = 10.0
+"""What a launcher needs at most to end everything below it once it was told to."""
+MAX_TERMINATION_BYTES: Final = 4096
+_OUTCOMES: Final = ("succeeded", "preempted", "failed")
+
+
+@dataclass
+class _Worker:
+    pod: Pod
+    process: asyncio.subprocess.Process
+    token_digest: str
+    home: Path
+    watcher: asyncio.Task[None] | None = None
+    remover: asyncio.Task[None] | None = None
+
+
+class Workers:
+    """The launcher processes of one job."""
+
+    def __init__(self, workdir: Workdir, scratch: Path, coordinator: str, on_pod: Callable[[Pod, bool], None]) -> None:
+        """on_pod: told of each change of a Pod; its second argument is False when the Pod is gone."""
+        self._workdir = workdir
+        self._scratch = scratch
+        self._coordinator = coordinator
+        self._on_pod = on_pod
+        self._workers: dict[str, _Worker] = {}
+        self._identities: dict[str, Identity] = {}
+        self._strangers = frozenset(linux.children())
+        """Children that this process had before: not ours to end."""
+
+    def pods(self) -> tuple[Pod, ...]:
+        return tuple(worker.pod for worker in self._workers.values())
+
+    async def authenticate(self, token: str) -> Identity | None:
+        """Whom a token stands for. Looked up by digest: the time that takes says nothing of the token."""
+        return self._identities.get(_digest(token))
+
+    async def start(self, job: TrainingJob, index: int) -> None:
+        """Start the launcher that plays worker `index`, unless one does."""
+        name = worker_name(job.metadata.name, index)
+        if any(worker.pod.name == name for worker in self._workers.values()):
+            return
+        uid = str(uuid.uuid4())
+        home = self._scratch / uid
+        home.mkdir(mode=0o700)
+        token = secrets.token_urlsafe(32)
+        token_file = home / "token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(token)
+        environment = self._environment(job, index, uid, home, token_file)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edgecloud.launcher", "--", *program_command(job)),
+            cwd=self._working_dir(job),
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us: the workers are asked to stop in good order
+        )
+        now = datetime.now(UTC)
+        pod = Pod(
+            name=name, uid=uid, index=index, phase="Running", created_at=now, running_since=now, node=platform.node()
+        )
+        worker = _Worker(pod=pod, process=process, token_digest=_digest(token), home=home)
+        self._workers[uid] = worker
+        self._identities[worker.token_digest] = Identity(
+            namespace=job.metadata.namespace,
+            job=job.metadata.name,
+            job_uid=job.metadata.uid or "",
+            pod_uid=uid,
+            index=index,
+        )
+        worker.watcher = asyncio.create_task(self._watch(worker))
+        self._on_pod(pod, True)
+
+    def _environment(self, job: TrainingJob, index: int, uid: str, home: Path, token_file: Path) -> dict[str, str]:
+        layout = Layout(
+            checkpoints=str(self._workdir.checkpoints),
+            results=str(self._workdir.results),
+            scratch=str(home),
+            token_file=str(token_file),
+        )
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("EDGECLOUD_")}
+        # `python` is the one that runs EdgeCloud: where its packages are, the script finds them too.
+        ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])
+        ours.setdefault("OMP_NUM_THREADS", str(self._threads(job, index)))
+        program = job.spec.program
+        theirs = {variable.name: variable.value or "" for variable in (program.env if program else None) or ()}
+        return (
+            ours
+            | theirs
+            | launcher_environment(job, index, layout=layout, coordinator=self._coordinator)
+            | {
+                "EDGECLOUD_POD_UID": uid,
+                "EDGECLOUD_ADDRESS": ADDRESS,
+                "EDGECLOUD_NODE": platform.node()[:253],
+                "EDGECLOUD_LOG_FILE": str(self._workdir.log_file(index)),
+                "EDGECLOUD_TERMINATION_FILE": str(home / "termination"),
+                "EDGECLOUD_PARENT_DEATH": "1",
+                "EDGECLOUD_PARENT_PID": str(os.getpid()),
+            }
+        )
+
+    def _threads(self, job: TrainingJob, index: int) -> int:
+        """This machine's processors shared out among all ranks: on one machine the workers are neighbours."""
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ranks = sum(job.spec.processes_of(index) for index in range(job.spec.worker_count()))
+        return max(1, processors // max(1, ranks))
+
+    def _working_dir(self, job: TrainingJob) -> str | None:
+        program = job.spec.program
+        if program is None:
+            return None
+        if program.working_dir:
+            return program.working_dir
+        return str(self._workdir.files) if program.files else None
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Wait for a launcher's end, and make sure that nothing of it is left."""
+        code = await worker.process.wait()
+        self._sweep()
+        exit_code = code if code >= 0 else 128 - code
+        end = read_termination(worker.home / "termination", exit_code)
+        self._change(worker, phase="Succeeded" if exit_code == 0 else "Failed", termination=end)
+        self._identities.pop(worker.token_digest, None)
+        shutil.rmtree(worker.home, ignore_errors=True)
+
+    def _change(self, worker: _Worker, **changes: Any) -> None:
+        worker.pod = replace(worker.pod, **changes)
+        if worker.pod.uid in self._workers:
+            self._on_pod(worker.pod, True)
+
+    def _sweep(self) -> None:
+        """A launcher that was killed leaves its daemons to us (we are their subreaper): they go too."""
+        known = self._strangers.union(worker.process.pid for worker in self._workers.values())
+        for pid in linux.children(besides=known):
+            log.warning("ending process %d, which a worker left behind", pid)
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except OSError:
+                continue
+
+    def delete(self, uid: str) -> None:
+        """Take a Pod away: its launcher is asked, then made, to end. Returns at once, as an API server would."""
+        worker = self._workers.get(uid)
+        if worker is not None and not worker.pod.terminating:
+            self._change(worker, terminating=True)
+            worker.remover = asyncio.create_task(self._remove(worker))
+
+    async def _remove(self, worker: _Worker) -> None:
+        if not worker.pod.dead:
+            await self._end(worker, signal.SIGTERM)
+        self._workers.pop(worker.pod.uid, None)
+        self._on_pod(worker.pod, False)
+
+    async def _end(self, worker: _Worker, first: signal.Signals) -> None:
+        for word in (first, signal.SIGTERM, signal.SIGKILL):
+            try:
+                worker.process.send_signal(word)
+            except ProcessLookupError:
+                break
+            try:
+                async with asyncio.timeout(KILL_SECONDS):
+                    await worker.process.wait()
+                break
+            except TimeoutError:
+                continue
+        if worker.watcher is not None:
+            await worker.watcher
+
+    async def end_all(self) -> None:
+        """End every launcher, and with it everything below it, now."""
+        workers = list(self._workers.values())
+        await asyncio.gather(*(self._end(worker, signal.SIGUSR1) for worker in workers if not worker.pod.dead))
+        await asyncio.gather(*(worker.remover for worker in workers if worker.remover is not None))
+        self._sweep()
+
+
+def read_termination(path: Path, exit_code: int) -> Termination:
+    """What a launcher wrote before it ended; it may have written nothing, or nonsense."""
+    end = Termination(exit_code=exit_code)
+    try:
+        with path.open("rb") as handle:
+            said = json.loads(handle.read(MAX_TERMINATION_BYTES))
+        outcome, number = said.get("outcome"), said.get("round")
+        failure = FailureReport.parse(said["failure"]) if said.get("failure") else None
+    except (OSError, ValueError, AttributeError, RecursionError, ValidationError):
+        return end
+    if isinstance(number, int) and 0 <= number <= 10**9:
+        end = replace(end, round=number, outcome=outcome if outcome in _OUTCOMES else "none", failure=failure)
+    return end
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

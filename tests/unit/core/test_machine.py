@@ -1,0 +1,219 @@
+"""The core in a world where everything that can go wrong does, in any order, with the operator killed between any two writes.
+
+The rules are what may happen; `world` holds what must be true after each; at the end all faults stop, and the job has to
+come to an end by itself.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.unit.core.profile import tries
+from tests.unit.core.world import World, calm, everybody_talks, heal, over, pod_of, worker_of
+
+PLACES = st.integers(0, 2)
+PACES = st.integers(0, 6)
+FAILURES: list[dict[str, Any]] = [
+    {},  # leaves with 143, unasked
+    {"exit_code": 1},
+    {"exit_code": 1, "reason": "NonFinite"},
+    {"exit_code": 3},
+    {"exit_code": 75, "reason": "Transient"},
+    {"exit_code": None, "reason": "PortTaken"},
+    {"signal": "SIGKILL"},
+    {"signal": "SIGABRT"},
+    {"signal": "SIGSEGV"},
+]
+CALM_ROUNDS = 150
+"""Of 2.5 seconds each: enough for the slowest way there is, a stop that nobody answers and a batched growth."""
+
+
+class WorldMachine(RuleBasedStateMachine):
+    """What may happen."""
+
+    world: World
+
+    @initialize(
+        workers=st.integers(1, 3),
+        least=st.integers(0, 2),
+        processes=st.sampled_from((None, 2)),
+        restarts=st.sampled_from((0, 1, 3, 20)),
+        files=st.booleans(),
+        once=st.booleans(),
+        warm=st.integers(4, 12) | st.just(0),
+    )
+    def begin(
+        self, workers: int, least: int, processes: int | None, restarts: int, files: bool, once: bool, warm: int
+    ) -> None:
+        spec: dict[str, Any] = {
+            "workers": workers,
+            "minWorkers": min(least, workers) or None,
+            "processesPerWorker": processes,
+            "restartPolicy": {"maxRestarts": restarts},
+            "ttlSecondsAfterFinished": 3600,
+        }
+        if files:
+            spec["program"] = {"command": ["python", "train.py"], "files": {"train.py": "print()"}}
+        if once:
+            spec["storage"] = {"claimName": "checkpoints", "accessMode": "ReadWriteOnce"}
+        self.world = World(**spec)
+        calm(self.world, warm)
+
+    # The ordinary course of things
+
+    def goes_on(self, pace: int) -> None:
+        """How much of the ordinary life comes between this event and the next."""
+        world = self.world
+        if pace == 1:
+            everybody_talks(world)
+        elif pace == 2 and world.operator is not None:
+            world.operator.see()
+            world.operator.step()
+        elif pace == 3 and world.operator is not None:
+            everybody_talks(world)
+            world.operator.run()
+        elif pace >= 4:
+            calm(world, pace - 3)
+
+    @rule(rounds=st.integers(1, 5))
+    def all_is_calm(self, rounds: int) -> None:
+        calm(self.world, rounds)
+
+    @rule(steps=st.integers(1, 4), backwards=st.booleans(), events=st.integers(0, 3))
+    def operator_steps(self, steps: int, backwards: bool, events: int) -> None:
+        if self.world.operator is not None:
+            self.world.operator.see(events)
+            for _ in range(steps):
+                self.world.operator.step(backwards=backwards)
+
+    @rule(place=PLACES, talks=st.booleans(), which=st.integers(0, 2))
+    def one_launcher_talks(self, place: int, talks: bool, which: int) -> None:
+        """Answers may be late, and overtake each other."""
+        if worker := worker_of(self.world, place):
+            if talks:
+                worker.say()
+                worker.ask()
+            if which < 2:
+                worker.take(which)
+
+    @rule(place=PLACES)
+    def kubelet_acts(self, place: int) -> None:
+        if pod := pod_of(self.world, place):
+            self.world.kubelet(pod)
+
+    @rule(place=PLACES, what=st.sampled_from(("step", "checkpoint", "end", "end", "peer", "stop")))
+    def program_goes_on(self, place: int, what: str) -> None:
+        if worker := worker_of(self.world, place):
+            if what in ("step", "checkpoint"):
+                self.world.program_steps(worker, checkpoint=what == "checkpoint")
+            elif what == "end":
+                self.world.program_ends(worker)
+            elif what == "peer":
+                self.world.program_loses_peer(worker)
+            else:
+                worker.stops_alone()
+
+    @rule(seconds=st.sampled_from((0.4, 1.0, 5.0, 15.0, 31.0, 61.0)), heard=st.booleans(), pace=PACES)
+    def time_passes(self, seconds: float, heard: bool, pace: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+        if heard:
+            for worker in list(self.world.workers.values()):
+                worker.say()
+        self.goes_on(pace)
+
+    # What goes wrong
+
+    @rule(place=PLACES, how=st.sampled_from(FAILURES), pace=PACES)
+    def program_fails(self, place: int, how: dict[str, Any], pace: int) -> None:
+        if worker := worker_of(self.world, place):
+            if how:
+                self.world.program_fails(worker, how)
+            elif worker.group:
+                self.world.credit += 1
+                worker.leaves_unasked()
+        self.goes_on(pace)
+
+    @rule(place=PLACES, code=st.sampled_from((1, 75, 137, 139)), out_of_memory=st.booleans(), pace=PACES)
+    def container_dies(self, place: int, code: int, out_of_memory: bool, pace: int) -> None:
+        if worker := worker_of(self.world, place):
+            self.world.worker_dies(worker, code, out_of_memory=out_of_memory)
+        self.goes_on(pace)
+
+    @rule(place=PLACES, how=st.sampled_from(("drained", "drained", "vanishes", "lost", "lost")), pace=PACES)
+    def pod_goes(self, place: int, how: str, pace: int) -> None:
+        if pod := pod_of(self.world, place):
+            if how == "vanishes":
+                self.world.pod_vanishes(pod)
+            elif how == "lost" and pod.uid in self.world.workers:
+                self.world.node_is_lost(pod)
+            else:
+                self.world.pod_is_deleted(pod)
+        self.goes_on(pace)
+
+    @rule(place=PLACES, pace=PACES)
+    def network_breaks_or_mends(self, place: int, pace: int) -> None:
+        if worker := worker_of(self.world, place):
+            worker.cut_off = not worker.cut_off
+        self.goes_on(pace)
+
+    @rule(starts=st.booleans())
+    def operator_dies(self, starts: bool) -> None:
+        self.world.operator_dies()
+        if starts:
+            self.world.operator_starts()
+
+    @precondition(lambda self: self.world.operator is None)
+    @rule()
+    def operator_starts(self) -> None:
+        self.world.operator_starts()
+
+    # What users do
+
+    @rule(workers=st.integers(1, 3), pace=PACES)
+    def user_scales(self, workers: int, pace: int) -> None:
+        least = self.world.job.spec.min_workers
+        self.world.user_changes(workers=max(workers, least or 1))
+        self.goes_on(pace)
+
+    @rule(pace=PACES)
+    def user_suspends_or_resumes(self, pace: int) -> None:
+        self.world.user_changes(suspend=not self.world.job.spec.suspend)
+        self.goes_on(pace)
+
+    @precondition(lambda self: self.world.life < 2)
+    @rule(pace=PACES)
+    def user_wipes_the_status(self, pace: int) -> None:
+        self.world.user_wipes_status()
+        self.goes_on(pace)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        heal(world)
+        assert calm(world, CALM_ROUNDS, until_end=True), _where(world)
+        phase, restarts = world.status.phase, world.status.restarts
+        world.now += timedelta(seconds=60)
+        assert calm(world, 3, until_end=True)
+        assert world.operator is not None
+        world.operator.run()
+        assert over(world)
+        assert (world.status.phase, world.status.restarts) == (phase, restarts)
+
+
+def _where(world: World) -> str:
+    """Where a world is stuck."""
+    workers = [
+        (worker.index, worker.uid, worker.round, worker.state, worker.group, worker.draining, worker.ack)
+        for worker in world.workers.values()
+    ]
+    pods = [(pod.name, pod.uid, pod.phase, pod.terminating) for pod in world.pods.values()]
+    return f"the job does not come to an end: {world.status}\nworkers: {workers}\npods: {pods}"
+
+
+WorldMachine.TestCase.settings = tries(150, steps=40)
+TestWorld = WorldMachine.TestCase

@@ -1,0 +1,171 @@
+"""Why processes fail, as tables; and the files in which they say it themselves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecloud.launcher import failure
+from edgecloud.launcher.failure import Note
+from edgecloud.launcher.verdict import End
+from edgecloud.protocol import FailureReason, FailureReport
+
+
+def test_the_reasons_are_the_protocols() -> None:
+    assert set(failure.REASONS) == set(typing.get_args(FailureReason))
+
+
+@pytest.mark.parametrize(
+    ("end", "text", "noted", "expected"),
+    [
+        (End(code=1), "", None, "ProgramError"),
+        (End(code=1), "ValueError: x", None, "ProgramError"),
+        (End(code=2), "", None, "BadConfiguration"),
+        (End(code=2), "MemoryError", None, "BadConfiguration"),
+        (End(code=75), "", None, "Transient"),
+        (End(code=126), "", None, "StartFailed"),
+        (End(code=127), "sh: 1: pyhton: not found", None, "StartFailed"),
+        (End(code=1), "NonFinite", "NonFinite", "NonFinite"),
+        (End(code=2), "", "GPUNotVisible", "GPUNotVisible"),
+        (End(signal=signal.SIGKILL), "MemoryError", None, "Killed"),
+        (End(signal=signal.SIGSEGV), "", "NonFinite", "Killed"),
+        (End(signal=signal.SIGABRT), "what():  std::bad_alloc", None, "OutOfMemory"),
+        (End(signal=signal.SIGABRT), "assertion failed", None, "Killed"),
+        (End(code=1), "MemoryError", None, "OutOfMemory"),
+        (End(code=1), "numpy.core._exceptions._ArrayMemoryError: Unable to allocate", None, "ProgramError"),
+        (End(code=1), "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory", None, "OutOfMemory"),
+        (End(code=1), "OSError: [Errno 12] Cannot allocate memory", None, "OutOfMemory"),
+        (End(code=1), "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate", None, "OutOfMemory"),
+        (End(code=1), "RuntimeError: CUDA error: out of memory", None, "OutOfMemory"),
+        (End(code=1), "RuntimeError: CUDA error: an illegal memory access", None, "ProgramError"),
+    ],
+)
+def test_classify(end: End, text: str, noted: str | None, expected: str) -> None:
+    assert failure.classify(end, text, noted) == expected
+
+
+@pytest.mark.parametrize(
+    ("end", "output", "note", "expected"),
+    [
+        (End(code=3), "", Note(), "exited with code 3 and printed nothing"),
+        (End(code=3), "a\n\nb \n", Note(), "a\nb"),
+        (End(code=3), "noise", Note(message="KeyError: 'x'"), "KeyError: 'x'"),
+        (
+            End(signal=signal.SIGSEGV),
+            "",
+            Note(),
+            "killed by SIGSEGV (segmentation fault: an error in native code, of the program or of a library it uses); "
+            "it printed nothing",
+        ),
+        (End(signal=signal.SIGUSR2), "the last line", Note(), "killed by SIGUSR2\nthe last line"),
+    ],
+)
+def test_describe(end: End, output: str, note: Note, expected: str) -> None:
+    assert failure.describe(end, output, note) == expected
+
+
+@given(
+    st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")), st.sampled_from([End(1), End(None, 9)])
+)
+def test_whatever_is_printed_the_report_is_valid(text: str, end: End) -> None:
+    message = failure.describe(end, text * 50, Note(message=text))
+    assert len(message) <= failure.MAX_CHARACTERS
+    report = failure.report(local_rank=0, rank=0, reason="ProgramError", message=message, at=1.0, end=end)
+    FailureReport.parse(report)
+    assert all(character.isprintable() or ord(character) >= 0xA0 or character in "\n\t" for character in message)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("10%\r50%\r100%\r\nnext", "100%\nnext"),
+        ("bell\x07 null\x00 \ud800", "bell null ?"),
+        ("tab\tkept", "tab\tkept"),
+    ],
+)
+def test_printable(text: str, expected: str) -> None:
+    assert failure.printable(text) == expected
+
+
+def test_the_last_lines_are_the_ones_that_are_kept() -> None:
+    text = "\n".join(f"line {number}" for number in range(100))
+    assert failure.last_lines(text).split("\n") == [f"line {number}" for number in range(80, 100)]
+    assert failure.last_lines("x" * 5000 + "end") == "x" * 1997 + "end"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "words"),
+    [
+        (errno.ENOENT, "StartFailed", "PATH"),
+        (errno.EACCES, "StartFailed", "chmod +x"),
+        (errno.ENOEXEC, "StartFailed", "another kind of CPU"),
+        (errno.EAGAIN, "Transient", "unavailable"),
+        (errno.ENOMEM, "Transient", "memory"),
+    ],
+)
+def test_start_failure(number: int, reason: str, words: str) -> None:
+    found, message = failure.start_failure(OSError(number, os.strerror(number)), "train")
+    assert found == reason
+    assert "'train'" in message and words.lower() in message.lower()
+
+
+@pytest.mark.parametrize(
+    ("report", "code"),
+    [
+        ({"reason": "ProgramError", "exitCode": 3}, 3),
+        ({"reason": "Killed", "signal": "SIGKILL"}, 137),
+        ({"reason": "Killed", "signal": "SIGRTMIN+3"}, 1),
+        ({"reason": "StartFailed"}, 2),
+        ({"reason": "PortTaken"}, 75),
+        ({"reason": "Transient"}, 75),
+    ],
+)
+def test_exit_code(report: dict[str, Any], code: int) -> None:
+    assert failure.exit_code(report) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "expected"),
+    [
+        (None, None, Note()),
+        ({"message": {"message": "E: x", "extraInfo": {"timestamp": "12"}}}, None, Note(message="E: x", at=12.0)),
+        ({"message": {"message": "E: x", "extraInfo": {"timestamp": "soon"}}}, None, Note(message="E: x")),
+        ({"message": {"message": "E: x"}}, None, Note(message="E: x")),
+        ({"message": "E: x"}, None, Note(message="E: x")),
+        ({"message": 3}, None, Note()),
+        ([], None, Note()),
+        (None, {"reason": "NonFinite", "message": "m"}, Note(reason="NonFinite", message="m")),
+        (None, {"reason": "NonFinite"}, Note(reason="NonFinite")),
+        ({"message": "E: x"}, {"reason": "Made up", "message": "m"}, Note(message="E: x")),
+        (None, {"reason": ["NonFinite"]}, Note()),
+        (None, {"reason": "NonFinite", "message": 3}, Note()),
+    ],
+)
+def test_notes(tmp_path: Path, error: Any, own: Any, expected: Note) -> None:
+    for name, document in (("error", error), ("own", own)):
+        if document is not None:
+            (tmp_path / name).write_text(json.dumps(document))
+    assert failure.read_note(tmp_path / "error", tmp_path / "own") == expected
+
+
+def test_traps_in_place_of_a_note(tmp_path: Path) -> None:
+    error, own = tmp_path / "error", tmp_path / "own"
+    os.mkfifo(error)
+    own.symlink_to("/dev/zero")
+    assert failure.read_note(error, own) == Note()
+    error.unlink()
+    error.write_bytes(b"[" * 1_000_000)
+    own.unlink()
+    own.mkdir()
+    assert failure.read_note(error, own) == Note()

@@ -1,0 +1,247 @@
+"""Stopping: agreed through the channel, by signal, by the script itself, and the launcher's own end by SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.unit.launcher.harness import Job, alive, eventually
+
+ASKS = """
+    import os, sys, time
+    from edgecloud import worker
+    worker.should_stop()
+    worker.report(step=1)
+    while not worker.should_stop():
+        time.sleep(0.005)
+    open(os.path.join({folder!r}, "saved-" + os.environ["RANK"]), "w").write("yes")
+    sys.exit({code})
+"""
+READY = """
+    open(os.path.join({folder!r}, "ready"), "w").write(str(os.getpid()))
+"""
+
+
+def asks(job: Job, code: int = 143) -> list[str]:
+    return job.script(ASKS.format(folder=str(job.folder), code=code))
+
+
+def running(job: Job, round: int = 1) -> None:
+    job.coordinator.wait_for(lambda poll: poll.progress and poll.round == round, "progress")
+
+
+def test_an_agreed_stop_is_a_preemption(job: Job) -> None:
+    launcher = job.launch(asks(job))
+    job.coordinator.run(1, processes=2)
+    running(job)
+    job.coordinator.say("stop", 1, grace_seconds=10.0)
+    job.coordinator.wait_state("preempted", 1)
+    assert job.wait_file("saved-0") == job.wait_file("saved-1") == "yes"
+    job.coordinator.say("exit", 1, exit_code=143, reason="suspended")
+    assert launcher.exit_code() == 143
+    assert launcher.last_message == {
+        "round": 1,
+        "outcome": "preempted",
+        "exitCode": 143,
+        "reason": "suspended",
+        "step": 1,
+    }
+
+
+def test_processes_that_end_with_0_at_an_agreed_stop_have_succeeded(job: Job) -> None:
+    job.launch(asks(job, code=0))
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.say("stop", 1)
+    job.coordinator.wait_state("succeeded", 1)
+
+
+def test_a_failure_while_stopping_is_a_failure(job: Job) -> None:
+    job.launch(asks(job, code=3))
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.say("stop", 1)
+    failure = job.coordinator.wait_state("failed", 1).failure
+    assert failure is not None and failure.exit_code == 3
+
+
+@pytest.mark.parametrize("code", ["0", "1", "143"])
+def test_a_script_that_does_not_ask_gets_sigterm_at_once(job: Job, code: str) -> None:
+    """With exit code 0 it is not complete, and with 1 it is not broken, if another rank was ended by the signal."""
+    job.launch(
+        job.script(f"""
+        import os, signal, sys, time
+        from edgecloud import worker
+        if os.environ["RANK"] == "1":
+            def leave(number, frame):
+                while not os.path.exists({str(job.file("first"))!r}): time.sleep(0.01)
+                sys.exit({code})
+            signal.signal(signal.SIGTERM, leave)
+        worker.report(step=int(os.environ["RANK"]))
+        while True: time.sleep(0.01)
+    """)
+    )
+    job.coordinator.run(1, processes=2)
+    job.coordinator.wait_for(lambda poll: poll.progress and poll.progress.step == 1, "progress of rank 1")
+    started = time.monotonic()
+    job.coordinator.say("stop", 1, grace_seconds=20.0)
+    job.coordinator.wait_state("stopping", 1)
+    job.file("first").write_text("")
+    job.coordinator.wait_state("preempted", 1)
+    assert time.monotonic() - started < 10
+
+
+def test_what_does_not_leave_within_the_grace_is_killed(job: Job) -> None:
+    job.launch(
+        job.script("""
+        import os, signal, time
+        from edgecloud import worker
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        worker.report(step=1)
+        time.sleep(60)
+    """)
+    )
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.say("stop", 1, grace_seconds=0.3)
+    job.coordinator.wait_state("preempted", 1, seconds=4)
+
+
+def test_an_agreed_stop_can_turn_into_a_hard_one(job: Job) -> None:
+    job.launch(
+        job.script("""
+        import time
+        from edgecloud import worker
+        worker.should_stop()
+        worker.report(step=1)
+        time.sleep(60)
+    """)
+    )
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.say("stop", 1, grace_seconds=60.0)
+    job.coordinator.wait_state("stopping", 1)
+    job.coordinator.say("wait", 1)
+    job.coordinator.wait_state("idle", 1, seconds=4)  # by SIGTERM
+
+
+def test_a_script_that_stops_by_itself_takes_the_others_along(job: Job) -> None:
+    job.launch(
+        job.script(f"""
+        import os, sys, time
+        if os.environ["RANK"] == "0":
+            sys.exit(143)
+        while not os.path.exists({str(job.file("go"))!r}):
+            time.sleep(0.01)
+        sys.exit(143)
+    """)
+    )
+    job.coordinator.run(1, processes=2)
+    job.coordinator.wait_state("stopping", 1)
+    job.file("go").write_text("")
+    job.coordinator.wait_state("preempted", 1)
+
+
+def test_a_shell_that_goes_first_does_not_cost_the_program_its_checkpoint(job: Job) -> None:
+    program = job.script(f"""
+        import os, signal, sys, time
+        def save(number, frame):
+            time.sleep(0.3)
+            open({str(job.file("saved"))!r}, "w").write("yes")
+            sys.exit(143)
+        signal.signal(signal.SIGTERM, save)
+        {READY.format(folder=str(job.folder)).strip()}
+        time.sleep(60)
+    """)
+    job.launch(["sh", "-c", f"{' '.join(program)}; echo done"])
+    job.coordinator.run(1)
+    pid = int(job.wait_file("ready"))
+    job.coordinator.say("stop", 1)
+    job.coordinator.wait_state("preempted", 1)
+    assert job.wait_file("saved") == "yes"
+    assert not alive(pid)
+
+
+def test_sigterm_to_an_idle_launcher(job: Job) -> None:
+    launcher = job.launch(["true"])
+    job.coordinator.wait_for(lambda poll: True, "a poll")
+    launcher.terminate()
+    assert launcher.exit_code() == 143
+    assert launcher.last_message == {"round": 0, "outcome": "idle", "exitCode": 143}
+    job.coordinator.wait_for(lambda poll: poll.draining, "a last word")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_draining_waits_for_the_coordinators_word(job: Job, number: signal.Signals) -> None:
+    launcher = job.launch(asks(job))
+    job.coordinator.run(1)
+    running(job)
+    launcher.process.send_signal(number)
+    told = job.coordinator.wait_for(lambda poll: poll.draining, "draining")
+    assert told.state == "running"
+    job.coordinator.say("stop", 1)
+    assert launcher.exit_code() == 143
+    assert launcher.last_message["outcome"] == "preempted"
+    assert job.wait_file("saved-0") == "yes"
+    assert job.coordinator.polls[-1].state == "preempted"
+
+
+def test_draining_without_a_coordinator_stops_alone(job: Job) -> None:
+    launcher = job.launch(asks(job))
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.close()
+    launcher.terminate()
+    assert launcher.exit_code() == 143
+    assert job.wait_file("saved-0") == "yes"
+
+
+def test_a_draining_launcher_starts_no_round(job: Job) -> None:
+    launcher = job.launch(asks(job))
+    job.coordinator.run(1)
+    running(job)
+    launcher.terminate()
+    job.coordinator.wait_for(lambda poll: poll.draining, "draining")
+    job.coordinator.run(2)
+    seen = len(job.coordinator.polls)
+    eventually(lambda: len(job.coordinator.polls) > seen + 1, "two more polls")
+    job.coordinator.say("stop", 1)
+    assert launcher.exit_code() == 143
+    assert launcher.last_message["round"] == 1
+
+
+def test_a_second_sigterm_kills(job: Job) -> None:
+    launcher = job.launch(
+        job.script("""
+        import signal, time
+        from edgecloud import worker
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        worker.report(step=1)
+        time.sleep(60)
+    """)
+    )
+    job.coordinator.run(1)
+    running(job)
+    launcher.terminate()
+    job.coordinator.wait_for(lambda poll: poll.draining, "draining")
+    launcher.terminate()
+    assert launcher.exit_code(seconds=4) == 143
+    assert launcher.last_message["outcome"] == "preempted"
+
+
+def test_exit_ends_what_still_runs(job: Job) -> None:
+    launcher = job.launch(
+        job.script(f"""
+        import os, time
+        {READY.format(folder=str(job.folder)).strip()}
+        time.sleep(60)
+    """)
+    )
+    job.coordinator.run(1)
+    pid = int(job.wait_file("ready"))
+    job.coordinator.say("exit", 1, exit_code=7, reason="the job was deleted")
+    assert launcher.exit_code(seconds=5) == 7
+    assert not alive(pid)
+    assert launcher.last_message["reason"] == "the job was deleted"
