@@ -142,7 +142,7 @@ def _suspend(context: _Context, old: TrainingJobStatus) -> Plan:
         generation=job.metadata.generation,
     )
     told = directives(job, old, observed, stop=True)
-    wait = min(limit - waited, *_waits(context, states))
+    wait = min([limit - waited, *_waits(context, states)])
     return context.plan(old, status, directives=told, requeue_after=max(0.05, wait))
 
 

@@ -117,6 +117,7 @@ class LocalRun:
         self._server: CoordinatorServer | None = None
         self._listener: socket.socket | None = None
         self._stopped_by: signal.Signals | None = None
+        self._at_once = False
         self._workers: Workers | None = None
 
     async def run(self) -> Ended:
@@ -137,7 +138,8 @@ class LocalRun:
             try:
                 await self.start_controller()
                 await self._over.wait()
-                await self._let_go()
+                if not self._at_once:
+                    await self._let_go()
             finally:
                 await self._workers.end_all()
                 await self.kill_controller()
@@ -173,6 +175,7 @@ class LocalRun:
             self._display.note(f"{number.name}: stopping at a checkpoint; once more stops at once")
             self._cluster.suspend()
         else:
+            self._at_once = True
             self._over.set()
 
     async def _let_go(self) -> None:

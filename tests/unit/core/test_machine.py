@@ -179,9 +179,19 @@ class WorldMachine(RuleBasedStateMachine):
         self.world.user_changes(workers=max(workers, least or 1))
         self.goes_on(pace)
 
+    @precondition(lambda self: not self.world.job.spec.suspend)
+    @rule(pace=PACES, resumes=st.booleans(), after=PACES)
+    def user_suspends(self, pace: int, resumes: bool, after: int) -> None:
+        self.world.user_changes(suspend=True)
+        self.goes_on(pace)
+        if resumes:
+            self.world.user_changes(suspend=False)
+            self.goes_on(after)
+
+    @precondition(lambda self: self.world.job.spec.suspend)
     @rule(pace=PACES)
-    def user_suspends_or_resumes(self, pace: int) -> None:
-        self.world.user_changes(suspend=not self.world.job.spec.suspend)
+    def user_resumes(self, pace: int) -> None:
+        self.world.user_changes(suspend=False)
         self.goes_on(pace)
 
     @precondition(lambda self: self.world.life < 2)
