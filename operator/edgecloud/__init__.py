@@ -1,1 +1,1 @@
-"""Distributed PyTorch training from one file. A training script imports `edgecloud.worker`; the rest is the command's."""
+"""Distributed PyTorch training from one file. A training script imports `edgecloud.worker`."""

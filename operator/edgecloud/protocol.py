@@ -11,7 +11,7 @@ together.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 EpochSeconds = Annotated[float, Field(ge=0, le=1e11)]
 
 
+Document = Annotated[dict[str, Any], Field(max_length=64)]
+"""A JSON object of the program's own making; bounded with the request."""
+
+
 class ProgressReport(Model):
     """The newest values that the processes of one worker reported; a missing one was not reported."""
 
@@ -66,6 +70,9 @@ class ProgressReport(Model):
     metrics: Annotated[dict[Annotated[str, Field(max_length=63)], float], Field(max_length=32)] = Field(
         default_factory=dict
     )
+    checkpoint: Document | None = None
+    evaluation: Document | None = None
+    performance: Document | None = None
     reported_at: EpochSeconds
 
 

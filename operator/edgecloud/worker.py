@@ -35,13 +35,14 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, SupportsFloat
 
 from edgecloud.launcher import progress
 from edgecloud.launcher.channel import ProcessEnd
 
-__all__ = ["checkpoint_dir", "report", "results_dir", "should_stop"]
+__all__ = ["checkpoint_dir", "publish", "report", "results_dir", "should_stop"]
 
 checkpoint_dir: Path = Path(os.environ.get("EDGECLOUD_CHECKPOINT_DIR") or "checkpoints")
 """Where checkpoints belong: what is here when a job is stopped is here again when it goes on. Make it before use."""
@@ -88,6 +89,25 @@ def report(
             "metrics": metrics,
         }
     )
+
+
+def publish(
+    *,
+    checkpoint: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    performance: Mapping[str, Any] | None = None,
+) -> None:
+    """Put results into the job's status: small JSON objects, shown from the next report on. After the first `report`.
+
+    Each holds about 2 KiB; of a larger one the largest entries are left out, and belong into a file in results_dir.
+
+    Args:
+        checkpoint: step, path (in the job's storage), weightsSha256.
+        evaluation: accuracy (0 to 1), correct, total, and whatever else describes it.
+        performance: samplesPerSecond and whatever else describes it.
+    """
+    documents = {"checkpoint": checkpoint, "evaluation": evaluation, "performance": performance}
+    _process.report({name: progress.fitted(value) for name, value in documents.items() if value is not None})
 
 
 def should_stop() -> bool:

@@ -7,9 +7,9 @@ for a while, the training process of one gets SIGKILL (rank 0 and 1 by turns). T
 every rank has completed a step in a process that had not stepped before. Steps are seen from outside and alike for
 every system, see step_trace/sitecustomize.py. The systems take turns, so that a busy machine slows all of them.
 
-torchrun is measured twice. As it is, torch 2.15 keeps one store over all restarts, with the addresses of the round before
-in it: new processes often connect to dead ones, and fail or hang. With the opt-out that torch has for this they get a
-fresh store each time: that is torchrun at its best, and the one to beat.
+torchrun is measured twice. As it is, torch 2.15 keeps one store over all restarts, with the addresses of the round
+before in it: new processes often connect to dead ones, and fail or hang. With the opt-out that torch has for this they
+get a fresh store each time: that is torchrun at its best, and the one to beat.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
@@ -43,12 +43,21 @@ class Model(BaseModel):
 
 def utc(moment: datetime) -> str:
     """Kubernetes' form of a time: whole seconds, in UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC: one that UTC's calendar does not hold could be read, but never written."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time is before the year 1 or after the year 9999") from None
 
 
 Time = Annotated[
-    datetime,
+    AwareDatetime,
+    AfterValidator(_in_utc),
     PlainSerializer(utc, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-"""A moment, to the second, as `2026-01-31T12:00:00Z`."""
+"""A moment, to the second, as `2026-01-31T12:00:00Z`. A zone has to be named: the time is another without it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -35,6 +36,16 @@ COLUMNS: Final = (
 )
 
 
+_DAY: Final = 24 * 3600
+_YEAR: Final = 365 * _DAY
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": _DAY, "y": _YEAR}
+_FORMS: Final = (
+    (120, "s"), (10 * 60, "ms"), (3 * 3600, "m"), (8 * 3600, "hm"), (2 * _DAY, "h"), (8 * _DAY, "dh"),
+    (2 * _YEAR, "d"), (8 * _YEAR, "yd"), (math.inf, "y"),
+)  # fmt: skip
+"""Below so many seconds: the units that are named, one or two."""
+
+
 def lookup(resource: dict[str, Any], path: str) -> Any:
     """The value at a path such as .status.phase; None where something on the way is missing."""
     value: Any = resource
@@ -46,18 +57,14 @@ def lookup(resource: dict[str, Any], path: str) -> Any:
 
 
 def short_duration(seconds: float) -> str:
-    """A length of time as kubectl prints ages: 45s, 3m12s, 10h, 5d."""
+    """A length of time as kubectl prints ages: 45s, 3m12s, 10h, 5d6h, 40d (apimachinery's duration.HumanDuration)."""
     whole = max(0, int(seconds))
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if whole < 120:
-        return f"{whole}s"
-    if minutes < 10:
-        return f"{minutes}m{whole % 60}s" if whole % 60 else f"{minutes}m"
-    if hours < 3:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    return f"{hours}h" if days < 2 else f"{days}d"
+    form = next(form for limit, form in _FORMS if whole < limit)
+    text, rest = "", whole
+    for unit in form:
+        count, rest = divmod(rest, _UNITS[unit])
+        text += f"{count}{unit}" if count or not text else ""
+    return text
 
 
 def table(jobs: list[TrainingJob], now: datetime, *, wide: bool = False) -> str:

@@ -95,8 +95,12 @@ def _resource_schema() -> dict[str, Any]:
         "description": "A distributed PyTorch training.",
         "required": ["spec"],
         # The server knows apiVersion, kind and metadata; of metadata only the name can be looked at.
-        "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
-        | properties,
+        "properties": {
+            "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}"},
+            "kind": {"type": "string", "description": KIND},
+            "metadata": {"type": "object"},
+            **properties,
+        },
         "x-kubernetes-validations": [
             {
                 "rule": f"size(self.metadata.name) <= {MAX_NAME} && self.metadata.name.matches('{NAME_PATTERN}')",
@@ -130,7 +134,7 @@ def _structural(node: dict[str, Any], defs: dict[str, Any], models: dict[str, ty
         target |= {key: node[key] for key in ("description", "default") if node.get(key) is not None}
         return target | ({"x-kubernetes-validations": rules} if rules else {})
     kept = {key: value for key, value in node.items() if key in _KEPT or key.startswith("x-kubernetes-")}
-    if kept.get("default", 0) is None or isinstance(kept.get("default"), (list, dict)):
+    if kept.get("default", 0) in (None, [], {}):
         del kept["default"]
     if "const" in node:
         kept["enum"] = [node["const"]]

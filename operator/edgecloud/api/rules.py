@@ -129,7 +129,7 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
 PROGRAM_RULES: Final[tuple[Rule, ...]] = (
     Rule(
         cel=f"!has(self.files) || self.files.all(f, f.matches('{FILE_PATTERN}') && size(f) <= {MAX_FILE_NAME})",
-        holds=lambda p: all(re.search(FILE_PATTERN, f) and len(f) <= MAX_FILE_NAME for f in p.files or ()),
+        holds=lambda p: all(re.fullmatch(FILE_PATTERN, f) and len(f) <= MAX_FILE_NAME for f in p.files or ()),
         path="files",
         message="a file has a name that is no plain file name",
         remedy="write letters, digits, '.', '_' and '-', without a folder",

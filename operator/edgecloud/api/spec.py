@@ -10,6 +10,8 @@ from edgecloud.api.base import Model
 from edgecloud.api.trainer import TrainerSpec
 from edgecloud.api.types import (
     MAX_WORKERS,
+    NUL_REMEDY,
+    WITHOUT_NUL,
     AbsolutePath,
     EnvName,
     FileName,
@@ -20,12 +22,15 @@ from edgecloud.api.types import (
     Seconds,
     ShortText,
     Subdomain,
+    amount,
 )
 
 MAX_FILES_SIZE: Final = 256 * 1024
 """Characters in all of program.files: they travel in one ConfigMap."""
+MAX_PROCESSES: Final = 64
+"""Training processes in one worker."""
 
-Argument = Annotated[str, Field(max_length=4096)]
+Argument = Annotated[str, Field(max_length=4096, pattern=WITHOUT_NUL, json_schema_extra=NUL_REMEDY)]
 Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
 Resources = Annotated[dict[Annotated[str, Field(max_length=317)], Quantity], Field(max_length=32)]
 NodeSelector = Annotated[
@@ -57,7 +62,9 @@ class EnvVar(Model):
     """An environment variable of the user's program."""
 
     name: EnvName = Field(description="Name of the variable; the names of the torch.distributed environment are ours.")
-    value: Annotated[str, Field(max_length=8192)] | None = Field(None, description="Its value, taken as it is.")
+    value: Annotated[str, Field(max_length=8192, pattern=WITHOUT_NUL, json_schema_extra=NUL_REMEDY)] | None = Field(
+        None, description="Its value, taken as it is."
+    )
     value_from: PassedThrough | None = Field(
         None, description="Kubernetes' valueFrom (secretKeyRef, configMapKeyRef, fieldRef); in a cluster only."
     )
@@ -179,7 +186,7 @@ class TrainingJobSpec(Model):
     min_workers: Workers | None = Field(
         None, description="Makes the job elastic: it goes on with this many workers while others are away."
     )
-    processes_per_worker: Annotated[int, Field(ge=1, le=64)] | None = Field(
+    processes_per_worker: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] | None = Field(
         None, description="Training processes in each worker Pod; default: its GPUs, else 1."
     )
     resources: ResourceRequirements | None = Field(None, description="Compute resources of each worker Pod.")
@@ -245,7 +252,7 @@ class TrainingJobSpec(Model):
         if self.processes_per_worker:
             return self.processes_per_worker
         gpus = (self.resources_of(index).limits or {}).get("nvidia.com/gpu", 0)
-        return max(1, int(gpus)) if str(gpus).isdigit() else 1
+        return min(max(1, int(amount(gpus))), MAX_PROCESSES)
 
     def storage_or_default(self) -> StorageSpec:
         return self.storage or StorageSpec()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from pydantic import Field, WithJsonSchema
@@ -93,6 +94,9 @@ AbsolutePath = Annotated[
     ),
 ]
 ShortText = Annotated[str, Field(max_length=256)]
+WITHOUT_NUL: Final = r"^[^\x00]*$"
+"""What may be handed to a process: its arguments and environment end at a NUL."""
+NUL_REMEDY: Final = _remedy("write it without the NUL character, which ends a text for every process")
 
 Quantity = Annotated[
     Annotated[
@@ -109,16 +113,31 @@ Quantity = Annotated[
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": QUANTITY_PATTERN,
             "maxLength": 64,
+            "minimum": 0,
+            "maximum": 2**62,
             "x-kubernetes-int-or-string": True,
         }
     ),
 ]
 """A Kubernetes quantity: what the API server takes for cpu, memory and extended resources, without negative ones."""
 
+_UNITS: Final = {
+    **{unit: Decimal(1000) ** power for power, unit in enumerate(["n", "u", "m", "", *"kMGTPE"], -3)},
+    **{unit: Decimal(1024) ** power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+}
+
+
+def amount(quantity: str | int) -> Decimal:
+    """What a quantity comes to: 0.5 for 500m, 1024 for 1Ki, 2 for 2, "2.0" and "2e0"."""
+    text = str(quantity)
+    number = text.rstrip("KMGTPEnumki")
+    return Decimal(number) * _UNITS[text[len(number) :]]
+
+
 PassedThrough = Annotated[
     dict[str, Any],
     Field(max_length=100),
-    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    WithJsonSchema({"type": "object", "maxProperties": 100, "x-kubernetes-preserve-unknown-fields": True}),
 ]
 """One of Kubernetes' own structures, handed on as it is and checked by the API server."""
 

@@ -136,8 +136,11 @@ def _encode(report: dict[str, Any]) -> bytes:
         body = json.dumps(report, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         if len(body) <= CAPACITY:
             return body
-        names = list(report["metrics"])
-        report = {**report, "metrics": {name: report["metrics"][name] for name in names[: len(names) * 3 // 4]}}
+        names = list(report.get("metrics", ()))
+        if names:
+            report = {**report, "metrics": {name: report["metrics"][name] for name in names[: len(names) * 3 // 4]}}
+        else:
+            report = {name: report[name] for name in report if name not in progress.DOCUMENTS}
 
 
 def _decode(body: bytes) -> dict[str, Any] | None:

@@ -7,10 +7,11 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgecloud.launcher import failure, linux, progress, verdict
 from edgecloud.launcher.log import Log
@@ -22,11 +23,15 @@ HARD_SECONDS = 5.0
 """Between SIGTERM and SIGKILL where no checkpoint is waited for."""
 LEAVE_SECONDS = 30.0
 """For the others to follow a process that left with 143 unasked."""
+_CAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 _COMPLAIN_SECONDS = 10.0
 
-StartProcess = Callable[[Directive, RunOrder, int, Path], Process]
-"""Starts the process of a round with this local rank, with its files in this folder. Raises StartError, OSError."""
+
+class StartProcess(Protocol):
+    """Starts the process of a round with this local rank, with its files in this folder. Raises StartError, OSError."""
+
+    def __call__(self, directive: Directive, order: RunOrder, local_rank: int, folder: Path) -> Process: ...
 
 
 class Group:
@@ -42,7 +47,7 @@ class Group:
         order: RunOrder,
         *,
         start: StartProcess,
-        folder: Path,
+        scratch: Path,
         loop: asyncio.AbstractEventLoop,
         log: Log,
         failed: Callable[[dict[str, Any]], None],
@@ -52,9 +57,10 @@ class Group:
         self.stopping = False
         self._loop = loop
         self._log = log
-        self._folder = folder
         self._failed, self._leaving, self._ended = failed, leaving, ended
+        self._folder: Path | None = None
         self._processes: list[Process] = []
+        self._broken: list[Process] = []
         self._failure: dict[str, Any] | None = None
         self._kill_at = float("inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -65,13 +71,14 @@ class Group:
         self._reports: dict[int, dict[str, Any]] = {}
         local_rank = 0
         try:
-            folder.mkdir()
+            # A new one each time: a container that is started again finds the scratch folder as its last life left it.
+            self._folder = Path(tempfile.mkdtemp(prefix=f"round-{directive.round}-", dir=str(scratch)))
             for local_rank in range(order.processes):
-                self._processes.append(start(directive, order, local_rank, folder))
+                self._processes.append(start(directive, order, local_rank, self._folder))
         except StartError as error:
             self._not_started(order.first_rank + local_rank, local_rank, error.reason, error.message)
         except OSError as error:
-            message = f"cannot start a process with its files in {folder}: {error.strerror}"
+            message = f"cannot start a process with its files in {scratch}: {error.strerror}"
             self._not_started(order.first_rank + local_rank, local_rank, failure.TRANSIENT, message)
 
     def progress(self) -> dict[str, Any] | None:
@@ -115,18 +122,32 @@ class Group:
         verdicts = verdict.judge_together([(ends[process.pid], process.sent) for process in ended], excused=excused)
         for process, found in zip(ended, verdicts):  # noqa: B905  (Python 3.8)
             process.ended(ends[process.pid], found)
-        broken = [(process, process.note()) for process in ended if process.verdict == verdict.BROKEN]
+        self._broken += [process for process in ended if process.verdict == verdict.BROKEN]
         left = any(process.verdict == verdict.LEFT for process in ended)
         alive = any(process.alive for process in self._processes)
-        if broken and self._failure is None:
-            process, note = first_cause(broken)
-            self._fail(process.failure(note))
+        if self._broken and self._failure is None:
+            self._name_the_cause(self._loop.time() + _CAUSE_SECONDS)
         elif left and alive and not self.stopping:
             self.stopping = True
             self._kill_within(LEAVE_SECONDS)
             self._leaving()
         if not alive:
             self._finish()
+
+    def _name_the_cause(self, until: float) -> None:
+        """Say who failed first; but wait for one that is just ending.
+
+        A process that was killed takes its peers with it, and they can be gone before the kernel is done with it.
+        """
+        if self._failure is not None:
+            return
+        exceptions_only = all(process.end is None or process.end.signal is None for process in self._broken)
+        ending = any(process.alive and linux.dying(process.pid) for process in self._processes)
+        if exceptions_only and ending and self._loop.time() < until:
+            self._loop.call_later(_LOOK_SECONDS / 10, self._name_the_cause, until)
+            return
+        process, note = first_cause([(process, process.note()) for process in self._broken])
+        self._fail(process.failure(note))
 
     def _not_started(self, rank: int, local_rank: int, reason: str, message: str) -> None:
         report = failure.report(local_rank=local_rank, rank=rank, reason=reason, message=message, at=time.time())
@@ -186,7 +207,8 @@ class Group:
         self.progress()
         for process in self._processes:
             process.close()
-        shutil.rmtree(str(self._folder), ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(str(self._folder), ignore_errors=True)
         outcome = verdict.outcome([process.verdict for process in self._processes])
         self._ended(verdict.FAILED if self._failure is not None else outcome)
 

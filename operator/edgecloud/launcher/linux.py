@@ -15,6 +15,8 @@ from edgecloud.launcher.verdict import End, end_of
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PF_EXITING = 0x4
+_ENDED = ("Z", "X")
 
 
 def _load_prctl() -> Callable[[int, int], int] | None:
@@ -98,14 +100,25 @@ def children(besides: Collection[int] = ()) -> list[int]:
     except OSError:
         return []
     for entry in entries:
-        if entry.isdigit():
-            try:
-                fields = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            if fields[1].decode() == parent and fields[0] not in (b"Z", b"X") and int(entry) not in besides:
+        if entry.isdigit() and int(entry) not in besides:
+            state = _stat(int(entry))
+            if state[1:2] == [parent] and state[0] not in _ENDED:
                 found.append(int(entry))
     return found
+
+
+def dying(pid: int) -> bool:
+    """Whether the kernel is taking this process apart. Its peers see their connections closed before we see its end."""
+    state = _stat(pid)
+    return bool(state) and (state[0] in _ENDED or int(state[6]) & _PF_EXITING != 0)
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (state, parent, ..., at 6 the flags); none if there is no such."""
+    try:
+        return Path("/proc", str(pid), "stat").read_bytes().rpartition(b")")[2].decode().split()
+    except OSError:
+        return []
 
 
 def group_alive(leader: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -95,7 +96,8 @@ class Process:
         """Send a signal to the whole process group; each only once, and none after its end: the id may be another's."""
         if self.alive and number not in self.sent:
             self.sent.add(number)
-            os.killpg(self.pid, number)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
     def lingers(self) -> bool:
         """Whether others of a group that we asked to end are still at it (a shell goes before its program)."""

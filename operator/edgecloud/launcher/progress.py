@@ -6,6 +6,7 @@ scalars) into plain numbers; in the launcher it is the check on a file that an u
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,12 @@ RANGES = {
     "accuracy": (0.0, 1.0),
     "samplesPerSecond": (0.0, 1e12),
 }
+DOCUMENTS = ("checkpoint", "evaluation", "performance")
+"""Parts of a report that are JSON objects of the program's own making; the operator looks at them with its models."""
+MAX_DOCUMENT = 2400
+"""Bytes of one of them: three, and the numbers, fit the channel."""
+MAX_ENTRIES = 64
+MAX_DEPTH = 16
 _ROUNDING = 1e-6
 """A mean of float32 values may come out a little above 1."""
 
@@ -64,6 +71,46 @@ def metrics(values: Mapping[Any, Any]) -> dict[str, float]:
     return kept
 
 
+def fitted(value: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A document as plain JSON of at most MAX_DOCUMENT bytes: the largest entries go until it fits. Never raises."""
+    kept: dict[str, Any] = {}
+    for key, entry in value.items():
+        try:
+            copy = json.loads(json.dumps(entry, allow_nan=False))
+        except Exception:  # noqa: S112  (not JSON: it is left out)
+            continue
+        if plain(copy):
+            kept[metric_name(str(key))] = copy
+    while kept and document(kept) is None:
+        del kept[max(kept, key=lambda key: len(json.dumps(kept[key])))]
+    return kept or None
+
+
+def document(value: Any) -> dict[str, Any] | None:
+    """A JSON object of at most MAX_DOCUMENT bytes that every JSON reader takes, or None. Never raises."""
+    if not isinstance(value, dict) or len(value) > MAX_ENTRIES or not plain(value):
+        return None
+    return value if len(json.dumps(value, separators=(",", ":"))) <= MAX_DOCUMENT else None
+
+
+def plain(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether every JSON reader takes this: no lone surrogates, no numbers out of range, no depth without end.
+
+    A coordinator that refuses a poll for such a thing would refuse this worker's polls for ever.
+    """
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(
+            isinstance(key, str) and plain(key) and plain(entry, depth - 1) for key, entry in value.items()
+        )
+    if isinstance(value, list):
+        return depth > 0 and all(plain(entry, depth - 1) for entry in value)
+    if isinstance(value, int):  # a bool is one
+        return abs(value) <= MAX_COUNT
+    return value is None or (isinstance(value, float) and math.isfinite(value))
+
+
 def clean(raw: Any) -> dict[str, Any]:
     """The fields of a ProgressReport (camelCase) that are in `raw` and in order; without `reportedAt`."""
     if not isinstance(raw, dict):
@@ -77,6 +124,9 @@ def clean(raw: Any) -> dict[str, Any]:
         value = number(raw.get(field))
         if value is not None and low <= value <= high * (1 + _ROUNDING):
             report[field] = min(value, high)
+    for field in DOCUMENTS:
+        if (found := document(raw.get(field))) is not None:
+            report[field] = found
     if isinstance(raw.get("metrics"), dict):
         kept = metrics(raw["metrics"])
         if kept:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +68,7 @@ class Supervisor:
         self._group: Group | None = None
         self._pending: Directive | None = None
         self._to_idle = False
+        """The round is over by a `wait`: stopped, but not preempted."""
         self._exit: int | None = None
         self._outcome_at = 0.0
         self._finished: asyncio.Future[int] = self._loop.create_future()
@@ -131,7 +131,7 @@ class Supervisor:
     def _wait(self, directive: Directive) -> None:
         self._pending = None
         if self._group is not None:
-            self._to_idle = self._standing.state != verdict.FAILED
+            self._to_idle = True
             self._standing.stopping()
             self._group.stop_hard()
 
@@ -187,7 +187,7 @@ class Supervisor:
             directive,
             order,
             start=self._start_process,
-            folder=self._scratch / f"round-{self._standing.round}-{os.getpid()}",
+            scratch=self._scratch,
             loop=self._loop,
             log=self._log,
             failed=self._failed,
@@ -215,12 +215,11 @@ class Supervisor:
             self._log(f"no free port on {self._config.address}: {error.strerror}")
 
     def _failed(self, report: dict[str, Any]) -> None:
-        if not self._to_idle:
-            self._standing.state = verdict.FAILED
-            self._standing.failure = report
-            ended = f"exit code {report['exitCode']}" if "exitCode" in report else report.get("signal", "not started")
-            self._log(f"round {self._standing.round}: rank {report['rank']} failed ({ended}): {report['reason']}")
-            self._talk.changed()
+        self._standing.state = verdict.FAILED
+        self._standing.failure = report
+        ended = f"exit code {report['exitCode']}" if "exitCode" in report else report.get("signal", "not started")
+        self._log(f"round {self._standing.round}: rank {report['rank']} failed ({ended}): {report['reason']}")
+        self._talk.changed()
 
     def _left(self) -> None:
         self._log(f"round {self._standing.round}: a process left after a checkpoint; waiting for the others")
@@ -230,9 +229,9 @@ class Supervisor:
     def _ended(self, outcome: str) -> None:
         self._progress()
         self._group = None
-        self._standing.state = verdict.IDLE if self._to_idle else outcome
+        self._standing.state = verdict.IDLE if self._to_idle and outcome == verdict.PREEMPTED else outcome
         self._outcome_at = time.monotonic()
-        self._log(f"round {self._standing.round}: {'stopped' if self._to_idle else outcome}")
+        self._log(f"round {self._standing.round}: {self._standing.state}")
         if self._exit is not None:
             self._finish(self._exit)
         elif self._standing.draining:

@@ -14,10 +14,10 @@ RefusalReason = Literal[
     "foreign",
     "malformed",
     "too-large",
+    "too-slow",
     "protocol",
     "stale-sequence",
     "stale-round",
-    "finished",
     "not-ready",
 ]
 STATUS_CODES: Final[dict[RefusalReason, int]] = {
@@ -25,10 +25,10 @@ STATUS_CODES: Final[dict[RefusalReason, int]] = {
     "foreign": 403,
     "malformed": 400,
     "too-large": 413,
+    "too-slow": 408,
     "protocol": 426,
     "stale-sequence": 409,
     "stale-round": 409,
-    "finished": 409,
     "not-ready": 503,
 }
 

@@ -29,7 +29,13 @@ class _Room:
     launchers: dict[str, Launcher] = field(default_factory=dict)
     directives: dict[str, Directive] = field(default_factory=dict)
     changed: dict[str, asyncio.Event] = field(default_factory=dict)
-    """Set when a Pod's directive changes, or when a newer poll of it arrives; replaced by each waiter."""
+    """Set, and taken away, when a Pod's directive changes or when a newer poll of it arrives."""
+    holding: dict[str, int] = field(default_factory=dict)
+    """Sequence of a Pod's newest poll that may be kept back."""
+
+    def wake(self, uid: str) -> None:
+        if event := self.changed.pop(uid, None):
+            event.set()
 
 
 class Desk:
@@ -64,31 +70,19 @@ class Desk:
         """The directive for a launcher; kept back for as long as it says nothing that the launcher doesn't know."""
         room = self._rooms.setdefault((identity.namespace, identity.job), _Room())
         uid = identity.pod_uid
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + report.hold
-        if report.hold > 0 and (older := room.changed.pop(uid, None)):
-            older.set()  # a launcher waits in one poll at a time: an older one is answered now
-        waiting = True
-        while waiting:
+        if report.hold > 0:
+            room.holding[uid] = report.sequence
+            room.wake(uid)  # a launcher waits in one poll at a time: an older one is answered now
+        now = asyncio.get_running_loop().time()
+        until, first_word_until = now + report.hold, now + max(report.hold, FIRST_WORD_SECONDS)
+        while True:
             directive = room.directives.get(uid)
             if directive is not None and (report.hold == 0 or not _known(report, directive)):
                 return directive
-            limit = deadline if directive is not None else max(deadline, loop.time() + FIRST_WORD_SECONDS)
-            waiting = await self._wait(room, uid, limit, alone=report.hold > 0)
-        directive = room.directives.get(uid)
-        if directive is None:
-            return self.refuse(Refusal("not-ready", "nothing is decided yet; ask again"))
-        return directive
-
-    async def _wait(self, room: _Room, uid: str, deadline: float, *, alone: bool) -> bool:
-        """Wait for a change; False when the time is up or a newer poll took this one's place."""
-        event = room.changed.setdefault(uid, asyncio.Event())
-        try:
-            async with asyncio.timeout_at(deadline):
-                await event.wait()
-        except TimeoutError:
-            return False
-        return not (alone and uid in room.changed and room.changed[uid] is not event)
+            overtaken = report.hold > 0 and room.holding.get(uid) != report.sequence
+            if overtaken or not await _news(room, uid, until if directive else first_word_until):
+                break
+        return room.directives.get(uid) or self.refuse(Refusal("not-ready", "nothing is decided yet; ask again"))
 
     def launchers(self, key: JobKey) -> Mapping[str, Launcher]:
         """The last words of a job's launchers, by Pod uid."""
@@ -102,24 +96,34 @@ class Desk:
         for uid, directive in directives.items():
             if room.directives.get(uid) != directive:
                 room.directives[uid] = directive
-                if event := room.changed.pop(uid, None):
-                    event.set()
+                room.wake(uid)
 
     def keep_only(self, key: JobKey, uids: Collection[str]) -> None:
         """Forget the launchers of Pods that are gone."""
         room = self._rooms.get(key)
         if room is None:
             return
-        for uid in [uid for uid in room.launchers if uid not in uids]:
-            del room.launchers[uid]
+        for uid in {*room.launchers, *room.holding, *room.changed}.difference(uids):
+            room.launchers.pop(uid, None)
             room.directives.pop(uid, None)
-            if event := room.changed.pop(uid, None):
-                event.set()
+            room.holding.pop(uid, None)
+            room.wake(uid)
 
     def forget(self, key: JobKey) -> None:
         """Forget a job that is gone."""
         self.keep_only(key, ())
         self._rooms.pop(key, None)
+
+
+async def _news(room: _Room, uid: str, until: float) -> bool:
+    """Wait for a change; False when the time is up."""
+    event = room.changed.setdefault(uid, asyncio.Event())
+    try:
+        async with asyncio.timeout_at(until):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _known(report: PollRequest, directive: Directive) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecloud.protocol import MAX_BODY_BYTES, OLDEST_VERSION, VERSION, PollRequest
 from edgecloud_operator.coordinator.admission import STATUS_CODES, Identity, Refusal, belongs
@@ -18,6 +19,10 @@ log = logging.getLogger(__name__)
 
 POLL: Final = "/v1/namespaces/{namespace}/trainingjobs/{name}/workers/{index}/poll"
 SHUTDOWN_SECONDS: Final = 1.0
+BODY_SECONDS = 10.0
+"""How long a request's body may take to arrive."""
+IDLE_SECONDS = 60.0
+"""How long a connection may be open without a request, or with the beginning of one."""
 
 Authenticate = Callable[[str], Awaitable[Identity | None]]
 """From a bearer token to whom it stands for; None if it is nobody's."""
@@ -38,7 +43,12 @@ class CoordinatorServer:
         app.router.add_get("/healthz", _healthy)
         # Cancelling the handler of a launcher that hung up frees its place at once.
         self._runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, handler_cancellation=True, keepalive_timeout=60
+            app,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            handler_cancellation=True,
+            keepalive_timeout=IDLE_SECONDS,
+            auto_decompress=False,  # no launcher compresses, and what a stranger packs can grow a thousandfold
         )
         await self._runner.setup()
         await web.SockSite(self._runner, listener.dup()).start()
@@ -50,21 +60,14 @@ class CoordinatorServer:
             self._runner = None
 
     async def _poll(self, request: web.Request) -> web.Response:
-        try:
-            answer = await self._answer(request)
-        except web.HTTPRequestEntityTooLarge:
-            refusal = Refusal("too-large", f"a request has at most {MAX_BODY_BYTES} bytes")
-            answer = self._refused(request, self._desk.refuse(refusal))
-        return answer
-
-    async def _answer(self, request: web.Request) -> web.Response:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         identity = await self._authenticate(token) if scheme.lower() == "bearer" else None
         if identity is None:
             return self._refused(
                 request, self._desk.refuse(Refusal("unauthorized", "no token, or one that is nobody's"))
             )
-        report = _parse(await request.read())
+        body = await _body(request)
+        report = body if isinstance(body, Refusal) else _parse(body)
         if isinstance(report, Refusal):
             return self._refused(request, self._desk.refuse(report))
         place = request.match_info
@@ -82,22 +85,42 @@ class CoordinatorServer:
     def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
         times = self._desk.refused[refusal.reason]
         if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th...: a flood leaves a line, not a flood
-            log.warning("refused (%s, %d so far) %r: %s", refusal.reason, times, request.path[:200], refusal.message)
+            log.warning("refused (%s, %d so far) %r: %r", refusal.reason, times, request.path[:200], refusal.message)
         return web.json_response(
             {"reason": refusal.reason, "message": refusal.message}, status=STATUS_CODES[refusal.reason]
         )
 
 
+class _Spoken(BaseModel):
+    """What a request says of itself in every version, whatever else it may hold."""
+
+    model_config = ConfigDict(strict=True)
+
+    protocol: int
+
+
+async def _body(request: web.Request) -> bytes | Refusal:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        return Refusal("too-large", f"a request has at most {MAX_BODY_BYTES} bytes")
+    except web.RequestPayloadError:
+        return Refusal("malformed", "the body breaks off, or is not encoded as its headers say")
+    except TimeoutError:
+        return Refusal("too-slow", f"the body took more than {BODY_SECONDS:g} s")
+
+
 def _parse(body: bytes) -> PollRequest | Refusal:
     try:
-        report = PollRequest.model_validate_json(body, by_alias=True, by_name=False)
+        protocol = _Spoken.model_validate_json(body).protocol
+        if not OLDEST_VERSION <= protocol <= VERSION:
+            return Refusal("protocol", f"protocol {protocol} is not spoken here; {OLDEST_VERSION} to {VERSION} are")
+        return PollRequest.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         return Refusal("malformed", f"{place}: {first['msg']}"[:300])
-    if not OLDEST_VERSION <= report.protocol <= VERSION:
-        return Refusal("protocol", f"protocol {report.protocol} is not spoken here; {OLDEST_VERSION} to {VERSION} are")
-    return report
 
 
 async def _healthy(_request: web.Request) -> web.Response:

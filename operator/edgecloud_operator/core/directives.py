@@ -33,14 +33,19 @@ def _directive(job: TrainingJob, status: TrainingJobStatus, observed: Observed, 
         return Directive(action="stop", round=number, grace_seconds=grace, reason="stop at a checkpoint")
     order = run_order(job, rendezvous, observed, place)
     if order is None and observed.launchers[uid].report.round < number:
-        return Directive(action="wait", round=number, reason="waiting for worker 0 of the round to be heard")
+        # With the number of the round before: if this answer is overtaken by the next one, it must not end the round.
+        return Directive(action="wait", round=number - 1, reason="waiting for the first worker of the round")
     return Directive(action="run", round=number, run=order)
 
 
 def run_order(job: TrainingJob, rendezvous: Rendezvous, observed: Observed, place: int) -> RunOrder | None:
-    """A member's part in the round; None while the first member, at whose address they meet, is unheard."""
+    """A member's part in the round; None while it is not known where they meet.
+
+    They meet at the first member, which takes the round up before the others are told: the port that it says it uses is
+    then one and the same for all.
+    """
     master = observed.launchers.get(rendezvous.members[0].pod_uid)
-    if master is None:
+    if master is None or (place > 0 and master.report.round < rendezvous.round):
         return None
     sizes = [job.spec.processes_of(member.index) for member in rendezvous.members]
     return RunOrder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from edgecloud.api.job import TrainingJob
@@ -38,7 +39,21 @@ def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordi
         "EDGECLOUD_RESULTS_DIR": layout.results,
         "EDGECLOUD_MAX_RESTARTS": str(job.spec.restart_policy_or_default().max_restarts),
     }
+    if job.spec.trainer is not None:
+        environment |= {"EDGECLOUD_TRAINER": _trainer(job, index), "EDGECLOUD_STANDBY": "1"}
     return environment | ({"EDGECLOUD_CA_FILE": layout.ca_file} if layout.ca_file else {})
+
+
+def _trainer(job: TrainingJob, index: int) -> str:
+    """The built-in trainer's configuration: the parts of the spec that it reads."""
+    assert job.spec.trainer is not None
+    gpus = str((job.spec.resources_of(index).limits or {}).get("nvidia.com/gpu", 0))
+    said = {
+        "trainer": job.spec.trainer.dump(),
+        "storage": job.spec.storage_or_default().dump(),
+        "gpus": int(gpus) if gpus.isdigit() else 0,
+    }
+    return json.dumps(said, separators=(",", ":"))
 
 
 def program_command(job: TrainingJob) -> list[str]:

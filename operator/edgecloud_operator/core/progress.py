@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import ValidationError
 
 from edgecloud.api.columns import short_duration
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import (
     TERMINAL,
     CheckpointStatus,
+    EvaluationStatus,
     ProgressStatus,
     Rendezvous,
     SummaryStatus,
     TrainingJobStatus,
     WorkersStatus,
 )
-from edgecloud.protocol import ProgressReport
+from edgecloud.protocol import Document, ProgressReport
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.members import heard
 from edgecloud_operator.core.names import worker_selector
@@ -46,6 +50,8 @@ def with_progress(
     if speakers:
         update["progress"] = _progress(speakers, status.progress)
         update["checkpoint"] = _checkpoint(speakers, status.checkpoint)
+        update["evaluation"] = _evaluation(speakers) or status.evaluation
+        update["performance"] = _document(speakers, "performance") or status.performance
     return status.model_copy(update=update)
 
 
@@ -115,9 +121,34 @@ def _checkpoint(speakers: list[Launcher], old: CheckpointStatus | None) -> Check
     """The newest checkpoint that this round reports, else the one known before."""
     steps = [_step(launcher.report.progress) for launcher in speakers]
     newest = max((step for step in steps if step is not None), default=None)
-    if newest is None or (old and old.step == newest):
+    if newest is None:
         return old
-    return CheckpointStatus(step=newest)
+    said = _document(speakers, "checkpoint") or {}
+    if said.get("step") == newest:
+        try:
+            return CheckpointStatus.parse({key: said[key] for key in ("step", "path", "weightsSha256") if key in said})
+        except ValidationError:
+            pass  # a program may say what it likes; what is no description of a checkpoint is not shown
+    return old if old and old.step == newest else CheckpointStatus(step=newest)
+
+
+def _evaluation(speakers: list[Launcher]) -> EvaluationStatus | None:
+    """The evaluation that was reported, if it is one."""
+    said = _document(speakers, "evaluation")
+    if said is None:
+        return None
+    main = {key: said[key] for key in ("accuracy", "correct", "total") if key in said}
+    details = {key: value for key, value in said.items() if key not in main}
+    try:
+        return EvaluationStatus.parse(main | ({"details": details} if details else {}))
+    except ValidationError:
+        return None
+
+
+def _document(speakers: list[Launcher], name: Literal["checkpoint", "evaluation", "performance"]) -> Document | None:
+    """The first speaker's, in the order of ranks."""
+    found = (getattr(launcher.report.progress, name) for launcher in speakers if launcher.report.progress)
+    return next((document for document in found if document is not None), None)
 
 
 def _step(report: ProgressReport | None) -> int | None:

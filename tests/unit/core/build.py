@@ -132,7 +132,7 @@ class Scene:
         self.launchers: dict[str, Launcher] = {}
         self.service: Service | None = Service(name="digits", uid="service-uid")
         self.listening_since = NOW - timedelta(hours=1)
-        self._made = 0
+        self._seen: list[int] = []
 
     # What is there
 
@@ -194,14 +194,11 @@ class Scene:
     def up(self, *indices: int) -> Self:
         """Pods of these workers (default: all) run, and their launchers are heard and idle."""
         for index in indices or range(self.job.spec.worker_count()):
-            uid = f"pod-{index}" if f"pod-{index}" not in self.pods else f"pod-{100 * self._next() + index}"
+            uid = f"pod-{index}" if index not in self._seen else f"pod-{100 * len(self._seen) + index}"
+            self._seen.append(index)
             self.pods[uid] = make_pod(index, uid=uid, created_at=self.now, running_since=self.now)
             self.launchers[uid] = make_launcher(uid, at=self.now)
         return self
-
-    def _next(self) -> int:
-        self._made += 1
-        return self._made
 
     def says(self, index: int, **report: Any) -> Self:
         """A launcher says something, of the present round unless the report says something else."""

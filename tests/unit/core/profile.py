@@ -1,4 +1,4 @@
-"""How hard hypothesis tries: quick and the same every time in `make test`, at length with EDGECLOUD_HYPOTHESIS=thorough."""
+"""How hard hypothesis tries: quick and always the same in `make test`, longer with EDGECLOUD_HYPOTHESIS=thorough."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The core in a world where everything that can go wrong does, in any order, with the operator killed between any two writes.
+"""The core in a world where everything goes wrong in any order, with the operator killed between any two writes.
 
-The rules are what may happen; `world` holds what must be true after each; at the end all faults stop, and the job has to
-come to an end by itself.
+The rules are what may happen; `world` holds what must be true after each; at the end all faults stop, and the job has
+to come to an end by itself.
 """
 
 from __future__ import annotations
@@ -44,10 +44,19 @@ class WorldMachine(RuleBasedStateMachine):
         restarts=st.sampled_from((0, 1, 3, 20)),
         files=st.booleans(),
         once=st.booleans(),
+        deadlines=st.sampled_from((False, False, False, True)),
         warm=st.integers(4, 12) | st.just(0),
     )
     def begin(
-        self, workers: int, least: int, processes: int | None, restarts: int, files: bool, once: bool, warm: int
+        self,
+        workers: int,
+        least: int,
+        processes: int | None,
+        restarts: int,
+        files: bool,
+        once: bool,
+        deadlines: bool,
+        warm: int,
     ) -> None:
         spec: dict[str, Any] = {
             "workers": workers,
@@ -60,6 +69,8 @@ class WorldMachine(RuleBasedStateMachine):
             spec["program"] = {"command": ["python", "train.py"], "files": {"train.py": "print()"}}
         if once:
             spec["storage"] = {"claimName": "checkpoints", "accessMode": "ReadWriteOnce"}
+        if deadlines:
+            spec |= {"startDeadlineSeconds": 120, "activeDeadlineSeconds": 600}
         self.world = World(**spec)
         calm(self.world, warm)
 
@@ -195,9 +206,14 @@ class WorldMachine(RuleBasedStateMachine):
         self.goes_on(pace)
 
     @precondition(lambda self: self.world.life < 2)
+    @rule(place=st.just(0) | st.integers(1, 100), pace=PACES)
+    def user_meddles_with_the_status(self, place: int, pace: int) -> None:
+        self.world.user_meddles(place)
+        self.goes_on(pace)
+
     @rule(pace=PACES)
-    def user_wipes_the_status(self, pace: int) -> None:
-        self.world.user_wipes_status()
+    def user_deletes_the_service(self, pace: int) -> None:
+        self.world.user_deletes_service()
         self.goes_on(pace)
 
     def teardown(self) -> None:
@@ -206,6 +222,10 @@ class WorldMachine(RuleBasedStateMachine):
         world = self.world
         heal(world)
         assert calm(world, CALM_ROUNDS, until_end=True), _where(world)
+        if not world.finished:
+            world.user_changes(suspend=False)
+            assert calm(world, CALM_ROUNDS, until_end=True), _where(world)
+        assert world.finished, _where(world)
         phase, restarts = world.status.phase, world.status.restarts
         world.now += timedelta(seconds=60)
         assert calm(world, 3, until_end=True)

@@ -1,5 +1,6 @@
-"""A whole small world to try the core in: an API server, nodes, launchers, and an operator that may die between any two
-writes. It keeps the rules that a real one keeps, and complains (`AssertionError`) as soon as the core breaks one of its own.
+"""A whole small world to try the core in: an API server, nodes, launchers, and an operator that may die between writes.
+
+It keeps the rules that a real one keeps, and complains (`AssertionError`) as soon as the core breaks one of its own.
 
 Nothing here waits: whoever drives it says who does what next.
 """
@@ -17,10 +18,10 @@ from edgecloud.protocol import Acknowledged, Directive, FailureReport, PollReque
 from edgecloud_operator.coordinator.admission import Admitted, admit
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.failures import MAX_UNPAID
-from edgecloud_operator.core.names import worker_name
 from edgecloud_operator.core.observed import Launcher, Observed, Pod, Service, Termination
 from edgecloud_operator.core.plan import Delete, Plan
 from edgecloud_operator.core.reconcile import reconcile
+from edgecloud_operator.core.writes import write_delay
 from tests.unit.core.build import MAX_DECISIONS, NOW, SETTINGS, as_served, make_job, respec
 
 PREEMPTED = 143
@@ -33,7 +34,7 @@ class ConflictError(Exception):
 
 @dataclass
 class Worker:
-    """What runs in a Pod: a launcher that keeps to the real one's rules (edgecloud.launcher.supervisor), and its program."""
+    """What runs in a Pod: a launcher that keeps to the rules of edgecloud.launcher.supervisor, and its program."""
 
     uid: str
     index: int
@@ -104,6 +105,10 @@ class Worker:
             assert told.run is not None, "told to begin a round without being told its part"
         elif told.action != "exit" and told.round < self.round:
             return
+        if told.action == "wait" and self.group and not self.world.life:
+            rendezvous = _rendezvous(self.world.status)
+            open_still = rendezvous.round == self.round and self.world.is_member(self.uid)
+            assert not open_still, "told to wait in the middle of a round"
         self.ack = Acknowledged(action=told.action, round=told.round)
         self.pending = told if told.action == "run" else None
         if told.action == "exit":
@@ -174,7 +179,7 @@ class Worker:
 
 @dataclass
 class Operator:
-    """The shell's contract: a store that lags behind, plans carried out as single writes, and a memory that can be lost."""
+    """The shell's contract: a store that lags behind, plans done write by write, and a memory that can be lost."""
 
     world: World
     job: TrainingJob
@@ -187,6 +192,7 @@ class Operator:
     published: dict[str, Directive] = field(default_factory=dict)
     writes: list[Callable[[], None]] = field(default_factory=list)
     """What is left to do of the plan."""
+    last_write: datetime | None = None
     decisions: int = 0
     told_round: int = 0
 
@@ -206,9 +212,7 @@ class Operator:
     def hear(self, report: PollRequest) -> None:
         if report.pod_uid not in self.pods:
             return  # 503: the store has not caught up
-        result = admit(
-            self.launchers.get(report.pod_uid), report, current_round=self.told_round, now=self.world.now
-        )
+        result = admit(self.launchers.get(report.pod_uid), report, current_round=self.told_round, now=self.world.now)
         if isinstance(result, Admitted):
             self.launchers[report.pod_uid] = result.launcher
 
@@ -235,7 +239,8 @@ class Operator:
         if after.round != _rendezvous(job.status).round:
             assert after.round > max(heard.report.round for heard in self.launchers.values())
         check_decision(job, observed, now, plan, thorough=self.decisions % 4 == 1)
-        status = [lambda: self._write(job, plan, now)] if plan.status is not None else []
+        due = plan.status is not None and (plan.status_first or self._delay(job, plan.status) <= 0)
+        status = [lambda: self._write(job, plan, observed, now)] if due else []
         if plan.status is not None and plan.status_first:
             self.writes = list(status)
             return
@@ -247,6 +252,9 @@ class Operator:
         children = [*creates, *deletes][::1] if not backwards else [*deletes, *creates]
         self.writes = [*children, *status] if not backwards else [*status, *children]
         self.writes.append(lambda: self._publish(job, plan))
+
+    def _delay(self, job: TrainingJob, status: TrainingJobStatus) -> float:
+        return write_delay(job.status, status, last_write=self.last_write, now=self.world.now, progress_seconds=10.0)
 
     def run(self, steps: int = 60) -> None:
         """See, decide and write until there is nothing left to do."""
@@ -260,10 +268,11 @@ class Operator:
                 return
         raise AssertionError("the operator does not come to rest")
 
-    def _write(self, job: TrainingJob, plan: Plan, decided: datetime) -> None:
+    def _write(self, job: TrainingJob, plan: Plan, observed: Observed, now: datetime) -> None:
         assert plan.status is not None
         try:
-            self.job = self.world.write_status(job, plan.status, decided)
+            self.job = self.world.write_status(job, plan.status, observed, now)
+            self.last_write = now
         except ConflictError:
             if plan.status_first:
                 self.writes = []
@@ -292,8 +301,10 @@ class World:
         """Pods whose node is lost: the API server goes on to show them as they were."""
         self.events: list[tuple[str, Any]] = [("job", self.job)]
         self.deleted = False
+        self.history: list[TrainingJobStatus] = []
+        """Every status that was written."""
         self.life = 0
-        """Rises whenever a user wipes the status: then rounds and restarts begin anew."""
+        """Rises whenever a user meddles with the status: then rounds and restarts may go back."""
         self.opened: dict[tuple[int, int], tuple[str, ...]] = {}
         """Members of every round that ever stood in status, by life and round."""
         self.begun: set[tuple[int, int, int]] = set()
@@ -319,20 +330,19 @@ class World:
 
     def _job_is(self, job: TrainingJob) -> None:
         version = str(int(self.job.metadata.resource_version or 0) + 1)
-        self.job = job.model_copy(
-            update={"metadata": job.metadata.model_copy(update={"resource_version": version})}
-        )
+        self.job = job.model_copy(update={"metadata": job.metadata.model_copy(update={"resource_version": version})})
         self.events.append(("job", self.job))
 
     def write_status(
-        self, read: TrainingJob, status: TrainingJobStatus, decided: datetime
+        self, read: TrainingJob, status: TrainingJobStatus, observed: Observed, decided: datetime
     ) -> TrainingJob:
         if read.metadata.resource_version != self.job.metadata.resource_version:
             raise ConflictError
         new = as_served(status)
         assert new == status, "a status that the server gives back as another one"
-        self._check_transition(self.status, new, decided)
+        self._check_transition(self.status, new, observed, decided)
         self._job_is(self.job.with_status(new))
+        self.history.append(new)
         return self.job
 
     def create(self, child: dict[str, Any]) -> None:
@@ -391,7 +401,7 @@ class World:
     def _gone(self, pod: Pod) -> None:
         del self.pods[pod.name]
         self.events.append(("gone", pod.uid))
-        if self.operator is None or self._member(pod.uid):
+        if self.operator is None or self.is_member(pod.uid):
             self.credit += 1  # its end may not have been seen
 
     def worker_ends(self, worker: Worker, code: int, *, told: bool = True, out_of_memory: bool = False) -> None:
@@ -532,7 +542,7 @@ class World:
                 seen=len(self.events),
             )
 
-    def _member(self, uid: str) -> bool:
+    def is_member(self, uid: str) -> bool:
         return uid in {member.pod_uid for member in _rendezvous(self.status).members}
 
     def _unnoticed(self) -> int:
@@ -547,16 +557,26 @@ class World:
     def user_changes(self, **spec: Any) -> None:
         self._job_is(respec(self.job, **spec))
 
-    def user_wipes_status(self) -> None:
+    def user_meddles(self, place: int) -> None:
+        """The status is put back to one of old, or wiped."""
+        status = self.history[place % len(self.history)] if place and self.history else None
         self.life += 1
         self.credit += 2 + len(self.pods)
         self.reckoned = set()
-        self._job_is(self.job.with_status(None))
+        self._job_is(self.job.with_status(status))
+        if self.operator is not None:
+            self.operator.published = {}
+        for worker in self.workers.values():
+            worker.answers = []
+
+    def user_deletes_service(self) -> None:
+        if self.service is not None:
+            self._service_is(None)
 
     # What must hold
 
     def _check_transition(
-        self, old: TrainingJobStatus, new: TrainingJobStatus, decided: datetime
+        self, old: TrainingJobStatus, new: TrainingJobStatus, observed: Observed, decided: datetime
     ) -> None:
         before, after = _rendezvous(old), _rendezvous(new)
         assert old.phase not in TERMINAL or new.phase == old.phase, "a finished job is another one"
@@ -574,7 +594,7 @@ class World:
             storage = self.job.spec.storage_or_default()
             assert storage.access_mode == "ReadWriteMany" or indices[0] == 0
             self.opened[self.life, after.round] = tuple(member.pod_uid for member in after.members)
-        self._check_price(old, new, closed=bool(before.members) and after != before)
+        self._check_price(old, new, observed, closed=bool(before.members) and after != before)
         assert len({condition.type for condition in new.conditions}) == len(new.conditions)
         for condition in new.conditions:
             past = conditions.get(old, condition.type)
@@ -583,8 +603,8 @@ class World:
             else:
                 assert condition.last_transition_time == decided.replace(microsecond=0)
 
-    def _check_price(self, old: TrainingJobStatus, new: TrainingJobStatus, *, closed: bool) -> None:
-        dead = {pod.uid for pod in (self.operator.pods.values() if self.operator else ()) if pod.dead}
+    def _check_price(self, old: TrainingJobStatus, new: TrainingJobStatus, observed: Observed, *, closed: bool) -> None:
+        dead = {pod.uid for pod in observed.pods if pod.dead}
         strays = dead - self.reckoned - {member.pod_uid for member in _rendezvous(old).members}
         rise = new.restarts - old.restarts
         assert 0 <= rise <= int(closed) + int(bool(strays)), f"restarts rise by {rise}"
@@ -714,7 +734,7 @@ def calm(world: World, rounds: int, *, until_end: bool = False) -> bool:
 
 
 def over(world: World) -> bool:
-    """Whether nothing is left to be done: no launcher is alive, and the job is finished or suspended as it should be."""
+    """Whether nothing is left to do: no launcher is alive, and the job is finished, or suspended as it should be."""
     resting = world.finished or (world.job.spec.suspend and world.status.phase == "Suspended")
     return resting and not world.workers and (world.finished or not world.pods)
 

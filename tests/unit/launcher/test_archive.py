@@ -52,6 +52,25 @@ def test_the_syntax_is_that_of_python_3_8(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 8))
 
 
+def oldest_python() -> str:
+    """The oldest Python from 3.8 on that is on this machine; the tests' own, if there is no other."""
+    for minor in range(8, 12):
+        for folder in [*os.environ["PATH"].split(":"), *map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin"))]:
+            found = Path(folder, f"python3.{minor}")
+            if found.exists() and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
+                return str(found)
+    return PYTHON
+
+
+def test_it_runs_with_the_oldest_python_there_is(pyz: Path) -> None:
+    python = oldest_python()
+    seen = subprocess.run([python, "-I", str(pyz), "--help"], capture_output=True, text=True, check=True)
+    assert "usage: python -m edgecloud.launcher" in seen.stdout
+    modules = [f"edgecloud.launcher.{path.stem}" for path in FILES if path.parent.name == "launcher"]
+    script = f"import sys; sys.path.insert(0, {str(pyz)!r}); import edgecloud.worker, {', '.join(modules)}"
+    subprocess.run([python, "-I", "-W", "error", "-c", script], check=True)
+
+
 def test_a_worker_out_of_the_archive(job: Job, pyz: Path) -> None:
     """The program has no EdgeCloud but the archive, and the rest of an installed package is not hidden by it."""
     installed = job.file("site") / "edgecloud"

@@ -31,6 +31,7 @@ REPORTS = st.fixed_dictionaries(
         "accuracy": st.floats(0, 1),
         "samplesPerSecond": st.floats(0, 1e12),
         "checkpointStep": st.integers(0, 2**53),
+        "evaluation": st.dictionaries(st.from_regex(r"[a-z]{1,9}", fullmatch=True), FINITE | st.none(), max_size=5),
         "metrics": st.dictionaries(st.from_regex(r"[a-z][a-z_]{0,9}", fullmatch=True), FINITE, min_size=1, max_size=32),
     },
 )
@@ -77,7 +78,8 @@ def test_any_bytes_in_the_file_are_safe(data: bytes, offset: int) -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
         lambda inner: (
-            st.lists(inner) | st.dictionaries(st.text() | st.sampled_from([*progress.RANGES, "metrics"]), inner)
+            st.lists(inner)
+            | st.dictionaries(st.text() | st.sampled_from([*progress.RANGES, "metrics", *progress.DOCUMENTS]), inner)
         ),
     )
     | REPORTS
@@ -188,3 +190,10 @@ def test_readers_never_see_half_of_what_a_busy_process_writes(tmp_path: Path) ->
         writer.kill()
         writer.wait()
         launcher.close()
+
+
+def test_documents_go_last_if_nothing_else_helps() -> None:
+    with ends() as (launcher, process):
+        large = {name: {"text": "x" * 4000} for name in progress.DOCUMENTS}
+        process.write({"step": 1, "reportedAt": 1.0, "metrics": {"a": 1.0}, **large})
+        assert launcher.progress() == {"step": 1, "reportedAt": 1.0}

@@ -95,5 +95,5 @@ def test_what_is_wrong_is_named(good: dict[str, str], name: str, value: str, wor
 def test_a_file_without_certificates(good: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
     wrong = {"EDGECLOUD_COORDINATOR": "https://coordinator", "EDGECLOUD_CA_FILE": str(tmp_path / "ca.pem")}
-    with pytest.raises(ConfigError, match="^EDGECLOUD_CA_FILE: it holds no certificates"):
+    with pytest.raises(ConfigError, match=r"^EDGECLOUD_CA_FILE: it holds no certificates"):
         config.read({**good, **wrong})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from edgecloud.launcher.client import Connection, ExchangeError, StaleConnectionError
+from edgecloud.launcher.config import Endpoint
 from tests.unit.launcher.harness import Coordinator, Job, Launcher, eventually
 
 STEPS = """
@@ -103,21 +106,69 @@ def answer_of(head: str, body: bytes = b"") -> bytes:
         (answer_of("HTTP/1.1 200 OK\nContent-Length: 100", b"short"), "within its answer"),
         (answer_of("HTTP/1.1 200 OK\nX: " + "x" * 70000), "too long"),
         (b"", "without an answer"),
-        (answer_of("HTTP/1.1 200 OK\nContent-Length: 4", b"oops"), "no directive"),
-        (answer_of("HTTP/1.1 200 OK\nContent-Length: 2", b"{}"), "unknown action"),
-        (answer_of("HTTP/1.1 200 OK\nContent-Length: 60000", b"[" * 60000), "no directive"),
-        (answer_of("HTTP/1.0 302 Found\nContent-Length: 0"), "status 302"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_nonsense_for_an_answer(job: Job, answer: bytes, words: str) -> None:
-    with server(lambda connection: connection.sendall(answer)) as url:
-        launcher = Launcher(job.folder, url, ["true"], {})
+def test_nonsense_for_an_answer(answer: bytes, words: str) -> None:
+    async def ask(port: int) -> None:
+        connection = Connection(Endpoint("127.0.0.1", port, tls=False, path="/"), None)
+        try:
+            got = await connection.post(b"{}", "token", seconds=5)
+            pytest.fail(f"taken: {got}")
+        finally:
+            connection.close()
+
+    with server(answer) as port, pytest.raises(ExchangeError, match=words):
+        asyncio.run(ask(port))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answer_of("HTTP/1.1 200 OK\nContent-Length: 4", b"oops"), "no directive"),
+        (answer_of("HTTP/1.1 200 OK\nContent-Length: 20", b'{"action":"destroy"}'), "unknown action"),
+        (answer_of("HTTP/1.0 302 Found\nContent-Length: 4", b"no!\n"), "status 302 (no!)"),
+    ],
+    ids=["oops", "action", "status"],
+)
+def test_nonsense_for_a_directive(job: Job, answer: bytes, words: str) -> None:
+    with server(answer) as port:
+        launcher = Launcher(job.folder, f"http://127.0.0.1:{port}", ["true"], {})
         job.launchers.append(launcher)
         eventually(lambda: words in launcher.stderr, words, saw=lambda: launcher.stderr)
         assert launcher.process.poll() is None
         launcher.terminate()
         assert launcher.exit_code() == 143
+
+
+def test_an_answer_that_does_not_come() -> None:
+    async def ask(port: int) -> None:
+        connection = Connection(Endpoint("127.0.0.1", port, tls=False, path="/"), None)
+        await connection.post(b"{}", "token", seconds=0.1)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(ExchangeError, match=r"the answer took more than 0\.1 s"),
+    ):
+        asyncio.run(ask(listener.getsockname()[1]))
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_no_trouble() -> None:
+    async def ask(port: int) -> list[object]:
+        connection = Connection(Endpoint("127.0.0.1", port, tls=False, path="/"), None)
+        outcomes: list[object] = []
+        for _ in range(4):
+            try:
+                outcomes.append((await connection.post(b"{}", "token", seconds=5)).status)
+            except StaleConnectionError:
+                outcomes.append("stale")
+        connection.close()
+        return outcomes
+
+    # The server closes after each answer without saying so.
+    with server(answer_of("HTTP/1.1 200 OK\nContent-Length: 2", b"{}")) as port:
+        outcomes = asyncio.run(ask(port))
+    assert set(outcomes) <= {200, "stale"} and outcomes.count(200) >= 2
 
 
 def test_https_is_checked_against_the_given_certificate(job: Job) -> None:
@@ -141,8 +192,8 @@ def test_https_is_checked_against_the_given_certificate(job: Job) -> None:
 
 
 @contextmanager
-def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Reads a request, answers it as told, and hangs up."""
+def server(answer: bytes) -> Iterator[int]:
+    """Reads a request, says this, and hangs up."""
 
     def serve() -> None:
         while True:
@@ -154,7 +205,7 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
                 connection.settimeout(5)
                 try:
                     connection.recv(65536)
-                    answer(connection)
+                    connection.sendall(answer)
                 except OSError:
                     continue
 
@@ -162,7 +213,7 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield int(listener.getsockname()[1])
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()

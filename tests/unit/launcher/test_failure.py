@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecloud.launcher import failure
@@ -76,6 +76,7 @@ def test_describe(end: End, output: str, note: Note, expected: str) -> None:
 @given(
     st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")), st.sampled_from([End(1), End(None, 9)])
 )
+@settings(deadline=None)
 def test_whatever_is_printed_the_report_is_valid(text: str, end: End) -> None:
     message = failure.describe(end, text * 50, Note(message=text))
     assert len(message) <= failure.MAX_CHARACTERS

@@ -7,7 +7,7 @@ import typing
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecloud import protocol
@@ -53,6 +53,7 @@ def test_the_constants_are_the_protocols() -> None:
 
 
 @given(DIRECTIVES)
+@settings(deadline=None)
 def test_a_directive_is_read_as_it_was_meant(directive: protocol.Directive) -> None:
     read = parse_directive(json.dumps(directive.dump()).encode())
     for name in ("action", "round", "grace_seconds", "exit_code", "reason", "report_seconds"):
@@ -99,6 +100,7 @@ def test_what_is_no_directive(raw: bytes, words: str) -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_bytes_are_a_directive_or_a_value_error(raw: bytes) -> None:
     try:
         parse_directive(raw)
@@ -125,6 +127,7 @@ def test_every_poll_is_valid(state: str) -> None:
 
 
 @given(st.text(max_size=3000), st.text(max_size=300), st.integers(0, 10**9))
+@settings(deadline=None)
 def test_the_last_message_is_short_and_valid_whatever_is_in_it(message: str, reason: str, round: int) -> None:
     failure = {"localRank": 0, "rank": 3, "reason": "ProgramError", "message": message * 3, "at": 1.0}
     data = termination(round=round, outcome="failed", exit_code=1, failure=failure, reason=reason)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecloud.launcher.log import Log, line_of
@@ -40,6 +40,7 @@ def test_a_log_file_is_appended_to_and_rotated_at_a_line(tmp_path: Path) -> None
 
 
 @given(st.lists(st.binary(max_size=60) | st.just(b"a line\n"), max_size=30), st.integers(1, 50))
+@settings(deadline=None)
 def test_a_log_file_never_exceeds_its_bound_and_loses_nothing_new(pieces: list[bytes], bound: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, old = Path(folder, "log"), Path(folder, "log.1")
@@ -77,6 +78,7 @@ def test_a_log_file_that_cannot_be_moved_stays_bounded(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
+@settings(deadline=None)
 def test_the_tail_is_the_end(pieces: list[bytes]) -> None:
     tail = Tail()
     for piece in pieces:

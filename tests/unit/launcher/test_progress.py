@@ -9,11 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecloud.launcher import progress
 from edgecloud.protocol import ProgressReport
+
+
+def deep(levels: int) -> Any:
+    value: Any = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
 
 
 class Odd:
@@ -79,6 +86,17 @@ def test_count(value: Any, expected: int | None) -> None:
         ({"metrics": {"bad": "x"}}, {}),
         ({"metrics": {str(index): index for index in range(50)}}, {"metrics": {str(i): float(i) for i in range(32)}}),
         ({"metrics": [1]}, {}),
+        ({"evaluation": {"accuracy": 0.5, "classes": ["a", {"b": None}]}},) * 2,
+        ({"evaluation": "good", "performance": [], "checkpoint": None}, {}),
+        ({"evaluation": {"text": "x" * 2400}}, {}),
+        ({"evaluation": {"text": "\ud800"}}, {}),
+        ({"evaluation": {"\udfff": 1}}, {}),
+        ({"evaluation": {"count": 10**20}}, {}),
+        ({"evaluation": {"value": math.inf}}, {}),
+        ({"evaluation": {str(index): 0 for index in range(65)}}, {}),
+        ({"evaluation": deep(16)}, {}),
+        ({"evaluation": deep(15)},) * 2,
+        ({"evaluation": deep(2000)}, {}),
         ([], {}),
         (None, {}),
     ],
@@ -92,7 +110,12 @@ def test_clean(raw: Any, expected: dict[str, Any]) -> None:
         st.sampled_from([*progress.COUNTS, *progress.RANGES, "reportedAt", "metrics", "other"]),
         st.integers() | st.floats() | st.text() | st.none() | st.dictionaries(st.text(), st.floats() | st.integers()),
     )
+    | st.dictionaries(
+        st.sampled_from(["step", "reportedAt", *progress.DOCUMENTS]),
+        st.integers() | st.recursive(st.integers() | st.text(), lambda inner: st.dictionaries(st.characters(), inner)),
+    )
 )
+@settings(deadline=None)
 def test_whatever_is_received_is_valid(raw: dict[str, Any]) -> None:
     report = progress.received(raw)
     if report is not None:
@@ -113,3 +136,18 @@ def test_merging_takes_the_newest_of_each() -> None:
     assert progress.merge([]) is None
     many = [{"step": 1, "reportedAt": 1.0, "metrics": {f"{i}-{j}": 0.0 for j in range(32)}} for i in range(3)]
     ProgressReport.parse(progress.merge(many))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"a": 1, "b": (1, 2)}, {"a": 1, "b": [1, 2]}),
+        ({"a": math.nan, "b": object(), "c": "\ud800", "d": 1}, {"d": 1}),
+        ({"large": "x" * 3000, "small": 1}, {"small": 1}),
+        ({"only": object()}, None),
+        ({}, None),
+    ],
+)
+def test_a_published_document_is_made_to_fit(value: dict[str, Any], expected: dict[str, Any] | None) -> None:
+    assert progress.fitted(value) == expected
+    assert expected is None or progress.document(expected) == expected

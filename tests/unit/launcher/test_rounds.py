@@ -147,7 +147,11 @@ def test_the_first_failure_is_told_at_once_and_the_others_are_stopped(job: Job) 
         import os, signal, sys, time
         folder = {str(job.folder)!r}
         if os.environ["RANK"] == "0":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            def slowly(number, frame):
+                while not os.path.exists(os.path.join(folder, "go")):
+                    time.sleep(0.01)
+                sys.exit(1)
+            signal.signal(signal.SIGTERM, slowly)
             open(os.path.join(folder, "pid"), "w").write(str(os.getpid()))
             time.sleep(60)
         while not os.path.exists(os.path.join(folder, "pid")):
@@ -158,10 +162,13 @@ def test_the_first_failure_is_told_at_once_and_the_others_are_stopped(job: Job) 
     job.coordinator.run(1, processes=2)
     failed = job.coordinator.wait_state("failed", 1)
     pid = int(job.wait_file("pid"))
-    assert alive(pid)  # said before the other one, which ignores SIGTERM, is gone
+    assert alive(pid)  # said before the other one is gone
     assert failed.failure is not None
     assert (failed.failure.rank, failed.failure.message) == (1, "the second one failed")
     job.coordinator.run(2, processes=1, first_rank=7)
+    told = job.coordinator.wait_for(lambda poll: poll.ack and poll.ack.round == 2, "round 2 taken up")
+    assert (told.round, told.state, alive(pid)) == (1, "failed", True)
+    job.file("go").write_text("")
     running = job.coordinator.wait_state("running", 2)
     assert running.failure is None
     assert not alive(pid)
@@ -405,3 +412,28 @@ def test_two_processes_of_one_worker_killed_together_the_signal_is_the_cause(job
     job.coordinator.run(1, processes=2)
     failure = job.coordinator.wait_state("failed", 1).failure
     assert failure is not None and (failure.rank, failure.signal) == (1, signal.SIGKILL.name)
+
+
+def test_what_an_earlier_life_left_in_the_scratch_folder_is_in_nobodys_way(job: Job) -> None:
+    job.file("scratch").mkdir()
+    (job.file("scratch") / "round-1").mkdir()
+    for _ in range(2):
+        launcher = job.launch(job.script("pass"))
+        job.coordinator.run(1)
+        job.coordinator.wait_state("succeeded", 1)
+        launcher.close()
+        job.coordinator.polls.clear()
+
+
+def test_a_full_scratch_folder_is_not_the_programs_error(job: Job) -> None:
+    launcher = job.launch(job.script("pass"))
+    job.coordinator.wait_for(lambda poll: True, "a poll")
+    job.file("scratch").rmdir()
+    job.coordinator.run(1)
+    failure = job.coordinator.wait_state("failed", 1).failure
+    assert failure is not None and failure.reason == "Transient"
+    assert "scratch" in failure.message
+    job.file("scratch").mkdir()
+    job.coordinator.run(2)
+    job.coordinator.wait_state("succeeded", 2)
+    assert launcher.process.poll() is None

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.unit.launcher.harness import Job, alive, eventually
+from tests.unit.launcher.harness import Job, alive, eventually, job_in
 
 ASKS = """
     import os, sys, time
     from edgecloud import worker
     worker.should_stop()
-    worker.report(step=1)
+    worker.report(step=1, **{{"rank" + os.environ["RANK"]: 1}})
     while not worker.should_stop():
         time.sleep(0.005)
     open(os.path.join({folder!r}, "saved-" + os.environ["RANK"]), "w").write("yes")
@@ -28,14 +29,17 @@ def asks(job: Job, code: int = 143) -> list[str]:
     return job.script(ASKS.format(folder=str(job.folder), code=code))
 
 
-def running(job: Job, round: int = 1) -> None:
-    job.coordinator.wait_for(lambda poll: poll.progress and poll.round == round, "progress")
+def running(job: Job, *, processes: int = 1) -> None:
+    """Wait until the script reports; with several processes, until each has."""
+    job.coordinator.wait_for(
+        lambda poll: poll.progress and len(poll.progress.metrics) >= (processes if processes > 1 else 0), "progress"
+    )
 
 
 def test_an_agreed_stop_is_a_preemption(job: Job) -> None:
     launcher = job.launch(asks(job))
     job.coordinator.run(1, processes=2)
-    running(job)
+    running(job, processes=2)
     job.coordinator.say("stop", 1, grace_seconds=10.0)
     job.coordinator.wait_state("preempted", 1)
     assert job.wait_file("saved-0") == job.wait_file("saved-1") == "yes"
@@ -84,7 +88,7 @@ def test_a_script_that_does_not_ask_gets_sigterm_at_once(job: Job, code: str) ->
     """)
     )
     job.coordinator.run(1, processes=2)
-    job.coordinator.wait_for(lambda poll: poll.progress and poll.progress.step == 1, "progress of rank 1")
+    job.coordinator.wait_for(lambda poll: poll.progress, "progress of rank 1")
     started = time.monotonic()
     job.coordinator.say("stop", 1, grace_seconds=20.0)
     job.coordinator.wait_state("stopping", 1)
@@ -188,14 +192,33 @@ def test_draining_waits_for_the_coordinators_word(job: Job, number: signal.Signa
     assert job.coordinator.polls[-1].state == "preempted"
 
 
-def test_draining_without_a_coordinator_stops_alone(job: Job) -> None:
-    launcher = job.launch(asks(job))
-    job.coordinator.run(1)
-    running(job)
-    job.coordinator.close()
-    launcher.terminate()
-    assert launcher.exit_code() == 143
-    assert job.wait_file("saved-0") == "yes"
+def test_what_waits_for_five_seconds(tmp_path: Path) -> None:
+    """A hard stop of a process that is deaf to SIGTERM, and a SIGTERM while the coordinator is away; both at once."""
+    folders = tmp_path / "deaf", tmp_path / "alone"
+    for folder in folders:
+        folder.mkdir()
+    with job_in(folders[0]) as deaf, job_in(folders[1]) as alone:
+        deaf.launch(
+            deaf.script("""
+            import signal, time
+            from edgecloud import worker
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            worker.report(step=1)
+            time.sleep(60)
+        """)
+        )
+        launcher = alone.launch(asks(alone))
+        for job in (deaf, alone):
+            job.coordinator.run(1)
+            running(job)
+        started = time.monotonic()
+        alone.coordinator.close()
+        launcher.terminate()
+        deaf.coordinator.say("wait", 1)
+        deaf.coordinator.wait_state("idle", 1)
+        assert 4.5 < time.monotonic() - started < 10
+        assert launcher.exit_code() == 143
+        assert alone.wait_file("saved-0") == "yes"
 
 
 def test_a_draining_launcher_starts_no_round(job: Job) -> None:

@@ -1,0 +1,272 @@
+"""Each rule's CEL and its Python say the same of the same specs: the server's word and the laptop's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from edgecloud.api.base import Model
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.rules import IMMUTABLE, RESERVED_ENV, RULES, Rule, changes, immutable_cel, violations
+from edgecloud.api.spec import EnvVar, ProgramSpec, TrainingJobSpec
+from edgecloud.api.trainer import DataSpec, TrainerSpec
+from tests.unit.api import strategies
+from tests.unit.api.server import SCHEMA, SPEC, Schema, at, broken_rules, holds, stored, takes
+
+quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+heavy = settings(quick, max_examples=40)
+"""For whole specs of any shape: they are large."""
+
+SCHEMAS: dict[type, Schema] = {
+    TrainingJobSpec: SPEC,
+    ProgramSpec: at("spec", "program"),
+    EnvVar: at("spec", "program", "env")["items"],
+    TrainerSpec: at("spec", "trainer"),
+    DataSpec: at("spec", "trainer", "data"),
+}
+ALL = [(model, rule) for model, rules in RULES.items() for rule in rules]
+
+PROGRAM = {"command": ["python", "train.py"]}
+TRAINER = {"data": {"name": "digits"}}
+
+
+def agree(model: type[Model], value: dict[str, Any]) -> None:
+    """Every rule of the model holds in CEL of what the server stores if and only if it holds in Python."""
+    spec, kept = model.parse(value), stored(SCHEMAS[model], value)
+    for rule in RULES[model]:
+        assert holds(rule.cel, kept) == bool(rule.holds(spec)), (rule.path, rule.message, kept)
+
+
+@quick
+@given(strategies.rule_specs)
+def test_specs(spec: dict[str, Any]) -> None:
+    agree(TrainingJobSpec, spec)
+
+
+@heavy
+@given(strategies.specs)
+def test_specs_of_any_shape(spec: dict[str, Any]) -> None:
+    agree(TrainingJobSpec, spec)
+
+
+@quick
+@given(strategies.programs)
+def test_programs(program: dict[str, Any]) -> None:
+    agree(ProgramSpec, program)
+
+
+@quick
+@given(strategies.env_vars)
+def test_variables(variable: dict[str, Any]) -> None:
+    agree(EnvVar, variable)
+
+
+@quick
+@given(strategies.trainers)
+def test_trainers(trainer: dict[str, Any]) -> None:
+    agree(TrainerSpec, trainer)
+    agree(DataSpec, trainer["data"])
+
+
+@quick
+@given(
+    st.text(max_size=6)
+    | st.from_regex(r"[A-Za-z0-9._-]{1,6}\n?", fullmatch=True)
+    | st.integers(126, 130).map("a".__mul__)
+)
+def test_file_names(name: str) -> None:
+    """A CRD can't bound a map's keys, so that a rule does it; pydantic has refused them before its rule is asked."""
+    program = ProgramSpec.model_construct(command=("a",), files={name: ""})
+    (rule,) = (rule for rule in RULES[ProgramSpec] if "plain file name" in rule.message)
+    good = bool(rule.holds(program))
+    assert holds(rule.cel, {"command": ["a"], "files": {name: ""}}) == good
+    try:
+        ProgramSpec.parse({"command": ["a"], "files": {name: ""}})
+        accepted = True
+    except ValidationError:
+        accepted = False
+    assert accepted == good
+
+
+@quick
+@given(strategies.rule_specs)
+def test_server_and_laptop_take_the_same_jobs(spec: dict[str, Any]) -> None:
+    resource = strategies.resource(spec)
+    try:
+        TrainingJob.parse(resource)
+        accepted = True
+    except ValidationError as error:
+        accepted = False
+        assert {entry["type"] for entry in error.errors()} == {"rule"}
+    assert takes(resource) == accepted
+    assert accepted == (not list(violations(TrainingJobSpec.parse(spec))))
+
+
+# One good and one bad example for each rule. The bad one breaks no other.
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+def job(**spec: Any) -> dict[str, Any]:
+    return {"workers": 2, **spec} if "pools" not in spec else spec
+
+
+def program(**fields: Any) -> dict[str, Any]:
+    return job(program=PROGRAM | fields)
+
+
+def trainer(workers: int = 2, **fields: Any) -> dict[str, Any]:
+    return job(workers=workers, trainer=TRAINER | fields)
+
+
+def pools(*workers: int, names: str = "abcdef", **spec: Any) -> dict[str, Any]:
+    made = [{"name": name, "workers": count} for name, count in zip(names, workers, strict=False)]
+    return job(pools=made, program=PROGRAM, **spec)
+
+
+VARIABLE = {"name": "A"}
+FROM = {"secretKeyRef": {"name": "s", "key": "k"}}
+HALF = "a" * (128 * 1024)
+
+EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]] = [
+    ("exactly one of trainer and program", program(), job(), ()),
+    ("exactly one of trainer and program", trainer(), job(trainer=TRAINER, program=PROGRAM), ("program",)),
+    ("exactly one of workers and pools", pools(1), pools(1) | {"workers": 1}, ("workers",)),
+    ("exactly one of workers and pools", program(), {"program": PROGRAM}, ("workers",)),
+    ("minWorkers is above", program() | {"minWorkers": 2}, program() | {"minWorkers": 3}, ("minWorkers",)),
+    ("minWorkers is above", pools(1, 2, minWorkers=3), pools(1, 2, minWorkers=4), ("minWorkers",)),
+    ("more than 1000 workers", pools(1, 999), pools(2, 999), ("pools",)),
+    ("two pools have the same name", pools(1, 1), pools(1, 1, names="aa"), ("pools",)),
+    ("export converts", trainer() | {"export": {}}, program() | {"export": {}}, ("export",)),
+    ("more training processes than shards", trainer(12), trainer(13), ("trainer", "shards")),
+    (
+        "more training processes than shards",
+        trainer(2, shards=4) | {"processesPerWorker": 2},
+        trainer(2, shards=5) | {"processesPerWorker": 3},
+        ("trainer", "shards"),
+    ),
+    (
+        "sizeLimit bounds an emptyDir",
+        program() | {"storage": {"sizeLimit": 1}},
+        program() | {"storage": {"sizeLimit": 1, "claimName": "c"}},
+        ("storage", "sizeLimit"),
+    ),
+    ("larger than 256 KiB", program(files={"a": HALF, "b": HALF}), program(files={"a": HALF, "b": HALF + "a"}), ("program", "files")),
+    ("a variable is set twice", program(env=[VARIABLE]), program(env=[VARIABLE, VARIABLE]), ("program", "env")),
+    (
+        "both value and valueFrom",
+        program(env=[VARIABLE | {"valueFrom": FROM}]),
+        program(env=[VARIABLE | {"value": "", "valueFrom": FROM}]),
+        ("program", "env", 0, "valueFrom"),
+    ),
+    *(
+        ("set by EdgeCloud", program(env=[{"name": name + "S"}]), program(env=[VARIABLE, {"name": name}]), ("program", "env", 1, "name"))
+        for name in RESERVED_ENV
+    ),
+    ("set by EdgeCloud", program(env=[{"name": "EDGECLOUD"}]), program(env=[VARIABLE, {"name": "EDGECLOUD_X"}]), ("program", "env", 1, "name")),
+    ("more shards than images", trainer(batchSize=12), trainer(batchSize=11), ("trainer", "shards")),
+    ("exactly one of name and source", trainer(), trainer(data={}), ("trainer", "data")),
+    ("exactly one of name and source", trainer(data={"source": "/d"}), trainer(data={"name": "a", "source": "/d"}), ("trainer", "data")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "good", "bad", "path"), EXAMPLES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_examples(message: str, good: dict[str, Any], bad: dict[str, Any], path: tuple[str | int, ...]) -> None:
+    assert takes(strategies.resource(good))
+    assert list(violations(TrainingJobSpec.parse(good))) == []
+    (violation,) = violations(TrainingJobSpec.parse(bad))
+    assert message in violation.message
+    assert violation.remedy
+    assert violation.path == path
+    (broken,) = broken_rules(SCHEMA, stored(SCHEMA, strategies.resource(bad)))
+    (rule,) = (rule for _, rule in ALL if rule.cel == broken[1])
+    assert message in rule.message
+    with pytest.raises(ValidationError) as raised:
+        TrainingJob.parse(strategies.resource(bad))
+    (entry,) = raised.value.errors()
+    assert entry["loc"] == ("spec", *path)
+    assert entry["ctx"] == {"message": violation.message, "remedy": violation.remedy}
+
+
+def test_every_rule_has_an_example() -> None:
+    told = {message for message, *_ in EXAMPLES}
+    untold = [rule.message for _, rule in ALL if not any(message in rule.message for message in told)]
+    assert untold == ["a file has a name that is no plain file name"]  # see test_file_names
+
+
+@pytest.mark.parametrize("rule", [rule for _, rule in ALL], ids=lambda rule: rule.message)
+def test_a_rule_is_stated_well(rule: Rule) -> None:
+    assert rule.message == rule.message.strip().rstrip(".")
+    assert rule.remedy == rule.remedy.strip().rstrip(".")
+
+
+# What can't be changed
+
+
+def compare_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """The fields that the server won't have changed are those of which the laptop says so."""
+    old, new = stored(SPEC, before), stored(SPEC, after)
+    refused = {field for field in IMMUTABLE if not holds(immutable_cel(field), new, old)}
+    assert {
+        violation.path[0] for violation in changes(TrainingJobSpec.parse(before), TrainingJobSpec.parse(after))
+    } == refused
+    every = [rule for _, rule in broken_rules(SPEC, new, old) if "oldSelf" in rule]
+    assert every == [immutable_cel(field) for field in IMMUTABLE if field in refused]
+
+
+@quick
+@given(strategies.rule_specs, strategies.rule_specs)
+def test_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
+    compare_changes(before, after)
+
+
+@heavy
+@given(strategies.specs, st.data())
+def test_changes_of_one_field(before: dict[str, Any], data: st.DataObject) -> None:
+    after = copy.deepcopy(before)
+    field = data.draw(st.sampled_from(sorted(SPEC["properties"])))
+    after.pop(field, None)
+    other = data.draw(strategies.specs)
+    if field in other:
+        after[field] = other[field]
+    compare_changes(before, after)
+
+
+@heavy
+@given(strategies.specs)
+def test_nothing_changes_by_itself(spec: dict[str, Any]) -> None:
+    compare_changes(spec, copy.deepcopy(spec))
+    written = TrainingJobSpec.parse(spec).dump()
+    compare_changes(spec, written)
+    assert list(changes(TrainingJobSpec.parse(spec), TrainingJobSpec.parse(written))) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ({}, {"export": {}}, {"export"}),
+        ({"export": {}}, {"export": {"formats": ["onnx"]}}, set()),  # the default, written out
+        ({"export": {}}, {"export": {"formats": ["pt2"]}}, {"export"}),
+        ({"workers": 2}, {"workers": 3}, set()),
+        ({"pools": [{"name": "a", "workers": 1}]}, {"pools": [{"name": "a", "workers": 2}]}, {"pools"}),
+        ({"storage": {"sizeLimit": 1}}, {"storage": {"sizeLimit": "1"}}, {"storage"}),
+        ({"trainer": {"data": {}, "epochs": 10}}, {"trainer": {"data": {}}}, set()),
+        ({"trainer": {"data": {}, "labelSmoothing": 0}}, {"trainer": {"data": {}, "labelSmoothing": 0.0}}, set()),
+        ({"processesPerWorker": 1}, {}, {"processesPerWorker"}),
+        ({"suspend": True, "restartPolicy": {}, "image": "a"}, {"ttlSecondsAfterFinished": 1}, set()),
+        ({"managedBy": ""}, {}, {"managedBy"}),
+    ],
+)
+def test_changes_by_example(before: dict[str, Any], after: dict[str, Any], changed: set[str]) -> None:
+    compare_changes(before, after)
+    found = list(changes(TrainingJobSpec.parse(before), TrainingJobSpec.parse(after)))
+    assert {violation.path[0] for violation in found} == changed
+    assert all("cannot be changed" in violation.message and violation.remedy for violation in found)

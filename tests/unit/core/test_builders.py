@@ -1,0 +1,370 @@
+"""The children as Kubernetes objects, and the environment of a launcher."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecloud_operator.core.builders import (
+    EXTRA_GRACE_SECONDS,
+    POD_LAYOUT,
+    Settings,
+    audience,
+    build_files,
+    build_pod,
+    build_service,
+)
+from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
+from edgecloud_operator.core.merge import merged
+from tests.unit.core.build import make_job
+from tests.unit.core.profile import tries
+
+OWNER = {
+    "apiVersion": "edgecloud.io/v1alpha1",
+    "kind": "TrainingJob",
+    "name": "digits",
+    "uid": "job-uid",
+    "controller": True,
+    "blockOwnerDeletion": True,
+}
+
+
+def pod_of(index: int = 0, **spec: Any) -> dict[str, Any]:
+    return build_pod(make_job(**spec), index, "image:1", Settings(coordinator="https://coordinator:8443"))
+
+
+def volume(pod: dict[str, Any], name: str) -> dict[str, Any]:
+    [found] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == name]
+    return {key: value for key, value in found.items() if key != "name"}
+
+
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    [found] = pod["spec"]["containers"]
+    return dict(found)
+
+
+def variables(pod: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container(pod)["env"]}
+
+
+def test_every_child_has_the_job_as_its_owner_and_bears_its_labels() -> None:
+    job = make_job(program={"command": ["python", "a.py"], "files": {"a.py": "print()"}})
+    for child in (build_service(job), build_files(job), build_pod(job, 1, "image:1", Settings())):
+        assert child is not None
+        metadata = child["metadata"]
+        assert metadata["ownerReferences"] == [OWNER]
+        assert metadata["namespace"] == "team"
+        assert metadata["labels"]["edgecloud.io/job"] == "digits"
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "edgecloud"
+
+
+def test_the_service_is_headless_and_names_workers_that_are_not_ready() -> None:
+    service = build_service(make_job())
+    assert service["metadata"]["name"] == "digits"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    labels = pod_of(3)["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert labels["edgecloud.io/worker-index"] == "3"
+
+
+def test_files() -> None:
+    assert build_files(make_job()) is None
+    spec = {"program": {"command": ["python", "a.py"], "files": {"a.py": "print()", "b.txt": ""}}}
+    files = build_files(make_job(**spec))
+    assert files is not None
+    assert (files["metadata"]["name"], files["data"]) == ("digits-files", {"a.py": "print()", "b.txt": ""})
+    pod = pod_of(**spec)
+    assert volume(pod, "files") == {"configMap": {"name": "digits-files"}}
+    assert {"name": "files", "mountPath": "/edgecloud/files", "readOnly": True} in container(pod)["volumeMounts"]
+    assert container(pod)["workingDir"] == "/edgecloud/files"
+    assert "workingDir" not in container(pod_of())
+    spec["program"]["workingDir"] = "/src"
+    assert container(pod_of(**spec))["workingDir"] == "/src"
+
+
+def test_a_pod_fits_the_restricted_level_of_pod_security() -> None:
+    for spec in ({}, {"trainer": {"data": {"name": "digits"}}}, {"storage": {"claimName": "c"}}):
+        pod = pod_of(**spec)["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for one in pod["containers"]:
+            context = one["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["readOnlyRootFilesystem"] is True
+            assert "privileged" not in context
+        sources = {key for one in pod["volumes"] for key in one if key != "name"}
+        assert sources <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+
+
+def test_a_pod_mounts_no_api_token_but_one_for_the_coordinator() -> None:
+    pod = pod_of()
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    [source] = volume(pod, "identity")["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == audience(make_job()) == "edgecloud.io/job-uid"
+    assert f"/edgecloud/identity/{source['serviceAccountToken']['path']}" == POD_LAYOUT.token_file
+
+
+def test_the_frame_of_a_pod() -> None:
+    pod = pod_of(2, stopGraceSeconds=40)
+    assert pod["metadata"]["name"] == pod["spec"]["hostname"] == "digits-worker-2"
+    assert pod["spec"]["subdomain"] == "digits"
+    assert pod["spec"]["restartPolicy"] == "Never"
+    assert pod["spec"]["enableServiceLinks"] is False
+    assert pod["spec"]["terminationGracePeriodSeconds"] == 40 + EXTRA_GRACE_SECONDS
+    assert container(pod)["image"] == "image:1"
+    assert container(pod)["terminationMessagePolicy"] == "File"
+
+
+def test_every_mount_has_its_volume() -> None:
+    pod = pod_of(program={"command": ["a"], "files": {"a": ""}})
+    volumes = [one["name"] for one in pod["spec"]["volumes"]]
+    assert len(set(volumes)) == len(volumes)
+    assert {mount["name"] for mount in container(pod)["volumeMounts"]} == set(volumes)
+    paths = [mount["mountPath"] for mount in container(pod)["volumeMounts"]]
+    for path in (POD_LAYOUT.checkpoints, POD_LAYOUT.results, POD_LAYOUT.scratch, POD_LAYOUT.token_file, "/tmp"):
+        assert any(path == mount or path.startswith(f"{mount}/") for mount in paths)
+
+
+@pytest.mark.parametrize(
+    ("storage", "index", "expected", "sub_path"),
+    [
+        (None, 0, {"emptyDir": {}}, None),
+        ({"sizeLimit": "5Gi"}, 0, {"emptyDir": {"sizeLimit": "5Gi"}}, None),
+        ({"claimName": "c"}, 0, {"persistentVolumeClaim": {"claimName": "c"}}, "digits"),
+        ({"claimName": "c"}, 1, {"persistentVolumeClaim": {"claimName": "c"}}, "digits"),
+        ({"claimName": "c", "subPath": "a/b"}, 1, {"persistentVolumeClaim": {"claimName": "c"}}, "a/b"),
+        (
+            {"claimName": "c", "accessMode": "ReadWriteOnce"},
+            0,
+            {"persistentVolumeClaim": {"claimName": "c"}},
+            "digits",
+        ),
+        ({"claimName": "c", "accessMode": "ReadWriteOnce"}, 1, {"emptyDir": {}}, None),
+    ],
+)
+def test_storage(storage: Any, index: int, expected: dict[str, Any], sub_path: str | None) -> None:
+    pod = pod_of(index, storage=storage)
+    assert volume(pod, "storage") == expected
+    [mount] = [mount for mount in container(pod)["volumeMounts"] if mount["name"] == "storage"]
+    assert mount.get("subPath") == sub_path
+
+
+GPU = {"limits": {"nvidia.com/gpu": 1}}
+OURS = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+THEIRS = {"key": "edge", "operator": "Exists"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, None),
+        ({"tolerations": [THEIRS]}, [THEIRS]),
+        ({"resources": GPU}, [OURS]),
+        ({"resources": GPU, "tolerations": [THEIRS]}, [THEIRS, OURS]),
+        ({"resources": {"limits": {"cpu": "2"}}}, None),
+    ],
+)
+def test_tolerations(spec: dict[str, Any], expected: Any) -> None:
+    assert pod_of(**spec)["spec"].get("tolerations") == expected
+
+
+def test_a_pool_overrides_the_jobs_placement_and_resources() -> None:
+    spec: dict[str, Any] = {
+        "resources": {"requests": {"cpu": "1"}},
+        "nodeSelector": {"zone": "a"},
+        "tolerations": [THEIRS],
+        "priorityClassName": "high",
+        "serviceAccountName": "trainer",
+        "pools": [
+            {"name": "cloud", "workers": 1, "resources": GPU, "nodeSelector": {"zone": "b"}},
+            {"name": "edge", "workers": 2, "tolerations": [{"key": "arm"}]},
+        ],
+    }
+    cloud, edge = pod_of(0, **spec), pod_of(2, **spec)
+    assert container(cloud)["resources"] == GPU
+    assert (cloud["spec"]["nodeSelector"], cloud["spec"]["tolerations"]) == ({"zone": "b"}, [THEIRS, OURS])
+    assert container(edge)["resources"] == {"requests": {"cpu": "1"}}
+    assert (edge["spec"]["nodeSelector"], edge["spec"]["tolerations"]) == ({"zone": "a"}, [{"key": "arm"}])
+    for pod in (cloud, edge):
+        assert (pod["spec"]["priorityClassName"], pod["spec"]["serviceAccountName"]) == ("high", "trainer")
+    bare = pod_of()["spec"]
+    assert not {"nodeSelector", "tolerations", "priorityClassName", "serviceAccountName"} & bare.keys()
+    assert "resources" not in container(pod_of())
+
+
+def test_what_each_rank_runs() -> None:
+    launcher = ["python", "-m", "edgecloud.launcher", "--"]
+    program = {"command": ["python", "a.py"], "args": ["--fast"]}
+    assert container(pod_of(program=program))["command"] == [*launcher, "python", "a.py", "--fast"]
+    trainer = make_job(trainer={"data": {"name": "digits"}})
+    assert program_command(trainer) == ["python", "-m", "edgecloud_trainer.train"]
+
+
+def test_the_environment_of_a_launcher() -> None:
+    layout = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t")
+    said = launcher_environment(
+        make_job(restartPolicy={"maxRestarts": 7}), 3, layout=layout, coordinator="http://localhost:1"
+    )
+    assert said == {
+        "EDGECLOUD_COORDINATOR": "http://localhost:1",
+        "EDGECLOUD_TOKEN_FILE": "/t",
+        "EDGECLOUD_NAMESPACE": "team",
+        "EDGECLOUD_JOB": "digits",
+        "EDGECLOUD_JOB_UID": "job-uid",
+        "EDGECLOUD_WORKER_INDEX": "3",
+        "EDGECLOUD_SCRATCH": "/s",
+        "EDGECLOUD_CHECKPOINT_DIR": "/c",
+        "EDGECLOUD_RESULTS_DIR": "/r",
+        "EDGECLOUD_MAX_RESTARTS": "7",
+    }
+    with_ca = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t", ca_file="/ca")
+    assert launcher_environment(make_job(), 0, layout=with_ca, coordinator="x")["EDGECLOUD_CA_FILE"] == "/ca"
+
+
+def test_the_environment_of_a_pod() -> None:
+    program = {
+        "command": ["a"],
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+    }
+    said = variables(pod_of(1, program=program))
+    assert said["EDGECLOUD_COORDINATOR"] == "https://coordinator:8443"
+    assert said["EDGECLOUD_WORKER_INDEX"] == "1"
+    assert said["EDGECLOUD_POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+    assert said["EDGECLOUD_ADDRESS"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert said["EDGECLOUD_NODE"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert (said["A"], said["B"]) == ("1", {"secretKeyRef": {"name": "s", "key": "k"}})
+
+
+# The user's template
+
+
+def test_a_template_is_merged_over_ours() -> None:
+    template = {
+        "metadata": {"labels": {"team": "vision"}, "annotations": {"note": "x"}},
+        "spec": {
+            "runtimeClassName": "gvisor",
+            "securityContext": {"fsGroup": 2000},
+            "containers": [
+                {"name": "worker", "env": [{"name": "A", "value": "1"}], "resources": {"limits": {"cpu": "2"}}},
+                {"name": "sidecar", "image": "s:1"},
+            ],
+            "volumes": [{"name": "data", "hostPath": {"path": "/data"}}],
+        },
+    }
+    pod = pod_of(podTemplate=template)
+    plain = pod_of()
+    assert pod["metadata"]["labels"] == plain["metadata"]["labels"] | {"team": "vision"}
+    assert pod["metadata"]["annotations"] == {"note": "x"}
+    assert pod["spec"]["runtimeClassName"] == "gvisor"
+    assert pod["spec"]["securityContext"] == plain["spec"]["securityContext"] | {"fsGroup": 2000}
+    worker, sidecar = pod["spec"]["containers"]
+    assert worker["command"] == container(plain)["command"]
+    assert worker["env"] == [*container(plain)["env"], {"name": "A", "value": "1"}]
+    assert worker["resources"] == {"limits": {"cpu": "2"}}
+    assert sidecar == {"name": "sidecar", "image": "s:1"}
+    assert [one["name"] for one in pod["spec"]["volumes"]][-1] == "data"
+
+
+def test_who_a_pod_belongs_to_is_not_the_templates_to_say() -> None:
+    plain = pod_of()
+    pod = pod_of(
+        podTemplate={
+            "apiVersion": "v2",
+            "metadata": {
+                "name": "x",
+                "namespace": "y",
+                "ownerReferences": [],
+                "labels": {"edgecloud.io/job": "z", "edgecloud.io/worker-index": None},
+            },
+            "spec": {"restartPolicy": "Always"},
+        }
+    )
+    assert pod == plain
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+            {"medium": "Memory", "sizeLimit": "1Gi"},
+        ),
+        ({"name": "shm", "emptyDir": {"sizeLimit": "1Gi"}}, {"medium": "Memory", "sizeLimit": "1Gi"}),
+    ],
+)
+def test_a_volume_of_ours_can_be_changed(template: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert volume(pod_of(podTemplate={"spec": {"volumes": [template]}}), "shm") == {"emptyDir": expected}
+
+
+def test_a_volume_keeps_but_one_source() -> None:
+    template = {"spec": {"volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}}]}}
+    assert volume(pod_of(podTemplate=template), "scratch") == {"ephemeral": {"volumeClaimTemplate": {}}}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(("name", "labels", "metadata", "spec", "volumes", "containers", "env", "mountPath", "key")),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    template=st.fixed_dictionaries({}, optional={"metadata": JSON, "spec": JSON})
+    | st.fixed_dictionaries({"metadata": st.fixed_dictionaries({"labels": JSON})})
+)
+@tries(100)
+def test_no_template_breaks_the_builder(template: dict[str, Any]) -> None:
+    pod = pod_of(podTemplate=template)
+    plain = pod_of()
+    for key in ("name", "namespace", "ownerReferences"):
+        assert pod["metadata"][key] == plain["metadata"][key]
+    assert pod["metadata"]["labels"].items() >= plain["metadata"]["labels"].items()
+    assert pod["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        pytest.param({"a": 1}, {"b": 2}, {"a": 1, "b": 2}, id="added"),
+        pytest.param({"a": 1}, {"a": 2}, {"a": 2}, id="replaced"),
+        pytest.param({"a": 1, "b": 2}, {"a": None}, {"b": 2}, id="null takes away"),
+        pytest.param({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}, {"a": {"b": 1, "c": 3}}, id="deep"),
+        pytest.param({"a": {"b": 1}}, {"a": "x"}, {"a": "x"}, id="another kind"),
+        pytest.param({"a": ["x"]}, {"a": ["y"]}, {"a": ["y"]}, id="a plain list is replaced"),
+        pytest.param({"a": [{"name": "x"}]}, {"a": []}, {"a": []}, id="an empty list replaces"),
+        pytest.param(
+            {"a": [{"name": "x", "v": 1}, {"name": "y"}]},
+            {"a": [{"name": "x", "v": 2}, {"name": "z"}]},
+            {"a": [{"name": "x", "v": 2}, {"name": "y"}, {"name": "z"}]},
+            id="a list by name",
+        ),
+        pytest.param(
+            {"a": [{"name": "v", "mountPath": "/a"}]},
+            {"a": [{"name": "v", "mountPath": "/b"}]},
+            {"a": [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/b"}]},
+            id="mounts by path",
+        ),
+        pytest.param(
+            {"a": [{"name": "x"}]}, {"a": [{"value": "y"}]}, {"a": [{"value": "y"}]}, id="items without a key replace"
+        ),
+    ],
+)
+def test_merge(ours: dict[str, Any], theirs: dict[str, Any], expected: dict[str, Any]) -> None:
+    before = copy.deepcopy((ours, theirs))
+    assert merged(ours, theirs) == expected
+    assert (ours, theirs) == before

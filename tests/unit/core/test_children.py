@@ -1,0 +1,100 @@
+"""Which children are made and which are deleted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edgecloud_operator.core.observed import Service
+from edgecloud_operator.core.plan import Plan
+from tests.unit.core.build import Scene
+
+
+def made(plan: Plan) -> list[str]:
+    return [f"{child['kind']}/{child['metadata']['name']}" for child in plan.create]
+
+
+def gone(plan: Plan) -> list[tuple[str, str]]:
+    return [(target.name, target.uid) for target in plan.delete]
+
+
+def test_the_service_comes_first() -> None:
+    scene = Scene(workers=2)
+    scene.service = None
+    scene.accepted()
+    assert made(scene.settle()) == ["Service/digits"]
+    scene.service = Service(name="digits", uid="service-uid")
+    assert made(scene.settle()) == ["Pod/digits-worker-0", "Pod/digits-worker-1"]
+
+
+def test_the_files_come_before_the_service_so_that_its_presence_tells_of_theirs() -> None:
+    scene = Scene(program={"command": ["python", "a.py"], "files": {"a.py": "print()"}})
+    scene.service = None
+    scene.accepted()
+    assert made(scene.settle()) == ["ConfigMap/digits-files", "Service/digits"]
+
+
+def test_a_service_that_was_deleted_comes_back() -> None:
+    scene = Scene().running()
+    scene.service = None
+    assert made(scene.settle()) == ["Service/digits"]
+
+
+def test_only_missing_pods_are_made() -> None:
+    scene = Scene(workers=4).accepted().up(1).up(3).dies(3, 137)
+    assert made(scene.settle()) == ["Pod/digits-worker-0", "Pod/digits-worker-2"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"terminating": True}, id="a terminating Pod still owns its name"),
+        pytest.param({"owned": False}, id="so does a foreign one"),
+        pytest.param({"phase": "Failed"}, id="and a dead one"),
+        pytest.param({"phase": "Unknown"}, id="and one on a lost node"),
+    ],
+)
+def test_a_name_that_is_taken(change: dict[str, Any]) -> None:
+    scene = Scene(workers=1).accepted().up(0).changes(0, **change)
+    assert made(scene.settle()) == []
+
+
+def test_a_foreign_pod_is_never_touched() -> None:
+    scene = Scene(workers=1).accepted().up(0, 1).changes(0, owned=False).changes(1, owned=False).dies(0, 1)
+    assert gone(scene.settle()) == []
+
+
+def test_beside_a_foreign_service_no_pod_is_made() -> None:
+    scene = Scene().accepted()
+    assert scene.service is not None
+    scene.service = replace(scene.service, owned=False)
+    plan = scene.settle()
+    assert (made(plan), gone(plan)) == ([], [])
+
+
+def test_a_dead_pod_is_deleted_by_its_uid_once_it_is_reckoned_with() -> None:
+    scene = Scene().accepted().up().dies(1, 137)
+    plan = scene.act()
+    assert plan.status_first
+    assert gone(scene.decide()) == [("digits-worker-1", "pod-1")]
+    scene.changes(1, terminating=True)
+    assert gone(scene.decide()) == []
+
+
+def test_a_dead_member_stays_until_its_round_is_closed() -> None:
+    scene = Scene().running().dies(1, 0, round=1, outcome="succeeded")
+    assert gone(scene.settle()) == []
+
+
+@pytest.mark.parametrize("phase", ["Running", "Failed"])
+def test_a_pod_that_is_not_wanted_any_more_is_deleted(phase: str) -> None:
+    scene = Scene(workers=3).accepted().up(0, 2).changes(2, phase=phase).spec(workers=2)
+    assert gone(scene.settle()) == [("digits-worker-2", "pod-2")]
+
+
+def test_a_suspended_job_has_no_pods() -> None:
+    scene = Scene(workers=3).accepted().up(0, 1, 2).changes(1, terminating=True).changes(2, owned=False)
+    plan = scene.spec(suspend=True).settle()
+    assert (made(plan), gone(plan)) == ([], [("digits-worker-0", "pod-0")])

@@ -1,0 +1,162 @@
+"""The Blocked and Stalled conditions, and when time alone would bring them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edgecloud_operator.core.reconcile import STALLED_SECONDS, UNHEARD_SECONDS
+from tests.unit.core.build import Scene, make_progress
+
+
+def silent(scene: Scene) -> None:
+    scene.launchers.pop("pod-1")
+    scene.later(UNHEARD_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        pytest.param(
+            lambda scene: setattr(scene, "service", replace(scene.service, owned=False)),
+            "NameTaken",
+            "a Service digits that is not this job's exists",
+            id="a foreign Service",
+        ),
+        pytest.param(
+            lambda scene: scene.changes(1, owned=False),
+            "NameTaken",
+            "a Pod digits-worker-1 that is not this job's exists",
+            id="a foreign Pod",
+        ),
+        pytest.param(
+            lambda scene: scene.changes(1, phase="Pending", blocked=("Unschedulable", "0/3 nodes are available")),
+            "Unschedulable",
+            "digits-worker-1: 0/3 nodes are available",
+            id="no node",
+        ),
+        pytest.param(
+            lambda scene: scene.changes(1, phase="Pending", blocked=("ErrImagePull", "no such image")),
+            "ErrImagePull",
+            "digits-worker-1: no such image",
+            id="no image",
+        ),
+        pytest.param(
+            silent, "CoordinatorUnreachable", "digits-worker-1 runs, and its launcher was not heard", id="mute"
+        ),
+        pytest.param(
+            lambda scene: scene.dies(1, 137).changes(1, blocked=("ErrImagePull", "no such image")),
+            "NotBlocked",
+            "",
+            id="a dead Pod is not blocked",
+        ),
+        pytest.param(
+            lambda scene: scene.up(2).changes(2, owned=False), "NotBlocked", "", id="a foreign Pod beyond the spec"
+        ),
+        pytest.param(
+            lambda scene: scene.spec(workers=1).changes(1, blocked=("Unschedulable", "no node")),
+            "NotBlocked",
+            "",
+            id="a Pod that is not wanted any more",
+        ),
+        pytest.param(lambda scene: None, "NotBlocked", "", id="nothing"),
+    ],
+)
+def test_what_blocks_a_job(change: Any, reason: str, words: str) -> None:
+    scene = Scene(workers=2).accepted().up()
+    change(scene)
+    scene.settle()
+    blocked = scene.condition("Blocked")
+    assert (blocked.reason, blocked.status) == (reason, "False" if reason == "NotBlocked" else "True")
+    assert words in blocked.message
+
+
+def test_what_no_longer_blocks_is_taken_back() -> None:
+    scene = Scene(workers=1).accepted().up(0).changes(0, phase="Pending", blocked=("Unschedulable", "no node"))
+    scene.settle()
+    scene.later(5).changes(0, phase="Running", blocked=None).settle()
+    blocked = scene.condition("Blocked")
+    assert (blocked.status, blocked.last_transition_time) == ("False", scene.now)
+
+
+def test_a_running_pod_has_30_seconds_to_be_heard() -> None:
+    scene = Scene(workers=1).accepted().up(0)
+    scene.launchers.clear()
+    assert scene.settle().requeue_after == UNHEARD_SECONDS
+    assert scene.later(29).settle().requeue_after == 1
+    assert scene.condition("Blocked").status == "False"
+    scene.later(1).settle()
+    assert scene.condition("Blocked").reason == "CoordinatorUnreachable"
+
+
+def test_so_has_an_operator_that_comes_up() -> None:
+    scene = Scene(workers=1).running().later(100).operator_restarts().later(29)
+    scene.settle()
+    assert scene.condition("Blocked").status == "False"
+    scene.later(1).settle()
+    assert scene.condition("Blocked").reason == "CoordinatorUnreachable"
+
+
+@pytest.mark.parametrize("change", [{"phase": "Pending"}, {"running_since": None}, {"phase": "Failed"}])
+def test_only_running_pods_are_missed(change: dict[str, Any]) -> None:
+    scene = Scene(workers=1).accepted().up(0).changes(0, **change)
+    scene.launchers.clear()
+    scene.later(100).settle()
+    assert scene.condition("Blocked").status == "False"
+
+
+def test_a_job_whose_steps_stop_is_stalled() -> None:
+    scene = Scene(workers=1).running().says(0, progress=make_progress(7))
+    plan = scene.settle()
+    assert plan.requeue_after is not None
+    scene.later(STALLED_SECONDS - 1).settle()
+    assert scene.condition("Stalled").status == "False"
+    plan = scene.later(1).act()
+    assert scene.condition("Stalled").reason == "NoProgress"
+    assert [event.reason for event in plan.events] == ["NoProgress"]
+    scene.later(1).says(0, progress=make_progress(8, reported_at=scene.now.timestamp())).settle()
+    assert scene.condition("Stalled").status == "False"
+
+
+def test_a_job_that_reports_no_steps_is_never_stalled() -> None:
+    scene = Scene(workers=1).running().later(10 * STALLED_SECONDS)
+    scene.settle()
+    assert scene.condition("Stalled").status == "False"
+
+
+def test_a_job_that_recovers_is_not_stalled() -> None:
+    scene = Scene().running().says(0, progress=make_progress(7)).dies(1, 137).later(2 * STALLED_SECONDS)
+    scene.settle()
+    assert scene.condition("Stalled").status == "False"
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        pytest.param(lambda scene: scene.accepted(), id="nothing is there"),
+        pytest.param(lambda scene: scene.started(), id="starting"),
+        pytest.param(lambda scene: scene.running(), id="running"),
+        pytest.param(lambda scene: scene.running().says(0, progress=make_progress(3)), id="stepping"),
+        pytest.param(lambda scene: scene.running().fails(0), id="failing"),
+        pytest.param(lambda scene: scene.running().dies(0, 137), id="closed"),
+        pytest.param(lambda scene: scene.running().operator_restarts(), id="taken over"),
+    ],
+)
+def test_a_decision_says_when_time_alone_would_change_it(story: Any) -> None:
+    scene = Scene(workers=3, minWorkers=2, startDeadlineSeconds=3000, activeDeadlineSeconds=5000)
+    story(scene)
+    for _ in range(30):
+        plan = scene.settle()
+        if plan.requeue_after is None:
+            return
+        soon = scene.later(plan.requeue_after - 0.01, heard=False).decide()
+        assert (soon.status, soon.create, soon.delete, soon.directives) == (
+            None,
+            plan.create,
+            plan.delete,
+            plan.directives,
+        )
+        scene.later(0.01, heard=False)
+    assert scene.status.phase in ("Failed", "Pending", "Recovering", "Running")

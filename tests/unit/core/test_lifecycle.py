@@ -1,0 +1,324 @@
+"""A job's life: taken on, suspended and resumed, held to its deadlines, finished, deleted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from edgecloud_operator.core import conditions
+from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS
+from edgecloud_operator.core.plan import Plan
+from tests.unit.core.build import NOW, Scene, make_progress
+
+# Taken on
+
+
+def test_a_new_job_is_accepted_before_anything_is_made() -> None:
+    scene = Scene()
+    scene.service = None
+    plan = scene.act()
+    assert plan.status_first
+    assert (plan.create, plan.delete) == ((), ())
+    assert (scene.status.phase, scene.status.start_time) == ("Pending", NOW)
+    assert scene.status.image == "edgecloud/trainer:1.0"
+    assert [event.reason for event in plan.events] == ["Accepted"]
+    said = {condition.type: (condition.status, condition.reason) for condition in scene.status.conditions}
+    assert said == {
+        "Accepted": ("True", "Accepted"),
+        "Running": ("False", "WaitingForWorkers"),
+        "Blocked": ("False", "NotBlocked"),
+        "Suspended": ("False", "NotSuspended"),
+        "Complete": ("False", "NotFinished"),
+        "Failed": ("False", "NotFinished"),
+    }
+
+
+def test_the_image_is_pinned() -> None:
+    scene = Scene(image="mine:1").accepted()
+    assert scene.status.image == "mine:1"
+    scene.spec(image="mine:2").settle()
+    assert scene.status.image == "mine:1"
+    [pod, _] = scene.decide().create
+    assert pod["spec"]["containers"][0]["image"] == "mine:1"
+
+
+@pytest.mark.parametrize("phase", [None, "Running", "Suspended", "Succeeded"])
+def test_a_job_that_is_being_deleted_is_left_alone(phase: str | None) -> None:
+    scene = Scene().running() if phase else Scene()
+    if phase:
+        scene.with_status(phase=phase, completion_time=NOW)
+    scene.job = scene.job.model_copy(
+        update={"metadata": scene.job.metadata.model_copy(update={"deletion_timestamp": NOW})}
+    )
+    assert scene.decide() == Plan()
+
+
+@pytest.mark.parametrize(("manager", "ours"), [("kueue.x-k8s.io/multikueue", False), ("edgecloud.io/operator", True)])
+def test_a_job_of_another_controller_is_left_alone(manager: str, ours: bool) -> None:
+    assert (Scene(managedBy=manager).decide() != Plan()) is ours
+
+
+def test_the_generation_that_was_acted_on_is_told() -> None:
+    scene = Scene().running().spec(workers=3)
+    scene.settle()
+    assert scene.status.observed_generation == 2
+    assert {condition.observed_generation for condition in scene.status.conditions} <= {1, 2}
+    assert scene.condition("Running").observed_generation == 2
+
+
+def test_a_closed_round_tells_the_generation_too() -> None:
+    scene = Scene().running().dies(0, 137)
+    scene.settle()
+    assert scene.condition("Running").observed_generation == 1
+
+
+# Suspended and resumed
+
+
+def suspended(**spec: Any) -> Scene:
+    scene = Scene(**spec).running().later(100).spec(suspend=True)
+    scene.settle()
+    scene.all_say(state="preempted").settle()
+    return scene
+
+
+def test_a_job_that_is_to_be_suspended_stops_at_a_checkpoint_first() -> None:
+    scene = Scene().running().spec(suspend=True)
+    plan = scene.settle()
+    assert {told.action for told in plan.directives.values()} == {"stop"}
+    assert plan.delete == ()
+    suspended = scene.condition("Suspended")
+    assert (suspended.status, suspended.reason) == ("Unknown", "Stopping")
+    plan = scene.says(0, state="preempted").settle()
+    assert scene.status.phase == "Running"
+    scene.says(1, state="preempted")
+    plan = scene.act()
+    assert plan.status_first
+    assert scene.status.phase == "Suspended"
+    assert scene.condition("Suspended").status == "True"
+    assert scene.rendezvous.round == 1
+    assert scene.members == ()
+    plan = scene.settle()
+    assert {(told.action, told.exit_code) for told in plan.directives.values()} == {("exit", 143)}
+    assert sorted(target.uid for target in plan.delete) == ["pod-0", "pod-1"]
+    assert plan.create == ()
+
+
+def test_a_stop_that_nobody_answers_ends_after_the_grace() -> None:
+    scene = Scene(stopGraceSeconds=20).running().spec(suspend=True)
+    limit = 20 + EXTRA_GRACE_SECONDS
+    scene.settle()
+    assert scene.later(limit - 1).settle().requeue_after == pytest.approx(1)
+    assert scene.status.phase == "Running"
+    scene.later(1).settle()
+    assert scene.status.phase == "Suspended"
+
+
+def test_failures_while_it_is_being_suspended_cost_nothing() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 0}).running().spec(suspend=True)
+    scene.settle()
+    scene.fails(0, signal="SIGKILL").dies(1, 137).settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Suspended", 0)
+    scene.settle()
+    scene.spec(suspend=False).settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Pending", 0)
+
+
+def test_a_job_that_finishes_while_it_is_being_suspended_is_finished() -> None:
+    scene = Scene().running().spec(suspend=True)
+    scene.settle()
+    scene.all_say(state="succeeded").settle()
+    assert scene.status.phase == "Succeeded"
+    assert scene.condition("Suspended").status == "False"
+
+
+def test_a_job_that_waits_for_workers_is_suspended_at_once() -> None:
+    scene = Scene().accepted().up(0).spec(suspend=True)
+    plan = scene.settle()
+    assert scene.status.phase == "Suspended"
+    assert [target.uid for target in plan.delete] == ["pod-0"]
+
+
+def test_a_job_that_is_created_suspended_never_gets_a_child() -> None:
+    scene = Scene(suspend=True)
+    scene.service = None
+    plan = scene.settle()
+    assert scene.status.phase == "Suspended"
+    assert plan.create == ()
+
+
+def test_resumed_it_begins_anew_in_time_and_goes_on_in_rounds() -> None:
+    scene = suspended(activeDeadlineSeconds=150)
+    for index in (0, 1):
+        scene.vanishes(index)
+    scene.launchers.clear()
+    scene.later(1000).spec(suspend=False)
+    plan = scene.act()
+    assert plan.status_first
+    assert (scene.status.phase, scene.status.start_time, scene.status.running_time) == ("Pending", scene.now, None)
+    assert scene.condition("Suspended").status == "False"
+    assert len(scene.settle().create) == 2
+    scene.up().settle()
+    assert scene.rendezvous.round == 2
+    scene.running().later(149).settle()
+    assert scene.status.phase == "Running"
+    scene.later(1).settle()
+    assert scene.condition("Failed").reason == "ActiveDeadlineExceeded"
+
+
+def test_pods_that_the_suspension_left_dead_cost_nothing_and_are_replaced() -> None:
+    scene = suspended().dies(0, 137).dies(1, 143).spec(suspend=False)
+    plan = scene.settle()
+    assert scene.status.restarts == 0
+    assert sorted(target.uid for target in plan.delete) == ["pod-0", "pod-1"]
+
+
+def test_a_resumed_job_is_not_stalled_by_its_old_progress() -> None:
+    scene = Scene().running().all_say(progress=make_progress(5)).later(1).spec(suspend=True)
+    scene.settle()
+    scene.all_say(state="preempted").settle()
+    scene.later(3600).spec(suspend=False).settle()
+    scene.running()
+    assert scene.status.phase == "Running"
+    assert scene.condition("Stalled").status == "False"
+
+
+# Deadlines
+
+
+def test_a_job_that_does_not_start_in_time_fails() -> None:
+    scene = Scene(startDeadlineSeconds=60).accepted()
+    assert scene.later(40).settle().requeue_after == 20
+    scene.later(20).settle()
+    assert scene.status.phase == "Failed"
+    assert scene.condition("Failed").reason == "StartDeadlineExceeded"
+    assert "startDeadlineSeconds (60 s)" in scene.condition("Failed").message
+
+
+def test_to_have_started_is_to_have_done_a_step() -> None:
+    scene = Scene(startDeadlineSeconds=60).running()
+    assert (scene.status.phase, scene.status.running_time) == ("Starting", None)
+    scene.later(30).says(0, progress=make_progress(1)).settle()
+    assert (scene.status.phase, scene.status.running_time) == ("Running", scene.now)
+    scene.later(600).settle()
+    assert scene.status.phase == "Running"
+
+
+def test_a_step_from_before_a_suspension_is_no_start() -> None:
+    scene = Scene(startDeadlineSeconds=60).running().says(0, progress=make_progress(1)).spec(suspend=True)
+    scene.settle()
+    scene.all_say(state="preempted").settle()
+    scene.spec(suspend=False).settle()
+    scene.all_say(state="running", progress=None).settle()
+    scene.running()
+    assert (scene.status.phase, scene.status.running_time) == ("Starting", None)
+
+
+def test_without_a_start_deadline_to_run_is_to_have_started() -> None:
+    assert Scene().running().status.running_time == NOW
+
+
+def test_a_job_that_takes_too_long_fails() -> None:
+    scene = Scene(activeDeadlineSeconds=100).started().later(50).running().later(99)
+    assert scene.settle().requeue_after == 1
+    scene.fails(0, signal="SIGKILL").settle()
+    assert scene.status.phase == "Recovering"
+    scene.later(1).settle()
+    assert scene.condition("Failed").reason == "ActiveDeadlineExceeded"
+
+
+def test_a_job_that_is_done_at_its_deadline_has_succeeded() -> None:
+    scene = Scene(activeDeadlineSeconds=100).running().later(200).all_say(state="succeeded")
+    scene.settle()
+    assert scene.status.phase == "Succeeded"
+
+
+def test_success_comes_before_a_stray_failure() -> None:
+    scene = Scene(workers=3, minWorkers=2, restartPolicy={"maxRestarts": 0}).accepted().up(0, 1).later(15)
+    scene.settle()
+    scene.running().up(2).dies(2, 137).all_say(state="succeeded").settle()
+    assert scene.status.phase == "Succeeded"
+
+
+# Finished
+
+
+def finished(phase: str, **spec: Any) -> Scene:
+    scene = Scene(**spec).running()
+    if phase == "Succeeded":
+        scene.all_say(state="succeeded").settle()
+    else:
+        scene.fails(0, 2, reason="BadConfiguration").settle()
+    assert scene.status.phase == phase
+    return scene
+
+
+@pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1)])
+def test_the_launchers_of_a_finished_job_are_sent_home(phase: str, code: int) -> None:
+    plan = finished(phase).decide()
+    assert {(told.action, told.exit_code) for told in plan.directives.values()} == {("exit", code)}
+    assert (plan.delete, plan.requeue_after) == ((), EXTRA_GRACE_SECONDS)
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_finished_job_never_gets_a_child_and_never_changes(phase: str) -> None:
+    scene = finished(phase)
+    before = scene.status
+    scene.dies(0, 137).vanishes(1)
+    scene.service = None
+    for change in ({"workers": 3}, {"suspend": True}, {"suspend": False}, {"active_deadline_seconds": 1}):
+        plan = scene.later(100).spec(**change).decide()
+        assert (plan.status, plan.create) == (None, ())
+    assert scene.status == before
+
+
+def test_a_pod_that_does_not_leave_a_finished_job_is_deleted() -> None:
+    scene = finished("Failed").dies(0, 1)
+    scene.later(EXTRA_GRACE_SECONDS)
+    assert [target.uid for target in scene.decide().delete] == ["pod-1"]
+    scene.changes(1, terminating=True)
+    assert (scene.decide().delete, scene.decide().requeue_after) == ((), None)
+
+
+def test_a_finished_job_goes_when_its_time_is_up() -> None:
+    scene = finished("Succeeded", ttlSecondsAfterFinished=100).dies(0, 0).dies(1, 0)
+    assert scene.later(99).decide().requeue_after == 1
+    [target] = scene.later(1).decide().delete
+    assert (target.kind, target.name, target.uid) == ("TrainingJob", "digits", "job-uid")
+
+
+def test_a_finished_job_without_a_ttl_stays() -> None:
+    plan = finished("Succeeded").dies(0, 0).dies(1, 0).later(10**6).decide()
+    assert (plan.delete, plan.requeue_after) == ((), None)
+
+
+def test_a_finished_job_is_neither_blocked_nor_stalled() -> None:
+    scene = Scene().running().all_say(progress=make_progress(1)).later(700)
+    scene.settle()
+    assert scene.condition("Stalled").status == "True"
+    scene.changes(1, blocked=("ErrImagePull", "no such image")).settle()
+    assert scene.condition("Blocked").status == "True"
+    scene.all_say(state="succeeded").settle()
+    for kind in ("Blocked", "Stalled", "Failed", "Suspended"):
+        assert not conditions.is_true(scene.status, kind)  # type: ignore[arg-type]
+
+
+def test_pods_of_a_finished_job_whose_status_was_wiped_cost_nothing() -> None:
+    scene = finished("Succeeded", restartPolicy={"maxRestarts": 0})
+    for index in (0, 1):
+        scene.dies(index, 0, round=1, outcome="succeeded")
+    scene.job = scene.job.with_status(None)
+    plan = scene.settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Pending", 0)
+    assert len(plan.delete) == 2
+
+
+def test_times_are_kept_to_the_second() -> None:
+    scene = Scene()
+    scene.now += timedelta(microseconds=123456)
+    scene.started()
+    scene.running()
+    assert scene.status.start_time == NOW
+    assert scene.decide().status is None

@@ -1,0 +1,489 @@
+"""Rounds: when one opens and closes, what that costs, and who is in the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgecloud_operator.core.failures import MAX_UNPAID
+from edgecloud_operator.core.rounds import CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
+from tests.unit.core.build import Scene, make_progress, member
+
+# Opening
+
+
+def test_a_round_opens_when_all_workers_are_heard() -> None:
+    scene = Scene(workers=3).accepted().up(0, 1)
+    scene.settle()
+    assert scene.rendezvous.round == 0
+    assert scene.status.phase == "Pending"
+    scene.up(2).settle()
+    assert scene.rendezvous.round == 1
+    assert scene.rendezvous.members == (member(0), member(1), member(2))
+    assert scene.rendezvous.opened_at == scene.now
+    assert scene.status.phase == "Starting"
+    assert scene.condition("Running").reason == "RendezvousOpened"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda scene: scene.changes(1, owned=False), id="a foreign Pod"),
+        pytest.param(lambda scene: scene.changes(1, terminating=True), id="one that is going"),
+        pytest.param(lambda scene: scene.dies(1, 143), id="a dead one"),
+        pytest.param(lambda scene: scene.says(1, draining=True), id="one that was asked to leave"),
+        pytest.param(lambda scene: scene.launchers.pop("pod-1"), id="one that was never heard"),
+        pytest.param(
+            lambda scene: scene.later(15, heard=False).says(0).says(2), id="one that was not heard for 15 seconds"
+        ),
+    ],
+)
+def test_who_is_no_candidate(change: Any) -> None:
+    scene = Scene(workers=3).accepted().up()
+    change(scene)
+    scene.settle()
+    assert scene.rendezvous.round == 0
+
+
+def test_workers_beyond_the_spec_are_no_candidates() -> None:
+    scene = Scene(workers=2).accepted().up(0, 1, 2)
+    scene.settle()
+    assert scene.members == (0, 1)
+
+
+def test_a_round_is_above_all_that_anybody_knows() -> None:
+    scene = Scene().accepted().up().says(1, round=6)
+    scene.settle()
+    assert scene.rendezvous.round == 7
+
+
+def test_an_elastic_job_waits_15_seconds_for_the_missing() -> None:
+    scene = Scene(workers=3, minWorkers=2).accepted().up(0, 2)
+    assert scene.settle().requeue_after == SMALLER_SECONDS
+    scene.later(14).settle()
+    assert scene.rendezvous.round == 0
+    scene.later(1).settle()
+    assert scene.members == (0, 2)
+
+
+def test_an_elastic_job_never_goes_below_its_least() -> None:
+    scene = Scene(workers=3, minWorkers=2).accepted().up(1).later(600)
+    scene.settle()
+    assert scene.members == ()
+
+
+@pytest.mark.parametrize(("access", "members"), [("ReadWriteOnce", ()), ("ReadWriteMany", (1, 2))])
+def test_where_worker_0_alone_has_the_storage_there_is_no_round_without_it(access: str, members: Any) -> None:
+    scene = Scene(workers=3, minWorkers=1, storage={"claimName": "c", "accessMode": access})
+    scene.accepted().up(1, 2).later(20).settle()
+    assert scene.members == members
+
+
+def test_a_round_is_written_before_anybody_is_told_of_it() -> None:
+    scene = Scene().accepted().up()
+    plan = scene.act()
+    assert plan.status_first
+    assert plan.status is not None
+    assert {told.action for told in plan.directives.values()} <= {"wait"}
+
+
+# Failing
+
+
+def test_a_strong_cause_closes_the_round_at_once() -> None:
+    scene = Scene().running().fails(1, signal="SIGKILL")
+    scene.settle()
+    assert scene.rendezvous.round == 2
+    assert scene.members == (0, 1)
+    assert (scene.status.restarts, scene.status.phase) == (1, "Recovering")
+    assert scene.status.last_failure is not None
+    assert (scene.status.last_failure.worker, scene.status.last_failure.signal) == (1, "SIGKILL")
+    assert scene.condition("Running").status == "False"
+
+
+def test_a_weak_cause_waits_5_seconds_for_a_better_one() -> None:
+    scene = Scene().running().fails(1)
+    assert scene.settle().requeue_after == CAUSE_SECONDS
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
+    scene.later(4.9).settle()
+    assert scene.rendezvous.round == 1
+    scene.later(0.1).settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (2, 1)
+
+
+def test_the_better_cause_is_the_one_that_is_named_and_they_cost_one_restart() -> None:
+    scene = Scene(workers=3).running().fails(1, message="Connection reset by peer")
+    scene.settle()
+    scene.later(2).dies(2, 137, out_of_memory=True).settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 1)
+    assert scene.members == ()
+    assert scene.status.last_failure is not None
+    assert (scene.status.last_failure.worker, scene.status.last_failure.reason) == (2, "OutOfMemory")
+
+
+def test_a_weak_cause_does_not_wait_when_all_have_ended() -> None:
+    scene = Scene().running().fails(1).says(0, state="succeeded")
+    scene.settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (2, 1)
+
+
+def test_several_failures_of_one_round_cost_one_restart() -> None:
+    scene = Scene(workers=3).running().fails(0).fails(1).fails(2, signal="SIGSEGV")
+    scene.settle()
+    assert scene.status.restarts == 1
+
+
+def test_an_old_failure_is_not_paid_again() -> None:
+    scene = Scene().running().fails(1, signal="SIGKILL")
+    scene.settle()
+    for _ in range(3):
+        scene.later(10).settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (2, 1)
+
+
+def test_a_lost_pod_is_replaced_before_the_next_round() -> None:
+    scene = Scene().running().dies(1, 137)
+    plan = scene.settle()
+    assert scene.members == ()
+    assert scene.budget.paid_pods == ("pod-1",)
+    assert [target.uid for target in plan.delete] == ["pod-1"]
+    plan = scene.vanishes(1).settle()
+    assert [child["metadata"]["name"] for child in plan.create] == ["digits-worker-1"]
+    scene.up(1).settle()
+    assert scene.rendezvous.round == 2
+    assert scene.rendezvous.members[1].pod_uid != "pod-1"
+    assert scene.status.restarts == 1
+
+
+def test_the_job_fails_when_its_restarts_are_used_up() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 1}).running().fails(1, signal="SIGKILL")
+    scene.settle()
+    scene.running().fails(0, signal="SIGKILL").settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Failed", 1)
+    assert scene.condition("Failed").reason == "RestartBudgetExceeded"
+    assert "worker 0: Killed (SIGKILL), and the 1 restarts" in scene.condition("Failed").message
+
+
+def test_a_newer_checkpoint_brings_the_restarts_back() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 1}).running()
+    for step in (10, 20, 30):
+        scene.running().all_say(progress=make_progress(step, checkpoint_step=step)).settle()
+        scene.fails(1, signal="SIGKILL").settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Recovering", 3)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason", "condition", "words"),
+    [
+        (2, "BadConfiguration", "BadConfiguration", "a configuration error is not tried again"),
+        (None, "StartFailed", "BadConfiguration", "a configuration error is not tried again"),
+        (9, "ProgramError", "ExitCodeRule", "a rule of restartPolicy.exitCodeRules ends the job"),
+    ],
+)
+def test_what_ends_a_job_at_once(exit_code: int | None, reason: str, condition: str, words: str) -> None:
+    rules = [{"exitCodes": [9], "action": "Fail"}]
+    scene = Scene(restartPolicy={"exitCodeRules": rules}).running().fails(1, exit_code, reason=reason)
+    scene.later(5).settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Failed", 0)
+    assert scene.condition("Failed").reason == condition
+    assert words in scene.condition("Failed").message
+
+
+def test_transient_failures_are_free_five_times_and_then_are_not() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 1}).running()
+    for number in range(1, MAX_UNPAID + 1):
+        scene.running().fails(1, 75, reason="Transient").later(5).settle()
+        assert (scene.rendezvous.round, scene.status.restarts) == (number + 1, 0)
+    scene.running().fails(1, 75, reason="Transient").later(5).settle()
+    assert scene.status.restarts == 1
+    scene.running().fails(1, 75, reason="Transient").later(5).settle()
+    assert scene.status.phase == "Failed"
+
+
+# Pods that die outside a round
+
+
+def test_a_stray_dead_pod_is_paid_once() -> None:
+    scene = Scene().accepted().up().dies(1, 137)
+    plan = scene.settle()
+    assert (scene.status.restarts, scene.rendezvous.round) == (1, 0)
+    assert scene.status.last_failure is not None
+    assert (scene.status.last_failure.rank, scene.status.last_failure.reason) == (None, "PodLost")
+    assert [target.uid for target in plan.delete] == ["pod-1"]
+    scene.later(30).settle()
+    assert scene.status.restarts == 1
+
+
+def test_stray_dead_pods_together_cost_one_restart() -> None:
+    scene = Scene(workers=3).accepted().up().dies(0, 137).dies(1, 1).dies(2, 137)
+    scene.settle()
+    assert scene.status.restarts == 1
+    assert scene.budget.paid_pods == ("pod-0", "pod-1", "pod-2")
+
+
+def test_pods_that_crash_again_and_again_end_the_job() -> None:
+    scene = Scene(workers=1, restartPolicy={"maxRestarts": 2}).accepted()
+    for _ in range(3):
+        scene.up(0).dies(0, 1).settle()
+        scene.vanishes(0)
+    assert (scene.status.phase, scene.status.restarts) == ("Failed", 2)
+
+
+def test_what_is_paid_is_forgotten_with_its_pod() -> None:
+    scene = Scene(workers=2).accepted().up().dies(0, 137)
+    scene.settle()
+    scene.vanishes(0).up(0).dies(1, 137).settle()
+    assert scene.budget.paid_pods == ("pod-1",)
+    assert scene.status.restarts == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda scene: scene.dies(1, 143), id="it left with 143"),
+        pytest.param(lambda scene: scene.dies(1, 137).changes(1, terminating=True), id="somebody deleted it"),
+        pytest.param(lambda scene: scene.dies(1, 0, round=4, outcome="succeeded"), id="it had done its part"),
+        pytest.param(lambda scene: scene.dies(1, 137).changes(1, owned=False), id="it is foreign"),
+        pytest.param(lambda scene: scene.spec(workers=1).dies(1, 137), id="it is not wanted any more"),
+    ],
+)
+def test_stray_dead_pods_that_cost_nothing(change: Any) -> None:
+    scene = Scene(workers=2).accepted().up()
+    change(scene)
+    plan = scene.settle()
+    assert (scene.status.restarts, scene.budget.unpaid, scene.status.last_failure) == (0, 0, None)
+    pod = scene.pods["pod-1"]
+    assert [target.uid for target in plan.delete] == (["pod-1"] if pod.owned and not pod.terminating else [])
+
+
+# A status that was set back
+
+
+def test_a_status_that_was_set_back_goes_on_above_what_the_launchers_know() -> None:
+    scene = Scene().running()
+    scene.all_say(round=5, state="running")
+    plan = scene.act()
+    assert plan.status_first
+    assert (scene.rendezvous.round, scene.status.restarts) == (6, 0)
+    assert scene.members == (0, 1)
+
+
+def test_a_status_that_was_wiped_goes_on_above_what_the_launchers_know() -> None:
+    scene = Scene().running()
+    scene.all_say(round=5, state="running")
+    scene.job = scene.job.with_status(None)
+    scene.settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (6, 0)
+
+
+# Being called away
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda scene: scene.says(1, draining=True), id="SIGTERM"),
+        pytest.param(lambda scene: scene.changes(1, terminating=True), id="deletion"),
+    ],
+)
+def test_a_worker_that_is_called_away_takes_all_along_to_a_checkpoint(call: Any) -> None:
+    scene = Scene(workers=3).running()
+    call(scene)
+    plan = scene.settle()
+    assert scene.rendezvous.round == 1
+    assert {told.action for told in plan.directives.values()} == {"stop"}
+    assert {told.grace_seconds for told in plan.directives.values()} == {30.0}
+    assert scene.status.phase == "Running"
+    scene.says(0, state="preempted").says(1, state="preempted").settle()
+    assert scene.members == (0, 1, 2)
+    scene.says(2, state="preempted").dies(1, 143).settle()
+    assert scene.members == ()
+    assert (scene.status.restarts, scene.budget.unpaid, scene.status.last_failure) == (0, 0, None)
+    assert scene.condition("Running").message == "stopped at a checkpoint"
+    scene.vanishes(1).up(1).settle()
+    assert (scene.rendezvous.round, scene.members) == (2, (0, 1, 2))
+
+
+def test_what_breaks_while_one_is_called_away_is_no_failure() -> None:
+    scene = Scene(workers=3).running().says(1, draining=True).fails(0).later(10)
+    assert scene.settle().directives["pod-2"].action == "stop"
+    assert scene.status.restarts == 0
+    scene.says(2, state="preempted").dies(1, 143).settle()
+    assert scene.members == ()
+    assert (scene.status.restarts, scene.status.last_failure) == (0, None)
+
+
+def test_a_strong_failure_is_one_even_then() -> None:
+    scene = Scene(workers=3).running().says(1, draining=True).fails(0, signal="SIGKILL")
+    scene.settle()
+    assert scene.status.restarts == 1
+
+
+def test_a_drained_elastic_job_waits_for_the_replacement_before_it_goes_on_smaller() -> None:
+    scene = Scene(workers=3, minWorkers=2).running().dies(1, 143).all_say(state="preempted")
+    scene.launchers.pop("pod-1")
+    assert scene.settle().requeue_after == SMALLER_SECONDS
+    assert scene.members == ()
+    scene.later(15).settle()
+    assert scene.members == (0, 2)
+
+
+# Leaving unasked
+
+
+def test_a_program_that_leaves_by_itself_goes_on_unpaid_and_not_for_ever() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 1}).running()
+    for number in range(1, MAX_UNPAID + 1):
+        scene.running().says(1, state="preempted")
+        assert scene.settle().directives["pod-0"].action == "stop"
+        scene.says(0, state="preempted").settle()
+        assert (scene.rendezvous.round, scene.status.restarts, scene.budget.unpaid) == (number + 1, 0, number)
+        assert scene.status.last_failure is None
+    scene.running().all_say(state="preempted").settle()
+    assert scene.status.restarts == 1
+    assert scene.status.last_failure is not None
+    assert "143" in scene.status.last_failure.message
+    scene.running().all_say(state="preempted").settle()
+    assert scene.status.phase == "Failed"
+    assert scene.condition("Failed").reason == "RestartBudgetExceeded"
+
+
+def test_a_rule_can_make_143_a_failure() -> None:
+    rules = [{"exitCodes": [143], "action": "Fail"}]
+    scene = Scene(restartPolicy={"exitCodeRules": rules}).running().all_say(state="preempted")
+    scene.settle()
+    assert scene.condition("Failed").reason == "ExitCodeRule"
+
+
+def test_one_that_is_done_and_one_that_left_go_on_together() -> None:
+    scene = Scene().running().says(0, state="succeeded").says(1, state="preempted")
+    scene.settle()
+    assert (scene.rendezvous.round, scene.members) == (2, (0, 1))
+
+
+# Growing and shrinking
+
+
+def grown() -> Scene:
+    """An elastic job that goes on with two of three, and whose third is back."""
+    scene = Scene(workers=3, minWorkers=2).accepted().up(0, 1).later(15)
+    scene.settle()
+    scene.running().later(10).up(2)
+    return scene
+
+
+def test_arrivals_are_batched_for_a_minute() -> None:
+    scene = grown()
+    wait = scene.settle().requeue_after
+    assert wait is not None
+    assert wait <= GROW_SECONDS - 10
+    scene.later(49).settle()
+    assert scene.decide().directives["pod-0"].action == "run"
+    plan = scene.later(1).settle()
+    assert {plan.directives[uid].action for uid in ("pod-0", "pod-1")} == {"stop"}
+    assert plan.directives["pod-2"].action == "wait"
+    scene.all_say(state="preempted").settle()
+    assert (scene.rendezvous.round, scene.members) == (2, (0, 1, 2))
+    assert (scene.status.restarts, scene.budget.unpaid) == (0, 0)
+    assert scene.condition("Running").reason == "RendezvousOpened"
+
+
+def test_the_minute_counts_from_the_opening() -> None:
+    scene = grown()
+    waits = [scene.later(1).settle().requeue_after or 0.0 for _ in range(60)]
+    assert waits[-1] > 0
+    assert scene.decide().directives["pod-0"].action == "stop"
+
+
+def test_a_worker_that_was_added_joins_after_a_minute() -> None:
+    scene = Scene(workers=1).running().spec(workers=2).up(1).later(GROW_SECONDS)
+    assert scene.settle().directives["pod-0"].action == "stop"
+    scene.says(0, state="preempted").settle()
+    assert scene.members == (0, 1)
+
+
+def test_a_worker_that_was_added_and_never_comes_stops_nobody() -> None:
+    scene = Scene(workers=1).running().spec(workers=2).later(600)
+    assert scene.settle().directives["pod-0"].action == "run"
+
+
+def test_a_worker_that_is_not_wanted_any_more_leaves_at_once() -> None:
+    scene = Scene(workers=3).running().spec(workers=2)
+    plan = scene.settle()
+    assert {told.action for told in plan.directives.values()} == {"stop"}
+    assert plan.delete == ()
+    plan = scene.all_say(state="preempted").settle()
+    assert (scene.rendezvous.round, scene.members) == (2, (0, 1))
+    assert [target.uid for target in plan.delete] == ["pod-2"]
+    assert plan.directives["pod-2"].action == "wait"
+    assert (scene.status.restarts, scene.budget.unpaid) == (0, 0)
+
+
+def test_a_resize_does_not_wait_for_the_missing() -> None:
+    scene = Scene(workers=4, minWorkers=2).running().spec(workers=3).says(1, state="preempted").later(15, heard=False)
+    for index in (0, 2, 3):
+        scene.says(index, state="preempted")
+    scene.settle()
+    assert scene.members == (0, 2)
+
+
+# Silence
+
+
+def test_an_elastic_job_goes_on_without_the_silent_when_no_rank_steps() -> None:
+    scene = Scene(workers=3, minWorkers=2).running()
+    scene.later(14, heard=False).says(0).says(1).settle()
+    assert scene.rendezvous.round == 1
+    scene.later(1, heard=False).says(0).says(1).settle()
+    assert (scene.status.restarts, scene.members) == (1, ())
+    assert scene.status.last_failure is not None
+    assert (scene.status.last_failure.worker, scene.status.last_failure.reason) == (2, "PodLost")
+    scene.later(15).settle()
+    assert scene.members in ((0, 1), (0, 1, 2))
+
+
+def test_while_a_rank_steps_nobody_is_given_up() -> None:
+    scene = Scene(workers=3, minWorkers=2).running()
+    for step in range(8):
+        scene.later(5, heard=False)
+        for index in (0, 1):
+            scene.says(index, progress=make_progress(step, reported_at=scene.now.timestamp()))
+        scene.settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
+    assert scene.settle().requeue_after == 15.0
+
+
+def test_a_job_that_is_not_elastic_waits_for_the_silent() -> None:
+    scene = Scene(workers=3).running().later(600, heard=False).says(0).says(1)
+    scene.settle()
+    assert (scene.rendezvous.round, scene.status.restarts, scene.status.phase) == (1, 0, "Running")
+
+
+def test_an_operator_that_comes_up_adopts_the_round() -> None:
+    scene = Scene(workers=3, minWorkers=2).running().operator_restarts()
+    scene.settle()
+    assert (scene.rendezvous.round, scene.status.phase) == (1, "Running")
+    scene.later(14).all_say(state="running").settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
+
+
+# The end
+
+
+def test_a_job_succeeds_when_every_member_has() -> None:
+    scene = Scene().running().says(0, state="succeeded")
+    scene.settle()
+    assert scene.status.phase == "Running"
+    scene.says(1, state="succeeded")
+    plan = scene.act()
+    assert plan.status_first
+    assert (scene.status.phase, scene.status.completion_time) == ("Succeeded", scene.now)
+    assert scene.condition("Complete").status == "True"
+    assert scene.condition("Running").status == "False"
+
+
+def test_failure_and_success_of_one_round_are_a_failure() -> None:
+    scene = Scene().running().says(0, state="succeeded").fails(1)
+    scene.settle()
+    assert (scene.status.phase, scene.rendezvous.round) == ("Recovering", 2)

@@ -1,0 +1,357 @@
+"""What status says: conditions, events, progress, the strings of the columns, and when it is written."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from edgecloud.api.status import (
+    CheckpointStatus,
+    Condition,
+    LastFailure,
+    ProgressStatus,
+    Rendezvous,
+    TrainingJobStatus,
+    WorkersStatus,
+)
+from edgecloud_operator.core import conditions
+from edgecloud_operator.core.events import MAX_MESSAGE, events_between
+from edgecloud_operator.core.observed import Launcher
+from edgecloud_operator.core.progress import with_progress, with_summary
+from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, write_delay
+from tests.unit.core.build import (
+    NOW,
+    Scene,
+    make_job,
+    make_launcher,
+    make_observed,
+    make_pod,
+    make_progress,
+    member,
+)
+
+LATER = NOW + timedelta(seconds=30)
+
+# Conditions
+
+
+def test_a_condition_keeps_its_transition_time_while_its_status_stays() -> None:
+    status = conditions.put(TrainingJobStatus(), "Running", "False", "WaitingForWorkers", now=NOW, generation=1)
+    status = conditions.put(status, "Running", "False", "RoundClosed", now=LATER, message="why", generation=2)
+    assert status.conditions == (
+        Condition(
+            type="Running",
+            status="False",
+            reason="RoundClosed",
+            message="why",
+            last_transition_time=NOW,
+            observed_generation=2,
+        ),
+    )
+    status = conditions.put(status, "Running", "True", "WorkersRunning", now=LATER)
+    assert status.conditions[0].last_transition_time == LATER
+
+
+def test_conditions_keep_their_order_and_stand_once() -> None:
+    status = TrainingJobStatus()
+    for kind in ("Accepted", "Running", "Accepted", "Blocked", "Running"):
+        status = conditions.put(status, kind, "True", "Accepted", now=NOW)  # type: ignore[arg-type]
+    assert [condition.type for condition in status.conditions] == ["Accepted", "Running", "Blocked"]
+
+
+def test_whether_a_condition_is_true() -> None:
+    status = conditions.put(TrainingJobStatus(), "Suspended", "Unknown", "Stopping", now=NOW)
+    assert not conditions.is_true(status, "Suspended")
+    assert not conditions.is_true(status, "Running")
+    assert conditions.is_true(conditions.put(status, "Running", "True", "WorkersRunning", now=NOW), "Running")
+    assert conditions.get(status, "Failed") is None
+
+
+def test_a_long_message_is_cut() -> None:
+    status = conditions.put(TrainingJobStatus(), "Blocked", "True", "Unschedulable", now=NOW, message="x" * 5000)
+    assert len(status.conditions[0].message) == 2048
+
+
+# Events
+
+
+def events(old: TrainingJobStatus, new: TrainingJobStatus) -> list[tuple[str, str, str]]:
+    return [(event.type, event.reason, event.message) for event in events_between(old, new)]
+
+
+def test_events_come_on_transitions_only() -> None:
+    scene = Scene()
+    said: list[str] = []
+    for story in (
+        lambda: scene,
+        scene.up,
+        lambda: scene.all_say(state="running"),
+        lambda: scene.later(5),
+        lambda: scene.fails(1, signal="SIGKILL"),
+        lambda: scene.later(5),
+        lambda: scene.all_say(state="running"),
+        lambda: scene.changes(0, blocked=("ErrImagePull", "no")),
+        lambda: scene.later(5).changes(0, blocked=("ErrImagePull", "not yet")),
+        lambda: scene.changes(0, blocked=None),
+        lambda: scene.spec(suspend=True),
+        lambda: scene.all_say(state="preempted"),
+        lambda: scene.spec(suspend=False),
+        lambda: scene.all_say(state="running"),
+        lambda: scene.all_say(state="succeeded"),
+        lambda: scene.later(100),
+    ):
+        story()
+        for _ in range(5):
+            said += [event.reason for event in scene.act().events]
+    assert said == [
+        "Accepted",
+        "RoundOpened",
+        "Running",
+        "Killed",
+        "RoundOpened",
+        "Running",
+        "ErrImagePull",
+        "Suspended",
+        "Accepted",
+        "RoundOpened",
+        "Running",
+        "Succeeded",
+    ]
+
+
+FAILURE = LastFailure(worker=1, rank=3, exit_code=1, reason="ProgramError", round=2, at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({}, {}, []),
+        ({}, {"start_time": NOW}, [("Normal", "Accepted", "waiting for the workers")]),
+        ({}, {"last_failure": FAILURE}, [("Warning", "ProgramError", "worker 1 rank 3: exit code 1 in round 2")]),
+        (
+            {},
+            {"last_failure": FAILURE.model_copy(update={"rank": None, "exit_code": None, "signal": "SIGKILL"})},
+            [("Warning", "ProgramError", "worker 1: SIGKILL in round 2")],
+        ),
+        (
+            {},
+            {"last_failure": FAILURE.model_copy(update={"exit_code": None})},
+            [("Warning", "ProgramError", "worker 1 rank 3: ProgramError in round 2")],
+        ),
+        (
+            {"rendezvous": Rendezvous(round=1)},
+            {"rendezvous": Rendezvous(round=2, members=(member(0),))},
+            [("Normal", "RoundOpened", "round 2 with 1 worker")],
+        ),
+        (
+            {},
+            {"rendezvous": Rendezvous(round=2, members=(member(0), member(1)))},
+            [("Normal", "RoundOpened", "round 2 with 2 workers")],
+        ),
+        ({"rendezvous": Rendezvous(round=2, members=(member(0),))}, {"rendezvous": Rendezvous(round=2)}, []),
+        ({"phase": "Starting"}, {"phase": "Running"}, [("Normal", "Running", "the job has all its workers running")]),
+        ({"phase": "Running"}, {"phase": "Suspended"}, [("Normal", "Suspended", "the job has been suspended")]),
+        ({"phase": "Running"}, {"phase": "Succeeded"}, [("Normal", "Succeeded", "the job has succeeded")]),
+        ({"phase": "Running"}, {"phase": "Recovering"}, []),
+    ],
+)
+def test_events(old: dict[str, Any], new: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
+    assert events(TrainingJobStatus(**old), TrainingJobStatus(**new)) == expected
+
+
+def test_a_failed_job_says_why_and_not_too_long() -> None:
+    failed = conditions.put(
+        TrainingJobStatus(phase="Failed"), "Failed", "True", "ExitCodeRule", now=NOW, message="x" * 2000
+    )
+    assert events(TrainingJobStatus(), failed) == [("Warning", "ExitCodeRule", "x" * MAX_MESSAGE)]
+
+
+# Progress
+
+
+def speaker(
+    index: int, step: int, *, number: int = 3, first: tuple[int, float] | None = None, **values: Any
+) -> Launcher:
+    launcher = make_launcher(f"pod-{index}", round=number, state="running", progress=make_progress(step, **values))
+    return Launcher(report=launcher.report, heard_at=NOW, since=NOW, first_step=first)
+
+
+def progressed(*launchers: Launcher, old: TrainingJobStatus | None = None) -> TrainingJobStatus:
+    rendezvous = Rendezvous(round=3, members=(member(0), member(1)))
+    observed = make_observed([make_pod(0), make_pod(1)], launchers)
+    return with_progress(make_job(), old or TrainingJobStatus(), observed, NOW, members_of=rendezvous)
+
+
+def test_the_first_rank_gives_the_values_and_the_newest_step_counts() -> None:
+    at = NOW.timestamp()
+    progress = progressed(
+        speaker(0, 40, total_steps=200, loss=0.5, epoch=1.5, metrics={"lr": 0.1}, reported_at=at),
+        speaker(1, 42, loss=0.7, accuracy=0.9, samples_per_second=1234.5, reported_at=at + 2.7),
+    ).progress
+    assert progress == ProgressStatus(
+        percent=21.0,
+        step=42,
+        total_steps=200,
+        epoch=1.5,
+        loss=0.5,
+        accuracy=0.9,
+        samples_per_second=1234.5,
+        metrics={"lr": 0.1},
+        reported_at=NOW + timedelta(seconds=2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "total", "percent"), [(0, 10, 0.0), (1, 3, 33.3), (10, 10, 100.0), (12, 10, 100.0), (5, None, None)]
+)
+def test_percent(step: int, total: int | None, percent: float | None) -> None:
+    progress = progressed(speaker(0, step, total_steps=total)).progress
+    assert progress is not None
+    assert progress.percent == percent
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "total", "expected"),
+    [
+        pytest.param((10, -20.0), 20, 100, 160, id="80 steps at 2 s"),
+        pytest.param((10, -20.0), 100, 100, 0, id="done"),
+        pytest.param((10, -20.0), 110, 100, 0, id="more than done"),
+        pytest.param((20, -20.0), 20, 100, None, id="no step since the first"),
+        pytest.param((10, 0.0), 20, 100, None, id="no time since the first"),
+        pytest.param(None, 20, 100, None, id="no first step"),
+        pytest.param((10, -20.0), 20, None, None, id="no end known"),
+    ],
+)
+def test_time_to_the_end(first: Any, step: int, total: int | None, expected: int | None) -> None:
+    start = first and (first[0], NOW.timestamp() + first[1])
+    progress = progressed(speaker(0, step, total_steps=total, first=start)).progress
+    assert progress is not None
+    assert progress.eta_seconds == expected
+
+
+def test_who_is_not_in_the_round_has_no_say() -> None:
+    old = TrainingJobStatus(progress=ProgressStatus(step=5))
+    status = progressed(speaker(0, 40, number=2), speaker(2, 50), make_launcher("pod-1", round=3), old=old)
+    assert status.progress == old.progress
+
+
+def test_the_accuracy_of_the_last_evaluation_stays() -> None:
+    old = TrainingJobStatus(progress=ProgressStatus(accuracy=0.8))
+    progress = progressed(speaker(0, 1), old=old).progress
+    assert progress is not None
+    assert progress.accuracy == 0.8
+
+
+@pytest.mark.parametrize(
+    ("old", "said", "expected"),
+    [
+        pytest.param(None, (None, None), None, id="none yet"),
+        pytest.param(None, (10, None), CheckpointStatus(step=10), id="the first"),
+        pytest.param(CheckpointStatus(step=10), (10, 20), CheckpointStatus(step=20), id="a newer one"),
+        pytest.param(
+            CheckpointStatus(step=20, path="p"), (20, None), CheckpointStatus(step=20, path="p"), id="the same stays"
+        ),
+        pytest.param(CheckpointStatus(step=20), (None, None), CheckpointStatus(step=20), id="nothing new is said"),
+        pytest.param(CheckpointStatus(step=20), (10, 10), CheckpointStatus(step=10), id="an older one is gone on from"),
+    ],
+)
+def test_checkpoint(old: CheckpointStatus | None, said: Any, expected: CheckpointStatus | None) -> None:
+    launchers = [speaker(index, 30, checkpoint_step=step) for index, step in enumerate(said)]
+    assert progressed(*launchers, old=TrainingJobStatus(checkpoint=old)).checkpoint == expected
+
+
+def test_ready_workers_are_those_that_are_heard() -> None:
+    scene = Scene(workers=6).accepted().up().dies(1, 137).changes(2, terminating=True).changes(3, owned=False)
+    scene.launchers.pop("pod-4")
+    scene.settle()
+    assert scene.status.workers == WorkersStatus(desired=6, ready=2)
+    assert scene.status.ready_workers == 2
+    assert scene.status.summary is not None
+    assert scene.status.summary.workers == "2/6"
+    scene.later(15, heard=False).settle()
+    assert scene.status.ready_workers == 0
+    assert scene.status.selector == (
+        "app.kubernetes.io/managed-by=edgecloud,edgecloud.io/job=digits,app.kubernetes.io/component=worker"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {"workers": "0/0"}),
+        ({"workers": WorkersStatus(desired=4, ready=3)}, {"workers": "3/4"}),
+        ({"progress": ProgressStatus(percent=41.4)}, {"progress": "41%"}),
+        ({"progress": ProgressStatus(eta_seconds=192)}, {"eta": "3m12s"}),
+        ({"progress": ProgressStatus(eta_seconds=192), "phase": "Failed"}, {"eta": ""}),
+        ({"progress": ProgressStatus(loss=0.123456)}, {"loss": "0.1235"}),
+        ({"progress": ProgressStatus(loss=1e-9)}, {"loss": "1e-09"}),
+        ({"progress": ProgressStatus(accuracy=0.9776)}, {"accuracy": "97.8%"}),
+        ({"progress": ProgressStatus(samples_per_second=12345.6)}, {"samples_per_second": "12,346"}),
+    ],
+)
+def test_summary(fields: dict[str, Any], expected: dict[str, str]) -> None:
+    summary = with_summary(TrainingJobStatus(**fields)).summary
+    assert summary is not None
+    for name, text in expected.items():
+        assert getattr(summary, name) == text
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([], ""),
+        ([("Running", "False", "WaitingForWorkers")], "WaitingForWorkers"),
+        ([("Running", "True", "WorkersRunning"), ("Blocked", "True", "Unschedulable")], "Unschedulable"),
+        ([("Running", "True", "WorkersRunning"), ("Blocked", "False", "NotBlocked")], "WorkersRunning"),
+        ([("Stalled", "True", "NoProgress"), ("Blocked", "True", "Unschedulable")], "Unschedulable"),
+        ([("Suspended", "Unknown", "Stopping"), ("Running", "True", "WorkersRunning")], "WorkersRunning"),
+        ([("Suspended", "True", "Suspended"), ("Running", "False", "RoundClosed")], "Suspended"),
+        ([("Failed", "True", "BadConfiguration"), ("Running", "False", "Finished")], "BadConfiguration"),
+    ],
+)
+def test_the_reason_is_that_of_what_matters_most(said: list[Any], expected: str) -> None:
+    status = TrainingJobStatus()
+    for kind, value, reason in said:
+        status = conditions.put(status, kind, value, reason, now=NOW)
+    summary = with_summary(status).summary
+    assert summary is not None
+    assert summary.reason == expected
+
+
+def test_a_finished_job_without_a_known_end_is_at_100_percent() -> None:
+    scene = Scene(workers=1).running().says(0, progress=make_progress(7))
+    scene.settle()
+    scene.says(0, state="succeeded").settle()
+    assert scene.status.progress is not None
+    assert (scene.status.progress.percent, scene.status.progress.step) == (100.0, 7)
+
+
+# Writing
+
+RUNNING = TrainingJobStatus(phase="Running", progress=ProgressStatus(step=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "after", "delay"),
+    [
+        pytest.param({"progress": ProgressStatus(step=2)}, 3.0, 7.0, id="progress waits"),
+        pytest.param({"progress": ProgressStatus(step=2)}, 12.0, 0.0, id="until it is due"),
+        pytest.param({"ready_workers": 1, "workers": WorkersStatus(ready=1)}, 3.0, 7.0, id="so do the counts"),
+        pytest.param(
+            {"checkpoint": CheckpointStatus(step=2)}, 0.25, CHECKPOINT_SECONDS - 0.25, id="a checkpoint, briefly"
+        ),
+        pytest.param({"phase": "Recovering", "progress": ProgressStatus(step=2)}, 0.1, 0.0, id="a phase does not"),
+        pytest.param({"restarts": 1}, 0.1, 0.0, id="nor do restarts"),
+    ],
+)
+def test_write_delay(change: dict[str, Any], after: float, delay: float) -> None:
+    new = RUNNING.model_copy(update=change)
+    now = NOW + timedelta(seconds=after)
+    assert write_delay(RUNNING, new, last_write=NOW, now=now, progress_seconds=10.0) == pytest.approx(delay)
+
+
+def test_the_first_write_is_made_at_once() -> None:
+    for old, last in ((None, NOW), (RUNNING, None)):
+        assert write_delay(old, RUNNING, last_write=last, now=NOW, progress_seconds=10.0) == 0.0

@@ -1,0 +1,111 @@
+"""IDX files, as MNIST and its relatives come: NAME-images-idx3-ubyte and NAME-labels-idx1-ubyte, also with .gz."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecloud_trainer.data.dataset import Contents, DataError, Part, Progress, Split, part_of
+from edgecloud_trainer.data.source import File, Source, key_of
+
+MAX_BYTES: Final = 64 * 1024**3
+"""Of one file, unpacked."""
+_NAME: Final = re.compile(r"(?P<split>[A-Za-z0-9_]+)-(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(?P<gz>\.gz)?")
+_SPLITS: Final[dict[str, Split]] = {
+    "train": "train",
+    "t10k": "test",
+    "test": "test",
+    "val": "validation",
+    "validation": "validation",
+}
+
+
+def idx_source(root: Path, files: Sequence[File]) -> Source | None:
+    """The images in a folder's IDX files; None if it has none.
+
+    Raises:
+        DataError: images without labels, or no training images.
+    """
+    found: dict[Split, dict[str, File]] = {}
+    for file in files:
+        if (match := _NAME.fullmatch(file.name)) is None:
+            continue
+        if match["split"] not in _SPLITS:
+            raise DataError(f"{root / file.name}: rename it: its name must start with train, t10k, test or validation")
+        # Packed and unpacked side by side, the unpacked one, which sorts first, is read.
+        found.setdefault(_SPLITS[match["split"]], {}).setdefault(match["kind"][:6], file)
+    if not found:
+        return None
+    for split, pair in found.items():
+        if len(pair) < 2:
+            there = next(iter(pair.values())).name
+            raise DataError(
+                f"{root} has {there} without its counterpart: put images and labels of {split} side by side"
+            )
+    if "train" not in found:
+        raise DataError(f"{root} has no train-images-idx3-ubyte: put the training images there")
+    chosen = [file for pair in found.values() for file in pair.values()]
+    return Source(
+        name=root.resolve().name,
+        key=key_of("idx", root, chosen),
+        read=partial(_read, {split: (root / p["images"].name, root / p["labels"].name) for split, p in found.items()}),
+    )
+
+
+def _read(paths: dict[Split, tuple[Path, Path]], scratch: Path, progress: Progress) -> Contents:
+    parts: dict[Split, Part] = {}
+    shape: tuple[int, int, int] | None = None
+    highest = 0
+    for done, (split, (images, labels)) in enumerate(paths.items()):
+        progress(done, len(paths))
+        pixels, numbers = read_idx(images, 3), read_idx(labels, 1).astype(np.int64)
+        if len(pixels) != len(numbers) or not len(numbers):
+            raise DataError(
+                f"{images} has {len(pixels)} images and {labels} {len(numbers)} labels: they don't go together"
+            )
+        size = (1, pixels.shape[1], pixels.shape[2])
+        if shape is not None and size != shape:
+            raise DataError(
+                f"{images} has images of {size[2]}x{size[1]} pixels, the others {shape[2]}x{shape[1]}: scale them"
+            )
+        shape = size
+        highest = max(highest, int(numbers.max()))
+        parts[split] = part_of(pixels[:, None], numbers)
+    progress(len(paths), len(paths))
+    assert shape is not None
+    return Contents(classes=tuple(str(number) for number in range(highest + 1)), shape=shape, parts=parts)
+
+
+def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """The array in an IDX file of bytes with so many dimensions.
+
+    Raises:
+        DataError: it is something else, or shorter or longer than its header says.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < 4 + 4 * dimensions:
+                raise DataError(f"{path} isn't an IDX file of bytes with {dimensions} dimension(s): copy it again")
+            shape = tuple(int(side) for side in np.frombuffer(header, ">u4", offset=4))
+            # In Python's whole numbers: a product of sides from a file could overflow.
+            size = 1
+            for side in shape:
+                size *= side
+            if size > MAX_BYTES:
+                raise DataError(f"{path} would have {size} bytes, more than {MAX_BYTES}: split it")
+            data = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} can't be read ({error}): copy it again") from error
+    if len(data) != size:
+        there = "more" if len(data) > size else str(len(data))
+        raise DataError(f"{path} should have {size} bytes behind its header and has {there}: copy it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)

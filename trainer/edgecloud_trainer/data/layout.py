@@ -1,0 +1,143 @@
+"""From the names of files to splits, classes and labels. Pure, so that a folder and a tar file of it give the same."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgecloud_trainer.data.dataset import DataError, Split
+
+IMAGE_SUFFIXES: Final = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp")
+)
+MAX_CLASSES: Final = 100_000
+
+_SPLIT_FOLDERS: Final[dict[str, Split]] = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_CLUTTER: Final = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where each image belongs."""
+
+    classes: tuple[str, ...]
+    """Sorted by name."""
+    splits: dict[Split, list[tuple[int, int]]]
+    """(label, position in the list of names), in the order of names. `train` is always there."""
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder name is what systems and tools leave behind."""
+    return name.startswith(".") or name in _CLUTTER
+
+
+def is_image(name: str) -> bool:
+    """By its suffix."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (several times as fast, for millions)
+
+
+def arrange(names: Sequence[str], where: str) -> Layout:
+    """Find out which layout the names have, and read it.
+
+    Either train/CLASS/.../FILE with test/ and val/ beside it if there are any, or CLASS/.../FILE. One folder around all
+    of it is allowed. Files outside of these folders are passed over unless they are images.
+
+    Args:
+        names: paths with /, without clutter, in any order.
+        where: what they were found in, for messages.
+
+    Raises:
+        DataError: anything in it that is neither.
+    """
+    paths = [name.split("/") for name in names]
+    _refuse_twins(names, where)
+    drop = _wrapping(paths)
+    split_folders = any(len(path) > drop + 1 and path[drop] == "train" for path in paths)
+    if not split_folders:
+        _refuse_half(paths, drop, where)
+    found: dict[Split, dict[str, list[int]]] = {}
+    for position in sorted(range(len(names)), key=names.__getitem__):
+        path = paths[position][drop:]
+        split: Split = "train"
+        if len(path) > 1 and split_folders:
+            if path[0] not in _SPLIT_FOLDERS:
+                raise DataError(
+                    f"{where}: {path[0]}/ stands beside train/, which may have test/ and val/ beside it: move it away"
+                )
+            split, path = _SPLIT_FOLDERS[path[0]], path[1:]
+        if len(path) > 1 and is_image(path[-1]):
+            found.setdefault(split, {}).setdefault(path[0], []).append(position)
+        elif len(path) > 1:
+            raise DataError(
+                f"{where}: {names[position]} isn't an image that can be read ({', '.join(sorted(IMAGE_SUFFIXES))}): "
+                "move it away, or convert it"
+            )
+        elif is_image(path[-1]):
+            raise DataError(
+                f"{where}: {names[position]} isn't in a class folder: move it into one, as CLASS/{path[-1]}"
+            )
+    return _labelled(found, where)
+
+
+def _refuse_twins(names: Sequence[str], where: str) -> None:
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twin = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise DataError(f"{where} holds {twin} twice: pack it again")
+
+
+def _wrapping(paths: Sequence[Sequence[str]]) -> int:
+    """1 if everything is in one folder that is no split and holds folders itself, else 0."""
+    tops = {path[0] for path in paths if len(path) > 1}
+    if (
+        len(tops) != 1
+        or not tops.isdisjoint(_SPLIT_FOLDERS)
+        or any(len(path) == 1 and is_image(path[0]) for path in paths)
+    ):
+        return 0
+    return 1 if any(len(path) > 2 for path in paths) else 0
+
+
+def _refuse_half(paths: Sequence[Sequence[str]], drop: int, where: str) -> None:
+    """test/CLASS/FILE without train/ is half a data set, not a class named test."""
+    for path in paths:
+        if len(path) > drop + 2 and path[drop] in _SPLIT_FOLDERS:
+            raise DataError(f"{where} has {path[drop]}/ and no train/: put the training images into train/CLASS/")
+
+
+def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:
+    if "train" not in found:
+        raise DataError(f"{where} holds no images: a folder of images for each class is needed, as CLASS/FILE.jpg")
+    classes = tuple(sorted(found["train"]))
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise DataError(
+            f"{where} has {len(classes)} class folder(s) with images ({', '.join(classes[:3])}): "
+            f"2 to {MAX_CLASSES} are needed"
+        )
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{where}: the name of the class folder {name!r} isn't UTF-8: rename it") from None
+    number = {name: label for label, name in enumerate(classes)}
+    for split, by_class in found.items():
+        for name in by_class:
+            if name not in number:
+                raise DataError(
+                    f"{where}: {split} has a class {name} that train hasn't: the splits need the same classes"
+                )
+    return Layout(
+        classes=classes,
+        splits={
+            split: [(number[name], position) for name in sorted(by_class) for position in by_class[name]]
+            for split, by_class in found.items()
+        },
+    )

@@ -1,0 +1,143 @@
+"""Data sets by name: scikit-learn's digits, which need no download, and torchvision's that have one image size."""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgecloud_trainer.data.dataset import Contents, DataError, Labels, Part, Pixels, Progress, Split, part_of
+from edgecloud_trainer.data.source import Source
+
+DIGITS: Final = "digits"
+_DOWNLOAD_TIMEOUT_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """One of torchvision's classes."""
+
+    cls: str
+    by_split: bool = False
+    """Its splits are chosen by split="train" instead of train=True."""
+    files: tuple[str, ...]
+    """What it would download, below its root folder."""
+
+
+def _mnist(cls: str) -> _Named:
+    kinds = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return _Named(cls=cls, files=tuple(f"{cls}/raw/{kind}-ubyte.gz" for kind in kinds))
+
+
+_TORCHVISION: Final = {
+    "cifar10": _Named(cls="CIFAR10", files=("cifar-10-python.tar.gz",)),
+    "cifar100": _Named(cls="CIFAR100", files=("cifar-100-python.tar.gz",)),
+    "mnist": _mnist("MNIST"),
+    "fashion-mnist": _mnist("FashionMNIST"),
+    "kmnist": _mnist("KMNIST"),
+    "svhn": _Named(cls="SVHN", by_split=True, files=("train_32x32.mat", "test_32x32.mat")),
+    "stl10": _Named(cls="STL10", by_split=True, files=("stl10_binary.tar.gz",)),
+    "usps": _Named(cls="USPS", files=("usps.bz2", "usps.t.bz2")),
+}
+NAMES: Final = (DIGITS, *_TORCHVISION)
+
+
+def named_source(name: str, cache: Path) -> Source:
+    """The set of a name; case, - and _ don't matter.
+
+    Args:
+        name: what the job says.
+        cache: torchvision's archives are looked for, and downloaded into, its folder `torchvision`.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    known = {_plain(known): known for known in NAMES}
+    if (found := known.get(_plain(name))) is None:
+        near = difflib.get_close_matches(_plain(name), known, 1)
+        meant = f" Did you mean {known[near[0]]}?" if near else ""
+        raise DataError(f"no data set is named {name}.{meant} Known are {', '.join(NAMES)}; any other goes into source")
+    if found == DIGITS:
+        return Source(name=DIGITS, key="digits-1", read=_digits, test_fraction=0.2)
+    return Source(
+        name=found,
+        key=f"torchvision-{found}-1",
+        read=partial(_torchvision, found, _TORCHVISION[found], cache / "torchvision"),
+    )
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _digits(scratch: Path, progress: Progress) -> Contents:
+    """1,797 images of 8x8 grey pixels with values from 0 to 16 (UCI's optical recognition of handwritten digits)."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    progress(0, 1)
+    digits = load_digits()
+    pixels: Pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    progress(1, 1)
+    return Contents(
+        classes=tuple(str(name) for name in digits.target_names),
+        shape=(1, 8, 8),
+        parts={"train": part_of(pixels, digits.target.astype(np.int64))},
+    )
+
+
+def _torchvision(name: str, named: _Named, root: Path, scratch: Path, progress: Progress) -> Contents:
+    from torchvision import datasets  # type: ignore[import-untyped]
+
+    cls = getattr(datasets, named.cls)
+    parts: dict[Split, Part] = {}
+    shape: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] = ()
+    for done, (split, train) in enumerate((("train", True), ("test", False))):
+        progress(done, 2)
+        which = {"split": split} if named.by_split else {"train": train}
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with _download_timeout():
+                dataset = cls(root, download=True, **which)
+        except Exception as error:  # no network, a proxy's page in the archive's place, a full disk, ...
+            raise DataError(
+                f"{name} isn't in {root} and can't be downloaded ({error}). "
+                f"Put {' and '.join(str(root / file) for file in named.files)} there, or name a folder in data.source"
+            ) from error
+        pixels, labels = _pixels(dataset), _labels(dataset)
+        shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+        classes = tuple(getattr(dataset, "classes", None) or (str(digit) for digit in range(10)))
+        parts["train" if train else "test"] = part_of(pixels, labels)
+    progress(2, 2)
+    assert shape is not None
+    return Contents(classes=classes, shape=shape, parts=parts)
+
+
+@contextmanager
+def _download_timeout() -> Iterator[None]:
+    """torchvision opens its connections without one, and would wait for ever where packets are dropped."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _pixels(dataset: Any) -> Pixels:
+    """uint8 [N, C, H, W] of [N, H, W], [N, H, W, 3] or [N, 3, H, W]."""
+    data: Pixels = np.asarray(dataset.data)
+    if data.ndim == 3:
+        return data[:, None]
+    return data.transpose(0, 3, 1, 2) if data.shape[-1] == 3 else data
+
+
+def _labels(dataset: Any) -> Labels:
+    return np.asarray(dataset.labels if hasattr(dataset, "labels") else dataset.targets).astype(np.int64)

@@ -1,0 +1,87 @@
+"""The device of a rank, and the arithmetic that it does well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from edgecloud_trainer.settings import Settings, SettingsError
+
+
+class GPUNotVisibleError(RuntimeError):
+    """A GPU was asked for, and there is none to be seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where and how a rank computes. autocast: the lower precision of forward and backward, or None for fp32."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    memory_format: torch.memory_format
+    backend: str
+
+    @property
+    def scales_loss(self) -> bool:
+        """fp16 gradients underflow unless the loss is scaled up."""
+        return self.autocast is torch.float16
+
+
+def choose(settings: Settings) -> Device:
+    """The device for this rank.
+
+    Raises:
+        GPUNotVisibleError: the job asks for GPUs and this process sees too few. The CPU is never a silent way out.
+        SettingsError: the precision doesn't go with the device.
+    """
+    wanted, spec = settings.trainer.device, settings.trainer
+    cuda = wanted == "cuda" or (wanted == "auto" and settings.gpus > 0)
+    if cuda and torch.cuda.device_count() <= settings.local_rank:
+        raise GPUNotVisibleError(
+            f"local rank {settings.local_rank} needs a GPU and sees {torch.cuda.device_count()}: look at the node's"
+            " driver and device plugin, or write trainer.device: cpu"
+        )
+    if spec.precision == "fp16" and not cuda:
+        raise SettingsError("trainer.precision: fp16 needs CUDA: write bf16, fp32 or auto")
+    if cuda:
+        device = torch.device("cuda", settings.local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": _good(device)}[spec.precision]
+    channels_last = spec.channels_last is not False
+    return Device(
+        device=device,
+        autocast=autocast,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        backend="nccl" if cuda else "gloo",
+    )
+
+
+def _good(device: torch.device) -> torch.dtype | None:
+    """bf16 where the hardware multiplies in it; emulated it is slower than fp32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if cpu_has_bf16() else None
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU has AVX512_BF16 or AMX_BF16 (or Arm's like)."""
+    capabilities = getattr(torch.backends.cpu, "get_cpu_capability", lambda: "")()
+    if "AVX512" not in capabilities and "SVE" not in capabilities:
+        return False
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe()) if callable(probe) else False
+
+
+def fingerprint(device: Device, threads: int) -> dict[str, str]:
+    """What the bits of a result depend on beside the configuration."""
+    kind = torch.cuda.get_device_name(device.device) if device.device.type == "cuda" else "cpu"
+    return {
+        "torch": torch.__version__,
+        "device": kind,
+        "isa": str(getattr(torch.backends.cpu, "get_cpu_capability", lambda: "")()),
+        "threads": str(threads),
+        "precision": str(device.autocast or torch.float32),
+    }

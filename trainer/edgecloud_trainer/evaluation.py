@@ -1,0 +1,132 @@
+"""The model on images that it was not trained on: every rank takes its part, and counts add up exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from edgecloud_trainer.augment import to_input
+from edgecloud_trainer.data import Dataset, Images
+from edgecloud_trainer.devices import Device
+
+CHUNK: Final = 500
+"""Images in a forward pass; cut by position, so that an image has the same neighbours on any number of ranks."""
+Z95: Final = 1.959964
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """confusion: int64 [C, C], true class by row, predicted by column."""
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    loss: float
+
+    @property
+    def total(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def correct(self) -> int:
+        return int(np.trace(self.confusion))
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(1, self.total)
+
+    def to_json(self) -> dict[str, Any]:
+        """Accuracy with its 95 % interval, per class, and the confusion matrix."""
+        low, high = wilson(self.correct, self.total)
+        per_class = {
+            name: {
+                "total": int(row.sum()),
+                "correct": int(row[place]),
+                "accuracy": int(row[place]) / max(1, int(row.sum())),
+            }
+            for place, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
+        }
+        return {
+            "accuracy": self.accuracy,
+            "interval95": [low, high],
+            "correct": self.correct,
+            "total": self.total,
+            "loss": self.loss,
+            "perClass": per_class,
+            "classes": list(self.classes),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def wilson(correct: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion: unlike the textbook one it stays within 0 and 1."""
+    if total == 0:
+        return 0.0, 1.0
+    part, z2 = correct / total, Z95**2
+    middle = (part + z2 / (2 * total)) / (1 + z2 / total)
+    half = Z95 * math.sqrt(part * (1 - part) / total + z2 / (4 * total**2)) / (1 + z2 / total)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    dataset: Dataset,
+    device: Device,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    state: dict[str, Tensor] | None = None,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Evaluate on `images`, shared out over the ranks; the same result on every rank.
+
+    state: weights to use instead of the model's own (the exponential mean), put back afterwards.
+    """
+    own = {name: value.detach().clone() for name, value in model.state_dict().items()} if state is not None else None
+    if state is not None:
+        model.load_state_dict(state)
+    model.eval()
+    count = len(dataset.classes)
+    confusion = torch.zeros(count * count, dtype=torch.int64)
+    loss = torch.zeros((), dtype=torch.float64)
+    for number, start in enumerate(range(0, len(images.labels), CHUNK)):
+        if number % world_size != rank:
+            continue
+        labels = torch.from_numpy(np.array(images.labels[start : start + CHUNK]))
+        with autocast():
+            logits = _logits(model, images.pixels[start : start + CHUNK], dataset, device)
+        scores = logits.float().cpu()
+        loss += nn.functional.cross_entropy(scores, labels, reduction="sum").double()
+        confusion += torch.bincount(labels * count + scores.argmax(1), minlength=count * count)
+        heartbeat()
+    if world_size > 1:
+        confusion, loss = confusion.to(device.device), loss.to(device.device)
+        dist.all_reduce(confusion)
+        dist.all_reduce(loss)
+    if own is not None:
+        model.load_state_dict(own)
+    total = max(1, len(images.labels))
+    return Evaluation(
+        classes=dataset.classes,
+        confusion=confusion.cpu().numpy().reshape(count, count),
+        loss=float(loss) / total,
+    )
+
+
+def _logits(model: nn.Module, pixels: np.ndarray, dataset: Dataset, device: Device) -> Tensor:
+    images = to_input(pixels, dataset.mean, dataset.std, dtype=torch.float32, memory_format=device.memory_format)
+    images = images.to(device.device)
+    logits: Tensor = model(images)
+    if getattr(model, "test_time_mirror", False):
+        logits = logits + model(images.flip(-1))
+    return logits

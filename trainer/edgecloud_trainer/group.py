@@ -1,0 +1,99 @@
+"""The process group of a round: joining it, and making sure that all its ranks mean the same training."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from edgecloud_trainer.devices import Device
+from edgecloud_trainer.settings import Settings
+
+TIMEOUT: Final = datetime.timedelta(minutes=10)
+"""For one exchange. A peer that dies resets its connections at once; this is for one that hangs."""
+
+
+class DisagreementError(RuntimeError):
+    """The ranks don't mean the same training; another round may (exit code 75)."""
+
+
+class MixtureError(RuntimeError):
+    """The ranks' machines compute differently, and the result was asked to be exact."""
+
+
+def join(settings: Settings, device: Device) -> None:
+    """Enter the group that the environment names; alone, there is none."""
+    if settings.world_size > 1:
+        dist.init_process_group(
+            device.backend, rank=settings.rank, world_size=settings.world_size, timeout=TIMEOUT
+        )
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def agree(settings: Settings, fingerprint: Mapping[str, str]) -> None:
+    """Compare round, configuration and machine with the other ranks.
+
+    Raises:
+        DisagreementError: another round, world or configuration somewhere; on every rank alike.
+        MixtureError: another torch, device, instruction set or number of threads, in a deterministic training.
+    """
+    if settings.world_size == 1:
+        return
+    mine = {"round": settings.round, "world": settings.world_size, "config": settings.digest, **fingerprint}
+    everyone: list[dict[str, Any]] = [{}] * settings.world_size
+    dist.all_gather_object(everyone, mine)
+    for name in mine:
+        values = [said.get(name) for said in everyone]
+        if len(set(values)) == 1:
+            continue
+        text = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(values))
+        if name in ("round", "world", "config"):
+            raise DisagreementError(f"the ranks are not of one {name}: {text}")
+        if settings.trainer.deterministic:
+            raise MixtureError(
+                f"deterministic: true needs ranks that compute alike, and they differ in {name}: {text}; place the"
+                " workers on like nodes, or leave deterministic out"
+            )
+
+
+def broadcast_object(value: Any, settings: Settings) -> Any:
+    """Rank 0's value, on every rank."""
+    if settings.world_size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def broadcast_tensors(tensors: Mapping[str, Tensor] | None, settings: Settings, device: Device) -> dict[str, Tensor]:
+    """Rank 0's tensors, on every rank, on the CPU; the others give None."""
+    if settings.world_size == 1:
+        return dict(tensors or {})
+    shapes = None if tensors is None else [(name, tuple(t.shape), t.dtype) for name, t in tensors.items()]
+    received: dict[str, Tensor] = {}
+    for name, shape, dtype in broadcast_object(shapes, settings):
+        source = None if tensors is None else tensors[name]
+        box = torch.empty(shape, dtype=dtype) if source is None else source.contiguous()
+        box = box.to(device.device)
+        dist.broadcast(box, src=0)
+        received[name] = box.cpu()
+    return received
+
+
+def gather_float(value: float, settings: Settings, device: Device) -> list[float]:
+    """Every rank's value, in the order of ranks."""
+    if settings.world_size == 1:
+        return [value]
+    box = torch.zeros(settings.world_size, dtype=torch.float64, device=device.device)
+    box[settings.rank] = value
+    dist.all_reduce(box)
+    values: list[float] = box.tolist()
+    return values

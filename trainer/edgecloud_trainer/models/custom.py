@@ -1,0 +1,38 @@
+"""A model of the user's own, from `module:function`."""
+
+from __future__ import annotations
+
+import importlib
+
+from torch import nn
+
+from edgecloud_trainer.models.errors import ModelError
+
+
+def build(name: str, *, classes: int, channels: int, height: int, width: int) -> nn.Module:
+    """What the function returns when it is called with these as keyword arguments.
+
+    Raises:
+        ModelError: there is no such module or function, it fails, or it returns something else.
+    """
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the user's code may raise anything
+        raise ModelError(
+            f"{name}: {module_name} can't be imported ({type(error).__name__}: {error}): "
+            "put its folder on PYTHONPATH, or into the image"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ModelError(f"{name}: {module_name} has no function {function_name or '(write one behind the colon)'}")
+    try:
+        model = function(classes=classes, channels=channels, height=height, width=width)
+    except Exception as error:
+        raise ModelError(
+            f"{name} failed ({type(error).__name__}: {error}): "
+            "it is called with the keyword arguments classes, channels, height and width"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name} returned {type(model).__name__}: a torch.nn.Module is needed")
+    return model

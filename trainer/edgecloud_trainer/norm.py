@@ -1,0 +1,99 @@
+"""Batch normalisation per virtual shard, whatever number of shards a forward pass holds.
+
+Plain BatchNorm normalises over what a rank happens to hold, so its result changes with the number of ranks. Here each
+shard is normalised by its own statistics, and the running ones get one update per step, weighted by samples, over all
+shards of all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ShardBatchNorm(nn.Module):
+    """Stands in for a BatchNorm layer, with its parameters and buffers under their names."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        self.eps = norm.eps
+        self.momentum = norm.momentum
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(name, getattr(norm, name))
+        self.sizes: Sequence[int] = ()
+        self.moments: list[Tensor] = []
+        """One row for each shard of the last forward: samples * mean, then samples * variance, [2 * C], float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, ...] -> the same shape. In training, N is the sum of `sizes`."""
+        if not self.training and self.running_mean is not None:
+            return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        sizes = self.sizes if self.training and self.sizes else (x.shape[0],)
+        parts = torch.split(x, list(sizes)) if len(sizes) > 1 else (x,)
+        outputs = [self._normalise(part) for part in parts]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+    def _normalise(self, part: Tensor) -> Tensor:
+        if self.running_mean is None or not self.training:
+            return functional.batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        # The statistics come out of the normalisation itself: a momentum of 1 puts them into fresh buffers.
+        mean, variance = torch.empty_like(self.running_mean), torch.empty_like(self.running_mean)
+        mean.zero_()
+        variance.zero_()
+        output = functional.batch_norm(
+            part, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
+        )
+        self.moments.append(torch.cat((mean, variance)).mul_(part.shape[0]))
+        return output
+
+    def update(self, moments: Tensor, samples: int) -> None:
+        """Take up the sum of `moments` [2 * C] over all shards of the step, `samples` in all."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        momentum = 1.0 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        mean, variance = (moments / samples).chunk(2)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
+
+
+def convert(model: nn.Module) -> list[ShardBatchNorm]:
+    """Put a ShardBatchNorm in the place of every BatchNorm of a model; those that keep statistics, in a fixed order."""
+    for name, child in list(model.named_children()):
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            setattr(model, name, ShardBatchNorm(child))
+        else:
+            convert(child)
+    return [m for m in model.modules() if isinstance(m, ShardBatchNorm) and m.running_mean is not None]
+
+
+def set_sizes(model: nn.Module, sizes: Sequence[int]) -> None:
+    """Say how many samples each shard of the next forward has, and forget what was gathered before."""
+    for module in model.modules():
+        if isinstance(module, ShardBatchNorm):
+            module.sizes, module.moments = sizes, []
+
+
+def gathered(norms: Sequence[ShardBatchNorm], **like: Any) -> Tensor:
+    """The moments of the last forward, summed over its shards, of all norms in a row; empty without norms."""
+    if not norms:
+        return torch.empty(0, **like)
+    return torch.cat([torch.stack(norm.moments).sum(0) for norm in norms])
+
+
+def take_up(norms: Sequence[ShardBatchNorm], moments: Tensor, samples: int) -> None:
+    """Give each norm its part of the summed moments."""
+    sizes = [2 * norm.running_mean.numel() for norm in norms if norm.running_mean is not None]
+    for norm, part in zip(norms, torch.split(moments, sizes) if sizes else (), strict=True):
+        norm.update(part, samples)

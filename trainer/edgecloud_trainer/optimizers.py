@@ -1,0 +1,114 @@
+"""Optimisers, their parameter groups, and Muon for convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from edgecloud.api.trainer import OptimizerSpec
+
+NEWTON_SCHULZ_STEPS: Final = 3
+# Keller Jordan's quintic (github.com/KellerJordan/Muon): converges fast near 0, and to about 1 rather than exactly.
+NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)
+EPSILON: Final = 1e-7
+
+
+def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: weights decay; biases and the weights of norms (one dimension) don't."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    both = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in both if group["params"]]
+
+
+def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
+    """The optimisers of a model; the base learning rate of each group stands in `initial_lr`.
+
+    Muon moves matrices and convolutions; what has one dimension, and the last layer, is left to SGD beside it.
+    """
+    optimizers: list[torch.optim.Optimizer]
+    if spec.name == "adamw":
+        betas = (spec.momentum, 0.999)
+        optimizers = [torch.optim.AdamW(groups(model, spec.weight_decay), lr=spec.learning_rate, betas=betas)]
+    elif spec.name == "muon":
+        optimizers = _muon(model, spec)
+    else:
+        optimizers = [_sgd(groups(model, spec.weight_decay), spec)]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def _sgd(parameter_groups: list[dict[str, Any]], spec: OptimizerSpec) -> torch.optim.SGD:
+    nesterov = spec.nesterov and spec.momentum > 0
+    return torch.optim.SGD(parameter_groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=nesterov)
+
+
+def _muon(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+    hidden, head = matrices[:-1], matrices[-1:]
+    rest = [parameter for parameter in trained if parameter.ndim < 2]
+    optimizers: list[torch.optim.Optimizer] = []
+    if hidden:
+        optimizers.append(Muon(hidden, lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay))
+    sgd_groups = [{"params": head, "weight_decay": spec.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizers.append(_sgd([group for group in sgd_groups if group["params"]], spec))
+    return optimizers
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], multiplier: float) -> None:
+    """Every group's learning rate as a part of its base."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * multiplier
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton and Schulz: every direction of a matrix moves equally far.
+
+    torch.optim.Muon takes matrices only; here a convolution [O, I, H, W] counts as the matrix [O, I * H * W].
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update. closure is not supported."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(parameter.grad)
+        update = parameter.grad.add(buffer, alpha=group["momentum"])
+        direction = orthogonalised(update.reshape(update.shape[0], -1))
+        rows, columns = direction.shape
+        size = max(1.0, rows / columns) ** 0.5
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(direction.reshape(parameter.shape), alpha=-group["lr"] * size)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """[R, C] -> [R, C]: the nearest matrix, roughly, whose singular values are all about 1."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrix / (matrix.norm() + EPSILON)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = x.T if tall else x
+    return result

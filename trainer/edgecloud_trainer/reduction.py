@@ -1,0 +1,222 @@
+"""How the ranks' parts of a step become one: gradients, statistics and the wish to stop, in one exchange."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from edgecloud_trainer import exact
+
+BUCKET_BYTES: Final = 1 << 20
+"""Gradients are sent off in pieces of this size, while the rest of the backward pass runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What a step came to over all ranks. `stop`: how many ranks want to stop after it."""
+
+    loss_sum: float
+    correct: int
+    samples: int
+    stop: int
+    moments: Tensor
+    finite: bool
+    wait_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One rank's part beside the gradients. moments: of the batch norms, summed over its shards, float32 [M]."""
+
+    loss_sum: Tensor
+    correct: Tensor
+    samples: int
+    stop: bool
+    moments: Tensor
+
+
+class FastReduction:
+    """Sums gradients as floats, in buckets that leave as soon as they are full, during the backward pass."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], world_size: int) -> None:
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._world_size = world_size
+        self._buckets: list[_Bucket] = []
+        self._work: list[dist.Work] = []
+        if world_size > 1:
+            self._make_buckets()
+
+    def _make_buckets(self) -> None:
+        # Gradients become ready from the last layer to the first.
+        pile: list[nn.Parameter] = []
+        size = 0
+        for parameter in reversed(self._parameters):
+            pile.append(parameter)
+            size += parameter.numel() * parameter.element_size()
+            if size >= BUCKET_BYTES:
+                self._buckets.append(_Bucket(pile))
+                pile, size = [], 0
+        if pile:
+            self._buckets.append(_Bucket(pile))
+        for bucket in self._buckets:
+            for place, parameter in enumerate(bucket.parameters):
+                parameter.register_post_accumulate_grad_hook(_sender(bucket, place, self._work))  # type: ignore[no-untyped-call]
+
+    def finish(self, part: Part) -> Totals:
+        """Wait until every gradient (in .grad) is the sum over all ranks, and say what the step came to."""
+        began = time.perf_counter()
+        moments = part.moments.numel()
+        rest = torch.cat(
+            (
+                part.moments.double(),
+                torch.stack((part.loss_sum.double(), part.correct.double())),
+                part.moments.new_tensor([part.samples, int(part.stop)], dtype=torch.float64),
+            )
+        )
+        if self._world_size > 1:
+            for bucket in self._buckets:
+                if not bucket.sent:  # a parameter without a gradient in this step
+                    self._work.append(bucket.send())
+            self._work.append(dist.all_reduce(rest, async_op=True))
+            for work in self._work:
+                work.wait()
+            self._work.clear()
+            for bucket in self._buckets:
+                bucket.take_back()
+        loss_sum, correct, samples, stop = rest[moments:].tolist()
+        return Totals(
+            loss_sum=loss_sum,
+            correct=round(correct),
+            samples=round(samples),
+            stop=round(stop),
+            moments=rest[:moments].float(),
+            finite=_finite(loss_sum),
+            wait_seconds=time.perf_counter() - began,
+        )
+
+
+class _Bucket:
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = list(parameters)
+        sizes = [parameter.numel() for parameter in parameters]
+        self.flat = torch.zeros(sum(sizes), dtype=torch.float32, device=parameters[0].device)
+        self.views = [
+            part.view(parameter.shape)
+            for part, parameter in zip(torch.split(self.flat, sizes), parameters, strict=True)
+        ]
+        self.missing = len(sizes)
+        self.sent = False
+
+    def put(self, place: int) -> bool:
+        """Take a gradient in; whether the bucket is full now."""
+        gradient = self.parameters[place].grad
+        assert gradient is not None
+        self.views[place].copy_(gradient)
+        self.missing -= 1
+        return self.missing == 0
+
+    def send(self) -> dist.Work:
+        for view, parameter in zip(self.views, self.parameters, strict=True):
+            if parameter.grad is None:
+                view.zero_()
+        self.sent = True
+        work = dist.all_reduce(self.flat, async_op=True)
+        assert work is not None
+        return work
+
+    def take_back(self) -> None:
+        for view, parameter in zip(self.views, self.parameters, strict=True):
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(view)
+        self.missing, self.sent = len(self.parameters), False
+
+
+def _sender(bucket: _Bucket, place: int, work: list[dist.Work]):  # type: ignore[no-untyped-def]
+    def hook(_parameter: Tensor) -> None:
+        if bucket.put(place):
+            work.append(bucket.send())
+
+    return hook
+
+
+class ExactReduction:
+    """Sums the shards' gradients as integers, so that the result doesn't depend on who computed which shard."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], world_size: int, shards: int) -> None:
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._world_size = world_size
+        self._shards = shards
+        self._gradients: list[Tensor] = []
+        self._rest: list[Tensor] = []
+        self._counts = torch.zeros(3, dtype=torch.int64)
+
+    def take(self, part: Part) -> None:
+        """Take in one shard: its gradients, in .grad, and the rest of its part. Call once for each shard."""
+        flat = [(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float() for p in self._parameters]
+        self._gradients.append(torch.cat(flat))
+        self._rest.append(torch.cat((part.moments.float(), part.loss_sum.float().reshape(1))))
+        self._counts += torch.tensor([int(part.correct), part.samples, 0])
+
+    def finish(self, *, stop: bool) -> Totals:
+        """Put the sums over all shards into .grad, and say what the step came to."""
+        began = time.perf_counter()
+        gradients, rest = torch.stack(self._gradients), torch.stack(self._rest)
+        largest = torch.stack((_largest(gradients), _largest(rest)))
+        if self._world_size > 1:
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        finite = bool(torch.isfinite(largest).all())
+        exponents = [exact.scale_exponent(value, self._shards) if finite else 0 for value in largest.tolist()]
+        self._counts[2] = int(stop)
+        counts = self._counts.to(gradients.device)
+        if finite:
+            grid = torch.cat(
+                (
+                    exact.to_grid(gradients, exponents[0]).sum(0),
+                    exact.to_grid(rest, exponents[1]).sum(0),
+                    counts,
+                )
+            )
+        else:
+            grid = torch.cat((torch.zeros(gradients.shape[1] + rest.shape[1], dtype=torch.int64), counts))
+        if self._world_size > 1:
+            dist.all_reduce(grid)
+        width = gradients.shape[1]
+        self._put_back(exact.from_grid(grid[:width], exponents[0], torch.float32))
+        summed = exact.from_grid(grid[width:-3], exponents[1], torch.float32)
+        correct, samples, stops = grid[-3:].tolist()
+        self._gradients, self._rest = [], []
+        self._counts = torch.zeros(3, dtype=torch.int64)
+        return Totals(
+            loss_sum=float(summed[-1]),
+            correct=correct,
+            samples=samples,
+            stop=stops,
+            moments=summed[:-1],
+            finite=finite,
+            wait_seconds=time.perf_counter() - began,
+        )
+
+    def _put_back(self, flat: Tensor) -> None:
+        sizes = [parameter.numel() for parameter in self._parameters]
+        for part, parameter in zip(torch.split(flat, sizes), self._parameters, strict=True):
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(part.view(parameter.shape))
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest magnitude, as a double; infinite if anything is not finite."""
+    largest = values.abs().max().double() if values.numel() else torch.zeros((), dtype=torch.float64)
+    return torch.where(torch.isfinite(largest), largest, torch.full_like(largest, float("inf")))
+
+
+def _finite(value: float) -> bool:
+    return math.isfinite(value)

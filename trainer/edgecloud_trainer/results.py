@@ -1,0 +1,124 @@
+"""What a training leaves in results/: numbers for programs, pictures for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from edgecloud_trainer.evaluation import Evaluation
+
+METRICS: Final = "metrics.jsonl"
+_NAMED_CLASSES: Final = 30
+"""With more classes than this the confusion matrix has no room for their names."""
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write beside and rename: a reader sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+class MetricsLog:
+    """metrics.jsonl: a line a step. A training that goes on from a checkpoint first drops the lines after it."""
+
+    def __init__(self, folder: Path, *, start: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / METRICS
+        kept = [line for line in _lines(self._path) if line["step"] <= start]
+        beside = self._path.with_name(f".{METRICS}.{os.getpid()}")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        beside.replace(self._path)
+        self._handle = self._path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, **values: float) -> None:
+        self._handle.write(json.dumps(values) + "\n")
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl; a last line that was cut off by a crash is left out."""
+    return list(_lines(folder / METRICS))
+
+
+def _lines(path: Path) -> Iterator[dict[str, float]]:
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            yield value
+
+
+def draw_curves(metrics: list[dict[str, float]], path: Path) -> None:
+    """Loss, accuracy and learning rate over the steps."""
+    plt = _pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    steps = [line["step"] for line in metrics]
+    for axis, name, label in ((left, "loss", "training loss"), (right, "accuracy", "training accuracy")):
+        values = [line.get(name, float("nan")) for line in metrics]
+        axis.plot(steps, values, color="tab:blue", alpha=0.25, linewidth=0.8)
+        axis.plot(steps, _smoothed(values), color="tab:blue", label=label)
+        axis.set_xlabel("step")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    validation = [(line["step"], line["validationAccuracy"]) for line in metrics if "validationAccuracy" in line]
+    if validation:
+        right.plot(*zip(*validation, strict=True), "o-", color="tab:orange", label="validation accuracy")
+    right.legend(loc="lower right")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_confusion(evaluation: Evaluation, path: Path) -> None:
+    """The confusion matrix: rows are the true classes, and a row's shade is its part of them."""
+    plt = _pyplot()
+    count = len(evaluation.classes)
+    size = min(14.0, 3.0 + 0.45 * count)
+    figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
+    rows = evaluation.confusion.sum(axis=1, keepdims=True)
+    share = evaluation.confusion / np.maximum(rows, 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.set_title(f"test accuracy {100 * evaluation.accuracy:.2f} % of {evaluation.total} images")
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    if count <= _NAMED_CLASSES:
+        axis.set_xticks(range(count), evaluation.classes, rotation=45, ha="right")
+        axis.set_yticks(range(count), evaluation.classes)
+        for row, column in np.argwhere(evaluation.confusion > 0):
+            dark = share[row, column] > 0.5
+            axis.text(
+                column, row, str(evaluation.confusion[row, column]), ha="center", va="center", fontsize=8,
+                color="white" if dark else "black",
+            )  # fmt: skip
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _smoothed(values: list[float], part: float = 0.02) -> list[float]:
+    """A running mean over about a fiftieth of the run."""
+    weight = 1 / max(1.0, part * len(values))
+    out: list[float] = []
+    for value in values:
+        last = out[-1] if out else value
+        out.append(last + weight * (value - last) if value == value else last)  # noqa: PLR0124 - NaN
+    return out
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -1,0 +1,88 @@
+"""What a training process is told: the job's spec.trainer and spec.storage, its ranks, its folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from edgecloud.api.spec import StorageSpec
+from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec, TrainerSpec
+
+SPEC_VARIABLE: Final = "EDGECLOUD_TRAINER"
+"""JSON with `trainer` and `storage`, as they stand in the job's spec."""
+_NOT_IN_DIGEST: Final = ("sampleLog",)
+
+
+class SettingsError(ValueError):
+    """The configuration is wrong: exit code 2, and no second try."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The configuration of one training process."""
+
+    trainer: TrainerSpec
+    storage: StorageSpec
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    round: int
+    gpus: int
+    """GPUs that this worker asked for."""
+    checkpoints: Path
+    results: Path
+    cache: Path
+    threads: int
+
+    @property
+    def optimizer(self) -> OptimizerSpec:
+        return self.trainer.optimizer or OptimizerSpec()
+
+    @property
+    def schedule(self) -> ScheduleSpec:
+        return self.trainer.schedule or ScheduleSpec()
+
+    @property
+    def digest(self) -> str:
+        """Of what makes this training this one: a checkpoint of another digest is another training's."""
+        config = {key: value for key, value in self.trainer.dump().items() if key not in _NOT_IN_DIGEST}
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings:
+    """From the environment that the launcher and torchrun's convention give.
+
+    Raises:
+        SettingsError: something is missing or wrong; the message names it.
+    """
+    try:
+        said: dict[str, Any] = json.loads(environment[SPEC_VARIABLE])
+        trainer = TrainerSpec.parse(said["trainer"])
+        storage = StorageSpec.parse(said.get("storage") or {})
+    except KeyError as error:
+        raise SettingsError(f"{error.args[0]} is not set: the built-in trainer is started by a TrainingJob") from None
+    except (ValueError, ValidationError) as error:
+        raise SettingsError(f"{SPEC_VARIABLE}: {error}") from None
+    checkpoints = Path(environment.get("EDGECLOUD_CHECKPOINT_DIR", "checkpoints"))
+    return Settings(
+        trainer=trainer,
+        storage=storage,
+        rank=int(environment.get("RANK", "0")),
+        world_size=int(environment.get("WORLD_SIZE", "1")),
+        local_rank=int(environment.get("LOCAL_RANK", "0")),
+        local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
+        round=int(environment.get("EDGECLOUD_ROUND", "1")),
+        gpus=int(said.get("gpus", 0)),
+        checkpoints=checkpoints,
+        results=Path(environment.get("EDGECLOUD_RESULTS_DIR", "results")),
+        cache=checkpoints.parent / "data",
+        threads=int(environment.get("OMP_NUM_THREADS", "1")),
+    )

@@ -1,0 +1,196 @@
+"""One training step: this rank's shards forward and backward, the exchange, the update."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgecloud_trainer import norm, optimizers
+from edgecloud_trainer.augment import Augmenter, to_input
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.devices import Device
+from edgecloud_trainer.ema import Ema
+from edgecloud_trainer.order import batch_ids, shard_bounds, steps_per_epoch
+from edgecloud_trainer.reduction import ExactReduction, FastReduction, Part, Totals
+from edgecloud_trainer.schedule import factor
+from edgecloud_trainer.settings import Settings
+from edgecloud_trainer.shards import Assignment, own
+
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or a gradient is NaN or infinite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a step came to. loss: mean over the batch; seconds: of this rank; shard_seconds: for one of its shards."""
+
+    loss: float
+    accuracy: float
+    samples: int
+    stop: bool
+    data_seconds: float
+    wait_seconds: float
+    seconds: float
+    shard_seconds: float
+    ids: tuple[tuple[int, np.ndarray], ...]
+    """(shard, sample ids) of this rank's shards."""
+
+
+class Stepper:
+    """Holds the model, its optimisers and the exchange, and does steps."""
+
+    def __init__(self, settings: Settings, device: Device, dataset: Dataset, model: nn.Module) -> None:
+        self.settings = settings
+        self.device = device
+        self.dataset = dataset
+        self.model = model
+        self.norms = norm.convert(model)
+        self.optimizers = optimizers.build(model, settings.optimizer)
+        spec = settings.trainer
+        self.ema = Ema(model, spec.ema_decay) if spec.ema_decay is not None else None
+        self.steps_per_epoch = steps_per_epoch(len(dataset.train.labels), spec.batch_size)
+        self.total_steps = spec.epochs * self.steps_per_epoch
+        self.batch = min(spec.batch_size, len(dataset.train.labels))
+        self.bounds = shard_bounds(self.batch, spec.shards)
+        self._forward: nn.Module = torch.compile(model) if spec.compile else model  # type: ignore[assignment]
+        self._augmenter = Augmenter(spec.data.augment, spec.seed)
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._exact = ExactReduction(self._parameters, settings.world_size, spec.shards) if spec.deterministic else None
+        self._fast = None if spec.deterministic else FastReduction(self._parameters, settings.world_size)
+        self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)  # type: ignore[attr-defined]
+
+    def step(self, number: int, assignment: Assignment, *, stop: bool) -> Outcome:
+        """Do step `number` (from 0). stop: whether this rank wants to stop after it.
+
+        Raises:
+            NonFiniteError: on every rank alike, with the weights as they were before the step.
+        """
+        began = time.perf_counter()
+        spec, settings = self.settings.trainer, self.settings
+        epoch, ids = batch_ids(spec.seed, number, len(self.dataset.train.labels), self.batch)
+        mine = [(shard, ids[slice(*self.bounds[shard])]) for shard in own(assignment, settings.rank)]
+        self.model.train()
+        optimizers.set_learning_rate(self.optimizers, factor(settings.schedule, number, self.total_steps))
+        data_seconds, compute_began = 0.0, time.perf_counter()
+        if self._exact is not None:
+            for shard, shard_ids in mine:
+                data_seconds += self._pass(number, epoch, [(shard, shard_ids)], exact=self._exact)
+            computed = time.perf_counter()
+            totals = self._exact.finish(stop=stop)
+        else:
+            assert self._fast is not None
+            part, data_seconds = self._part(number, epoch, mine, stop=stop)
+            computed = time.perf_counter()
+            totals = self._fast.finish(part)
+        self._update(totals)
+        return Outcome(
+            loss=totals.loss_sum / max(1, totals.samples),
+            accuracy=totals.correct / max(1, totals.samples),
+            samples=totals.samples,
+            stop=totals.stop > 0,
+            data_seconds=data_seconds,
+            wait_seconds=totals.wait_seconds,
+            seconds=time.perf_counter() - began,
+            shard_seconds=(computed - compute_began) / max(1, len(mine)),
+            ids=tuple(mine),
+        )
+
+    def _pass(
+        self, number: int, epoch: int, shards: Sequence[tuple[int, np.ndarray]], *, exact: ExactReduction
+    ) -> float:
+        part, data_seconds = self._part(number, epoch, shards, stop=False)
+        exact.take(part)
+        return data_seconds
+
+    def _part(
+        self, number: int, epoch: int, shards: Sequence[tuple[int, np.ndarray]], *, stop: bool
+    ) -> tuple[Part, float]:
+        """Forward and backward over some shards at once; gradients, of the batch's mean loss, land in .grad."""
+        data_began = time.perf_counter()
+        ids = np.concatenate([shard_ids for _, shard_ids in shards])
+        images, labels = self._images(ids, epoch)
+        data_seconds = time.perf_counter() - data_began
+        for parameter in self._parameters:
+            parameter.grad = None
+        norm.set_sizes(self.model, [len(shard_ids) for _, shard_ids in shards if len(shard_ids)])
+        # Dropout and the like: the same numbers for a shard, whoever computes it.
+        torch.manual_seed(mixed(self.settings.trainer.seed, number, shards[0][0]))
+        if len(ids) == 0:
+            zero = torch.zeros((), device=self.device.device)
+            return self._empty(zero, stop=stop), data_seconds
+        with self.autocast():
+            logits = self._forward(images)
+        logits = logits.float()
+        loss = functional.cross_entropy(
+            logits, labels, reduction="sum", label_smoothing=self.settings.trainer.label_smoothing
+        )
+        self._scaler.scale(loss / self.batch).backward()
+        part = Part(
+            loss_sum=loss.detach(),
+            correct=(logits.detach().argmax(1) == labels).sum(),
+            samples=len(ids),
+            stop=stop,
+            moments=norm.gathered(self.norms, device=self.device.device),
+        )
+        return part, data_seconds
+
+    def _empty(self, zero: Tensor, *, stop: bool) -> Part:
+        width = sum(2 * n.running_mean.numel() for n in self.norms if n.running_mean is not None)
+        moments = torch.zeros(width, device=self.device.device)
+        return Part(loss_sum=zero, correct=zero.long(), samples=0, stop=stop, moments=moments)
+
+    def _images(self, ids: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+        train = self.dataset.train
+        pixels = self._augmenter.augment(train.pixels[ids], ids, epoch)
+        images = to_input(
+            pixels, self.dataset.mean, self.dataset.std, dtype=torch.float32, memory_format=self.device.memory_format
+        )
+        labels = torch.from_numpy(np.ascontiguousarray(train.labels[ids]))
+        return images.to(self.device.device, non_blocking=True), labels.to(self.device.device, non_blocking=True)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Forward in the lower precision, where the device does it well."""
+        if self.device.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.device.type, dtype=self.device.autocast)
+
+    def _update(self, totals: Totals) -> None:
+        """Move the weights. Every rank does the same to the same numbers."""
+        if not totals.finite and not self.device.scales_loss:
+            raise NonFiniteError(
+                "the loss or a gradient is not finite: lower optimizer.learningRate, set optimizer.gradientClipNorm, or"
+                " write precision: fp32"
+            )
+        for optimizer in self.optimizers:
+            self._scaler.unscale_(optimizer)
+        clip = self.settings.optimizer.gradient_clip_norm
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, clip)
+        for optimizer in self.optimizers:
+            self._scaler.step(optimizer)
+        self._scaler.update()
+        norm.take_up(self.norms, totals.moments, totals.samples)
+        if self.ema is not None:
+            self.ema.update(self.model)
+
+
+def mixed(seed: int, step: int, shard: int) -> int:
+    """A 63-bit number for (seed, step, shard): splitmix64 over the three, one after the other."""
+    state = seed
+    for part in (step, shard):
+        state = (state + _GOLDEN * (part + 1)) & (2**64 - 1)
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        state ^= state >> 31
+    return state >> 1

@@ -1,0 +1,68 @@
+"""`python -m edgecloud_trainer.train`: one rank of a TrainingJob with `spec.trainer`.
+
+The launcher starts it, with torchrun's environment and EDGECLOUD_TRAINER. With `--standby` it makes everything ready that
+doesn't depend on the round (torch, the data, the model) and waits on standard input for one line of JSON: the environment
+of its round.
+
+Exit codes: 0 done, 1 failed, 2 wrong configuration, 75 may work in another round, 143 stopped at a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from edgecloud_trainer.data import Dataset
+    from edgecloud_trainer.devices import Device
+    from edgecloud_trainer.settings import Settings
+    from edgecloud_trainer.steps import Stepper
+
+FAILED: Final = 1
+BAD_CONFIGURATION: Final = 2
+TRANSIENT: Final = 75
+PREEMPTED: Final = 143
+
+log = logging.getLogger("edgecloud_trainer")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one rank; its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    standby = "--standby" in (sys.argv[1:] if arguments is None else arguments)
+    from edgecloud_trainer import data, devices, group, models, settings, steps, training
+    from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
+
+    try:
+        said = settings.read()
+        device, dataset, model = _ready(said)
+        if standby:
+            line = sys.stdin.readline()
+            if not line:
+                return 0  # the launcher has gone, or has no round for us
+            os.environ.update(json.loads(line))
+            said = settings.read()
+        stepper = steps.Stepper(said, device, dataset, model)
+        group.join(said, device)
+        try:
+            training.Training(said, device, dataset, stepper).run()
+        finally:
+            group.leave()
+    except (settings.SettingsError, data.DataError, models.ModelError, CheckpointMismatchError, group.MixtureError) as error:
+        return _end(BAD_CONFIGURATION, "BadConfiguration", str(error))
+    except devices.GPUNotVisibleError as error:
+        return _end(FAILED, "GPUNotVisible", str(error))
+    except steps.NonFiniteError as error:
+        return _end(FAILED, "NonFinite", str(error))
+    except (SupersededError, group.DisagreementError) as error:
+        return _end(TRANSIENT, "Transient", str(error))
+    except CheckpointError as error:
+        return _end(FAILED, "ProgramError", str(error))
+    except training.StoppedError as stopped:
+        log.info("%s", stopped)
+        return PREEMPTED
+    return 0

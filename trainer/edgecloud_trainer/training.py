@@ -1,0 +1,280 @@
+"""The training from its first step, or its checkpoint, to its evaluation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from torch import Tensor
+
+from edgecloud import worker
+from edgecloud_trainer import group, results
+from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointStore, flatten, unflatten
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.devices import Device, fingerprint
+from edgecloud_trainer.evaluation import Evaluation, evaluate
+from edgecloud_trainer.performance import Stopwatch
+from edgecloud_trainer.settings import Settings
+from edgecloud_trainer.shards import even, rebalanced
+from edgecloud_trainer.steps import Outcome, Stepper
+
+log = logging.getLogger(__name__)
+
+REBALANCE_STEPS: Final = 50
+"""How often the ranks compare their speeds."""
+SAMPLE_LOG: Final = "samples.jsonl"
+
+
+class StoppedError(Exception):
+    """All ranks have stopped at the same step, with a checkpoint (exit code 143)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A training's end."""
+
+    evaluation: Mapping[str, Any]
+    performance: Mapping[str, Any]
+
+
+class Training:
+    """One rank's course through a training."""
+
+    def __init__(self, settings: Settings, device: Device, dataset: Dataset, stepper: Stepper) -> None:
+        self.settings = settings
+        self._device = device
+        self._dataset = dataset
+        self._stepper = stepper
+        self._stop_signal = False
+        self._store = CheckpointStore(
+            settings.checkpoints,
+            round=settings.round,
+            keep=settings.storage.keep_checkpoints,
+            digest=settings.digest,
+        )
+        self._saver = AsyncSaver(self._store, on_error=self._save_failed, on_saved=self._saved)
+        self._saved_at = time.monotonic()
+        self._saved_step = 0
+        self._watch = Stopwatch()
+
+    def run(self) -> Finished:
+        """Train to the end.
+
+        Raises:
+            StoppedError: asked to stop; a checkpoint is written.
+            NonFiniteError, CheckpointError, SupersededError: as their modules say; on every rank alike.
+        """
+        settings = self.settings
+        signal.signal(signal.SIGTERM, self._asked)
+        group.agree(settings, fingerprint(self._device, settings.threads))
+        finished = group.broadcast_object(self._store.done() if settings.rank == 0 else None, settings)
+        if finished is not None:
+            log.info("an earlier round has finished this training")
+            return self._publish(Finished(evaluation=finished["evaluation"], performance=finished["performance"]))
+        start = self._restore()
+        self._train(start)
+        return self._finish()
+
+    def _asked(self, _number: int, _frame: object) -> None:
+        self._stop_signal = True
+
+    # -- steps
+
+    def _train(self, start: int) -> None:
+        stepper, settings = self._stepper, self.settings
+        assignment = even(settings.trainer.shards, settings.world_size)
+        metrics = results.MetricsLog(settings.results, start=start) if settings.rank == 0 else None
+        samples = self._sample_log()
+        shard_seconds: list[float] = []
+        for number in range(start, stepper.total_steps):
+            outcome = stepper.step(number, assignment, stop=self._stop_signal or worker.should_stop())
+            done = number + 1
+            self._watch.add(
+                samples=outcome.samples,
+                seconds=outcome.seconds,
+                data_seconds=outcome.data_seconds,
+                wait_seconds=outcome.wait_seconds,
+            )
+            shard_seconds.append(outcome.shard_seconds)
+            samples(number, outcome)
+            self._report(done, outcome)
+            if metrics:
+                metrics.write(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
+            if outcome.stop and done < stepper.total_steps:
+                self._stop_here(done)
+            if settings.rank == 0 and self._due(done) and done < stepper.total_steps:
+                self._save(done)
+            if done % REBALANCE_STEPS == 0 and settings.world_size > 1:
+                median = sorted(shard_seconds)[len(shard_seconds) // 2]
+                shard_seconds.clear()
+                assignment = rebalanced(assignment, group.gather_float(median, settings, self._device))
+            if stepper.dataset.validation is not None and done % stepper.steps_per_epoch == 0:
+                self._validate(done, metrics)
+        if metrics:
+            metrics.close()
+
+    def _report(self, done: int, outcome: Outcome) -> None:
+        stepper = self._stepper
+        worker.report(
+            step=done,
+            total_steps=stepper.total_steps,
+            epoch=done / stepper.steps_per_epoch,
+            loss=outcome.loss,
+            samples_per_second=self._watch.samples_per_second,
+            train_accuracy=outcome.accuracy,
+        )
+
+    def _validate(self, done: int, metrics: results.MetricsLog | None) -> None:
+        images = self._dataset.validation
+        assert images is not None
+        evaluation = self._evaluate(images)
+        worker.report(step=done, accuracy=evaluation.accuracy)
+        if metrics:
+            metrics.write(step=done, validationAccuracy=evaluation.accuracy)
+
+    def _sample_log(self) -> Callable[[int, Outcome], None]:
+        """Writes which samples each step saw, if the job asks for it; one file a rank, a line a shard."""
+        if not self.settings.trainer.sample_log:
+            return lambda number, outcome: None
+        settings = self.settings
+        settings.results.mkdir(parents=True, exist_ok=True)
+        handle = (settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}").open("a", buffering=1, encoding="utf-8")
+
+        def write(number: int, outcome: Outcome) -> None:
+            for shard, ids in outcome.ids:
+                line = {"step": number, "round": settings.round, "shard": shard, "ids": ids.tolist()}
+                handle.write(json.dumps(line) + "\n")
+
+        return write
+
+    # -- checkpoints
+
+    def _due(self, done: int) -> bool:
+        storage = self.settings.storage
+        if storage.checkpoint_interval_steps is not None and done - self._saved_step >= storage.checkpoint_interval_steps:
+            return True
+        return time.monotonic() - self._saved_at >= storage.checkpoint_interval_seconds
+
+    def _state(self, done: int) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+        stepper = self._stepper
+        weights = {f"model.{name}": value for name, value in stepper.model.state_dict().items()}
+        tensors = dict(weights)
+        state: dict[str, Any] = {"step": done, "fingerprint": fingerprint(self._device, self.settings.threads)}
+        for place, optimizer in enumerate(stepper.optimizers):
+            flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())
+            tensors |= flat
+            state[f"optimizer{place}"] = rest
+        if stepper.ema is not None:
+            tensors |= {f"ema.{name}": value for name, value in stepper.ema.state.items()}
+        return tensors, state, list(weights)
+
+    def _save(self, done: int) -> None:
+        tensors, state, weights = self._state(done)
+        self._saver.submit(done, tensors, state, weights=weights)
+        self._saved_at, self._saved_step = time.monotonic(), done
+
+    def _saved(self, saved: Any) -> None:
+        worker.report(step=saved.step, checkpoint_step=saved.step)
+        worker.publish(checkpoint={"step": saved.step, "path": saved.path.name, "weightsSha256": saved.weights_sha256})
+
+    def _save_failed(self, message: str) -> None:
+        log.warning("no checkpoint: %s", message)
+
+    def _stop_here(self, done: int) -> None:
+        failure = None
+        if self.settings.rank == 0:
+            try:
+                self._save_now(done)
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        group.broadcast_object(None, self.settings)  # nobody leaves before the checkpoint is there
+        raise StoppedError(f"stopped after step {done}")
+
+    def _save_now(self, done: int) -> None:
+        self._saver.wait()
+        tensors, state, weights = self._state(done)
+        self._saved(self._store.save(done, tensors, state, weights=weights))
+
+    def _restore(self) -> int:
+        """Go on from the newest checkpoint that verifies; rank 0 chooses, and the others need no storage."""
+        loaded, problem = None, None
+        if self.settings.rank == 0:
+            try:
+                loaded = self._store.choose()
+            except Exception as error:
+                problem = error
+        problem = group.broadcast_object(problem, self.settings)
+        if problem is not None:
+            raise problem
+        found = group.broadcast_object(None if loaded is None else loaded.state, self.settings)
+        if loaded is not None:
+            for line in loaded.rejected:
+                log.warning("checkpoint passed over: %s", line)
+        if found is None:
+            return 0
+        tensors = group.broadcast_tensors(None if loaded is None else loaded.tensors, self.settings, self._device)
+        self._take_up(tensors, found)
+        step = int(found["step"])
+        self._saved_step = step
+        log.info("going on after step %d", step)
+        return step
+
+    def _take_up(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        stepper = self._stepper
+        model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        stepper.model.load_state_dict(model)
+        for place, optimizer in enumerate(stepper.optimizers):
+            optimizer.load_state_dict(unflatten(f"optimizer{place}", tensors, state[f"optimizer{place}"]))
+        if stepper.ema is not None:
+            for name, value in stepper.ema.state.items():
+                value.copy_(tensors[f"ema.{name}"])
+
+    # -- the end
+
+    def _evaluate(self, images: Any) -> Evaluation:
+        stepper, settings = self._stepper, self.settings
+        return evaluate(
+            stepper.model,
+            images,
+            self._dataset,
+            self._device,
+            rank=settings.rank,
+            world_size=settings.world_size,
+            state=stepper.ema.state if stepper.ema is not None else None,
+            autocast=stepper.autocast,
+        )
+
+    def _finish(self) -> Finished:
+        """Final checkpoint, evaluation on the test images, results, and the mark that it is done."""
+        settings, stepper = self.settings, self._stepper
+        performance = self._watch.to_json(world_size=settings.world_size, threads=settings.threads)
+        if settings.rank == 0:
+            self._save_now(stepper.total_steps)
+        evaluation = self._evaluate(self._dataset.test)
+        finished = Finished(evaluation=evaluation.to_json(), performance=performance)
+        if settings.rank == 0:
+            settings.results.mkdir(parents=True, exist_ok=True)
+            results.write_json(settings.results / "evaluation.json", finished.evaluation)
+            results.write_json(settings.results / "performance.json", finished.performance)
+            results.draw_curves(results.read_metrics(settings.results), settings.results / "curves.png")
+            results.draw_confusion(evaluation, settings.results / "confusion.png")
+            self._store.mark_done({"evaluation": finished.evaluation, "performance": finished.performance})
+        group.broadcast_object(None, settings)
+        return self._publish(finished)
+
+    def _publish(self, finished: Finished) -> Finished:
+        if self.settings.rank == 0:
+            worker.report(
+                step=self._stepper.total_steps,
+                total_steps=self._stepper.total_steps,
+                accuracy=finished.evaluation["accuracy"],
+            )
+            worker.publish(evaluation=finished.evaluation, performance=finished.performance)
+        return finished
