@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from torch import distributed as dist
 
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.settings import Settings
+
+T = TypeVar("T")
 
 TIMEOUT: Final = datetime.timedelta(minutes=10)
 """For one exchange. A peer that dies resets its connections at once; this is for one that hangs."""
@@ -28,9 +30,7 @@ class MixtureError(RuntimeError):
 def join(settings: Settings, device: Device) -> None:
     """Enter the group that the environment names; alone, there is none."""
     if settings.world_size > 1:
-        dist.init_process_group(
-            device.backend, rank=settings.rank, world_size=settings.world_size, timeout=TIMEOUT
-        )
+        dist.init_process_group(device.backend, rank=settings.rank, world_size=settings.world_size, timeout=TIMEOUT)
 
 
 def leave() -> None:
@@ -71,6 +71,24 @@ def broadcast_object(value: Any, settings: Settings) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def together(work: Callable[[], T], settings: Settings) -> T | None:
+    """Have rank 0 do something that may fail, while the others wait; None on the others.
+
+    Raises:
+        Exception: what it raised, on every rank alike.
+    """
+    result, problem = None, None
+    if settings.rank == 0:
+        try:
+            result = work()
+        except Exception as error:
+            problem = error
+    problem = broadcast_object(problem, settings)
+    if problem is not None:
+        raise problem
+    return result
 
 
 def broadcast_tensors(tensors: Mapping[str, Tensor] | None, settings: Settings, device: Device) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -63,12 +63,12 @@ class Stepper:
         self.total_steps = spec.epochs * self.steps_per_epoch
         self.batch = min(spec.batch_size, len(dataset.train.labels))
         self.bounds = shard_bounds(self.batch, spec.shards)
-        self._forward: nn.Module = torch.compile(model) if spec.compile else model  # type: ignore[assignment]
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._exact = ExactReduction(self._parameters, settings.world_size, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, settings.world_size)
-        self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)  # type: ignore[attr-defined]
+        self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)
 
     def step(self, number: int, assignment: Assignment, *, stop: bool) -> Outcome:
         """Do step `number` (from 0). stop: whether this rank wants to stop after it.
@@ -135,7 +135,7 @@ class Stepper:
         loss = functional.cross_entropy(
             logits, labels, reduction="sum", label_smoothing=self.settings.trainer.label_smoothing
         )
-        self._scaler.scale(loss / self.batch).backward()
+        self._scaler.scale(loss / self.batch).backward()  # type: ignore[no-untyped-call]
         part = Part(
             loss_sum=loss.detach(),
             correct=(logits.detach().argmax(1) == labels).sum(),

@@ -1,8 +1,8 @@
 """`python -m edgecloud_trainer.train`: one rank of a TrainingJob with `spec.trainer`.
 
-The launcher starts it, with torchrun's environment and EDGECLOUD_TRAINER. With `--standby` it makes everything ready that
-doesn't depend on the round (torch, the data, the model) and waits on standard input for one line of JSON: the environment
-of its round.
+The launcher starts it, with torchrun's environment and EDGECLOUD_TRAINER. With `--standby` it makes everything ready
+that doesn't depend on the round (torch, the data, the model) and waits on standard input for one line of JSON: the
+environment of its round.
 
 Exit codes: 0 done, 1 failed, 2 wrong configuration, 75 may work in another round, 143 stopped at a checkpoint.
 """
@@ -14,13 +14,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from edgecloud_trainer.data import Dataset
-    from edgecloud_trainer.devices import Device
-    from edgecloud_trainer.settings import Settings
-    from edgecloud_trainer.steps import Stepper
+from typing import Final
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
@@ -34,12 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one rank; its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     standby = "--standby" in (sys.argv[1:] if arguments is None else arguments)
-    from edgecloud_trainer import data, devices, group, models, settings, steps, training
+    from edgecloud_trainer import data, devices, group, models, ready, settings, steps, training
     from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
 
     try:
         said = settings.read()
-        device, dataset, model = _ready(said)
+        device, dataset, model = ready.make_ready(said)
         if standby:
             line = sys.stdin.readline()
             if not line:
@@ -52,7 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
             training.Training(said, device, dataset, stepper).run()
         finally:
             group.leave()
-    except (settings.SettingsError, data.DataError, models.ModelError, CheckpointMismatchError, group.MixtureError) as error:
+    except (
+        settings.SettingsError,
+        data.DataError,
+        models.ModelError,
+        CheckpointMismatchError,
+        group.MixtureError,
+    ) as error:
         return _end(BAD_CONFIGURATION, "BadConfiguration", str(error))
     except devices.GPUNotVisibleError as error:
         return _end(FAILED, "GPUNotVisible", str(error))
@@ -66,3 +66,24 @@ def main(arguments: list[str] | None = None) -> int:
         log.info("%s", stopped)
         return PREEMPTED
     return 0
+
+
+def _end(code: int, reason: str, message: str) -> int:
+    """Say why in the log, and to the launcher, which has it shown in status.lastFailure."""
+    log.error("%s: %s", reason, message)
+    note = os.environ.get("EDGECLOUD_FAILURE_FILE")
+    if note:
+        Path(note).write_text(json.dumps({"reason": reason, "message": message[:1900]}), encoding="utf-8")
+    return code
+
+
+if __name__ == "__main__":
+    # Past Python's farewell: it joins threads and frees what the kernel frees anyway, while the others wait for us.
+    ended = FAILED
+    try:
+        ended = main()
+    except Exception:
+        logging.getLogger("edgecloud_trainer").exception("failed")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ended)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgecloud import worker
 from edgecloud_trainer import group, results
-from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointStore, flatten, unflatten
+from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointError, CheckpointStore, Saved, flatten, unflatten
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
@@ -72,7 +72,7 @@ class Training:
         settings = self.settings
         signal.signal(signal.SIGTERM, self._asked)
         group.agree(settings, fingerprint(self._device, settings.threads))
-        finished = group.broadcast_object(self._store.done() if settings.rank == 0 else None, settings)
+        finished = group.broadcast_object(group.together(self._store.done, settings), settings)
         if finished is not None:
             log.info("an earlier round has finished this training")
             return self._publish(Finished(evaluation=finished["evaluation"], performance=finished["performance"]))
@@ -113,6 +113,8 @@ class Training:
                 median = sorted(shard_seconds)[len(shard_seconds) // 2]
                 shard_seconds.clear()
                 assignment = rebalanced(assignment, group.gather_float(median, settings, self._device))
+            if settings.rank == 0 and done % stepper.steps_per_epoch == 0:
+                self._say_epoch(done, outcome)
             if stepper.dataset.validation is not None and done % stepper.steps_per_epoch == 0:
                 self._validate(done, metrics)
         if metrics:
@@ -127,6 +129,17 @@ class Training:
             loss=outcome.loss,
             samples_per_second=self._watch.samples_per_second,
             train_accuracy=outcome.accuracy,
+        )
+
+    def _say_epoch(self, done: int, outcome: Outcome) -> None:
+        epoch, speed = done // self._stepper.steps_per_epoch, self._watch.samples_per_second
+        log.info(
+            "epoch %d/%d  loss %.4f  accuracy %.1f%%  %s images/s",
+            epoch,
+            self.settings.trainer.epochs,
+            outcome.loss,
+            100 * outcome.accuracy,
+            "?" if speed is None else f"{speed:,.0f}",
         )
 
     def _validate(self, done: int, metrics: results.MetricsLog | None) -> None:
@@ -156,7 +169,10 @@ class Training:
 
     def _due(self, done: int) -> bool:
         storage = self.settings.storage
-        if storage.checkpoint_interval_steps is not None and done - self._saved_step >= storage.checkpoint_interval_steps:
+        if (
+            storage.checkpoint_interval_steps is not None
+            and done - self._saved_step >= storage.checkpoint_interval_steps
+        ):
             return True
         return time.monotonic() - self._saved_at >= storage.checkpoint_interval_seconds
 
@@ -178,45 +194,28 @@ class Training:
         self._saver.submit(done, tensors, state, weights=weights)
         self._saved_at, self._saved_step = time.monotonic(), done
 
-    def _saved(self, saved: Any) -> None:
+    def _saved(self, saved: Saved) -> None:
         worker.report(step=saved.step, checkpoint_step=saved.step)
         worker.publish(checkpoint={"step": saved.step, "path": saved.path.name, "weightsSha256": saved.weights_sha256})
 
-    def _save_failed(self, message: str) -> None:
-        log.warning("no checkpoint: %s", message)
+    def _save_failed(self, error: CheckpointError) -> None:
+        log.warning("no checkpoint: %s", error)
 
     def _stop_here(self, done: int) -> None:
-        failure = None
-        if self.settings.rank == 0:
-            try:
-                self._save_now(done)
-            except Exception as error:
-                failure = error
-        if failure is not None:
-            raise failure
-        group.broadcast_object(None, self.settings)  # nobody leaves before the checkpoint is there
+        # Nobody leaves before the checkpoint is there; if it can't be written, all of them fail.
+        group.together(lambda: self._save_now(done), self.settings)
         raise StoppedError(f"stopped after step {done}")
 
     def _save_now(self, done: int) -> None:
-        self._saver.wait()
         tensors, state, weights = self._state(done)
-        self._saved(self._store.save(done, tensors, state, weights=weights))
+        self._saver.save_final(done, tensors, state, weights=weights)
 
     def _restore(self) -> int:
         """Go on from the newest checkpoint that verifies; rank 0 chooses, and the others need no storage."""
-        loaded, problem = None, None
-        if self.settings.rank == 0:
-            try:
-                loaded = self._store.choose()
-            except Exception as error:
-                problem = error
-        problem = group.broadcast_object(problem, self.settings)
-        if problem is not None:
-            raise problem
+        loaded = group.together(self._store.choose, self.settings)
+        for line in self._store.rejected:
+            log.warning("checkpoint passed over: %s", line)
         found = group.broadcast_object(None if loaded is None else loaded.state, self.settings)
-        if loaded is not None:
-            for line in loaded.rejected:
-                log.warning("checkpoint passed over: %s", line)
         if found is None:
             return 0
         tensors = group.broadcast_tensors(None if loaded is None else loaded.tensors, self.settings, self._device)
@@ -255,19 +254,20 @@ class Training:
         """Final checkpoint, evaluation on the test images, results, and the mark that it is done."""
         settings, stepper = self.settings, self._stepper
         performance = self._watch.to_json(world_size=settings.world_size, threads=settings.threads)
-        if settings.rank == 0:
-            self._save_now(stepper.total_steps)
+        group.together(lambda: self._save_now(stepper.total_steps), settings)
         evaluation = self._evaluate(self._dataset.test)
         finished = Finished(evaluation=evaluation.to_json(), performance=performance)
-        if settings.rank == 0:
-            settings.results.mkdir(parents=True, exist_ok=True)
-            results.write_json(settings.results / "evaluation.json", finished.evaluation)
-            results.write_json(settings.results / "performance.json", finished.performance)
-            results.draw_curves(results.read_metrics(settings.results), settings.results / "curves.png")
-            results.draw_confusion(evaluation, settings.results / "confusion.png")
-            self._store.mark_done({"evaluation": finished.evaluation, "performance": finished.performance})
-        group.broadcast_object(None, settings)
+        group.together(lambda: self._write_results(finished, evaluation), settings)
         return self._publish(finished)
+
+    def _write_results(self, finished: Finished, evaluation: Evaluation) -> None:
+        folder = self.settings.results
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write_json(folder / "evaluation.json", finished.evaluation)
+        results.write_json(folder / "performance.json", finished.performance)
+        results.draw_curves(results.read_metrics(folder), folder / "curves.png")
+        results.draw_confusion(evaluation, folder / "confusion.png")
+        self._store.mark_done({"evaluation": finished.evaluation, "performance": finished.performance})
 
     def _publish(self, finished: Finished) -> Finished:
         if self.settings.rank == 0:

@@ -34,6 +34,7 @@ HELP = """\
   EDGECLOUD_TERMINATION_FILE  file for the last message (JSON); default /dev/termination-log, if that can be written
   EDGECLOUD_MAX_RESTARTS      shown to the processes as TORCHELASTIC_MAX_RESTARTS; default 0
   EDGECLOUD_ORPHAN_SECONDS    how long to wait for a silent coordinator after the processes have ended; default 600
+  EDGECLOUD_STANDBY           processes to keep ready for the next round, if COMMAND knows --standby; default 0
   EDGECLOUD_PARENT_DEATH      1: when the parent dies, end everything at once, also what made itself a daemon
   EDGECLOUD_PARENT_PID        with it: the parent's process id, so that a parent that is gone already is noticed
 """
@@ -72,6 +73,7 @@ class Config:
     orphan_seconds: float
     parent_death: bool
     parent_pid: int | None
+    standby: int
 
 
 def read(environment: Mapping[str, str]) -> Config:
@@ -98,6 +100,7 @@ def read(environment: Mapping[str, str]) -> Config:
         max_restarts=reader.whole("EDGECLOUD_MAX_RESTARTS", 0, 0, 10**6),
         orphan_seconds=reader.seconds("EDGECLOUD_ORPHAN_SECONDS", 600.0),
         parent_death=environment.get("EDGECLOUD_PARENT_DEATH", "") not in ("", "0"),
+        standby=reader.whole("EDGECLOUD_STANDBY", 0, 0, 64),
         parent_pid=reader.whole("EDGECLOUD_PARENT_PID", 0, 0, 2**31) or None,
     )
     try:

@@ -20,6 +20,7 @@ PRIVATE = frozenset(
         "EDGECLOUD_ORPHAN_SECONDS",
         "EDGECLOUD_PARENT_DEATH",
         "EDGECLOUD_PARENT_PID",
+        "EDGECLOUD_STANDBY",
     }
 )
 """The launcher's own business. A training process needs no token, so it is not told where one is."""
@@ -61,14 +62,7 @@ def training_environment(
     `base` is the launcher's own: what the user set there stands, except for what says who the process is.
     """
     rank = order.first_rank + local_rank
-    environment = {name: value for name, value in base.items() if name not in PRIVATE}
-    defaults = {"OMP_NUM_THREADS": str(omp_threads(worker.cpus, order.processes)), "PYTHONUNBUFFERED": "1"}
-    if worker.interface:
-        defaults["GLOO_SOCKET_IFNAME"] = worker.interface
-    for name, value in defaults.items():
-        environment.setdefault(name, value)
-    if worker.archive:
-        environment["PYTHONPATH"] = ":".join(filter(None, [worker.archive, environment.get("PYTHONPATH", "")]))
+    environment = standing_environment(base, worker=worker, processes=order.processes)
     environment.update(
         RANK=str(rank),
         LOCAL_RANK=str(local_rank),
@@ -95,4 +89,17 @@ def training_environment(
         EDGECLOUD_CHANNEL=files.channel,
         EDGECLOUD_FAILURE_FILE=files.failure,
     )
+    return environment
+
+
+def standing_environment(base: Mapping[str, str], *, worker: Worker, processes: int) -> dict[str, str]:
+    """The part of it that no round changes. `processes`: how many share the worker's CPUs."""
+    environment = {name: value for name, value in base.items() if name not in PRIVATE}
+    defaults = {"OMP_NUM_THREADS": str(omp_threads(worker.cpus, processes)), "PYTHONUNBUFFERED": "1"}
+    if worker.interface:
+        defaults["GLOO_SOCKET_IFNAME"] = worker.interface
+    for name, value in defaults.items():
+        environment.setdefault(name, value)
+    if worker.archive:
+        environment["PYTHONPATH"] = ":".join(filter(None, [worker.archive, environment.get("PYTHONPATH", "")]))
     return environment

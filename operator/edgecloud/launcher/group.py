@@ -52,12 +52,14 @@ class Group:
         log: Log,
         failed: Callable[[dict[str, Any]], None],
         leaving: Callable[[], None],
+        besides: Callable[[], list[int]],
         ended: Callable[[str], None],
     ) -> None:
         self.stopping = False
         self._loop = loop
         self._log = log
         self._failed, self._leaving, self._ended = failed, leaving, ended
+        self._besides = besides
         self._folder: Path | None = None
         self._processes: list[Process] = []
         self._broken: list[Process] = []
@@ -189,7 +191,7 @@ class Group:
             await self._next_end()
         started, complained = self._loop.time(), 0.0
         while True:
-            leftovers = linux.children()
+            leftovers = linux.children(besides=self._besides())
             if not leftovers:
                 break
             for pid in leftovers:

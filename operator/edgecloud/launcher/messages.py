@@ -62,7 +62,7 @@ def parse_directive(data: bytes) -> Directive:
     return Directive(
         action=str(action),
         round=_whole(raw, "round", 0, 10**9),
-        run=_run_order(raw.get("run")) if action == "run" else None,
+        run=_run_order(raw["run"]) if action == "run" and raw.get("run") is not None else None,
         grace_seconds=_real(raw, "graceSeconds", 30.0, 0.0, 86400.0),
         exit_code=_whole({"exitCode": 0, **raw}, "exitCode", 0, 255),
         reason=str(raw.get("reason", ""))[:1000],

@@ -48,6 +48,10 @@ class Output:
         os.set_blocking(self._reader, False)
         self._loop.add_reader(self._reader, self._readable)
 
+    def name(self, prefix: bytes) -> None:
+        """Put this before each line from now on."""
+        self._prefix = prefix
+
     def started(self) -> None:
         """The process has its end; ours is in the way of seeing the end of it."""
         if self.writer >= 0:

@@ -18,6 +18,7 @@ from edgecloud.launcher.environment import Files, Worker, training_environment
 from edgecloud.launcher.messages import RunOrder
 from edgecloud.launcher.output import Output
 from edgecloud.launcher.sinks import Sink
+from edgecloud.launcher.standby import Standby
 from edgecloud.launcher.verdict import End
 
 
@@ -50,7 +51,9 @@ class Process:
         order: RunOrder,
         local_rank: int,
         folder: Path,
+        standby: Standby | None = None,
     ) -> None:
+        """standby: one that waits, to be used instead of a new process."""
         self.local_rank = local_rank
         self.rank = order.first_rank + local_rank
         self.end: End | None = None
@@ -60,7 +63,8 @@ class Process:
         self._error_file = folder / f"{local_rank}.error.json"
         self._failure_file = folder / f"{local_rank}.failure.json"
         files = Files(str(folder / f"{local_rank}.channel"), str(self._error_file), str(self._failure_file))
-        self._output = Output(loop, sink, f"[rank {self.rank}] ".encode() if order.processes > 1 else b"")
+        self._output = standby.output if standby is not None else Output(loop, sink)
+        self._output.name(f"[rank {self.rank}] ".encode() if order.processes > 1 else b"")
         try:
             self.channel = LauncherEnd(Path(files.channel))
         except OSError:
@@ -69,6 +73,12 @@ class Process:
         environment = training_environment(
             base, worker=worker, round=round, order=order, local_rank=local_rank, files=files
         )
+        if standby is not None and standby.take_part(environment):
+            self._popen = standby.popen
+            self.pid = self._popen.pid
+            return
+        if standby is not None:
+            self._output = Output(loop, sink)
         try:
             self._popen = subprocess.Popen(
                 list(command),

@@ -16,6 +16,7 @@ from edgecloud.launcher.log import Log
 from edgecloud.launcher.messages import Directive, RunOrder
 from edgecloud.launcher.process import Process
 from edgecloud.launcher.sinks import Sink
+from edgecloud.launcher.standby import Reserve
 from edgecloud.launcher.standing import OUTCOMES, RUNNING, Standing
 from edgecloud.launcher.talk import Talk
 
@@ -65,6 +66,9 @@ class Supervisor:
             node=config.node,
             next_port=machine.free_port(config.address),
         )
+        self._reserve = Reserve(
+            command, count=config.standby, base=environment, worker=worker, loop=self._loop, sink=sink, log=log
+        )
         self._group: Group | None = None
         self._pending: Directive | None = None
         self._to_idle = False
@@ -77,7 +81,9 @@ class Supervisor:
     async def work(self) -> int:
         """Talk and act until it is time to exit; returns the exit code. The termination message is written then."""
         tasks = [asyncio.ensure_future(work) for work in (self._talk.listen(), self._talk.report(), self._watch())]
+        self._reserve.fill()
         code = await self._finished
+        self._reserve.close()
         for task in tasks:
             task.cancel()
         if code != PARENT_DIED_CODE or not self._config.parent_death:
@@ -115,11 +121,15 @@ class Supervisor:
         repeated = ack is not None and (ack.action, ack.round) == (directive.action, directive.round)
         if repeated or self._exit is not None:
             return False
-        if directive.action == "run":
-            newest = self._standing.round if self._pending is None else self._pending.round
-            if directive.round <= newest or self._standing.draining:
-                return False
-        elif directive.action != "exit" and directive.round < self._standing.round:
+        newest = self._standing.round if self._pending is None else self._pending.round
+        if directive.action == "run" and directive.round == newest and not self._standing.draining:
+            self._standing.ack = directive  # said again, by a coordinator that has thought better of a stop or is new
+            return False
+        if directive.action == "run" and directive.run is None:
+            return False  # of a coordinator that does not know yet where the round meets
+        if directive.action == "run" and (directive.round <= newest or self._standing.draining):
+            return False
+        if directive.action in ("wait", "stop") and directive.round < newest:
             return False
         self._standing.ack = directive
         why = f": {directive.reason}" if directive.reason else ""
@@ -183,6 +193,7 @@ class Supervisor:
             self._ended(verdict.FAILED)
             return
         self._standing.state = RUNNING
+        self._reserve.fill_later()
         self._group = Group(
             directive,
             order,
@@ -192,6 +203,7 @@ class Supervisor:
             log=self._log,
             failed=self._failed,
             leaving=self._left,
+            besides=self._reserve.pids,
             ended=self._ended,
         )
 
@@ -206,6 +218,7 @@ class Supervisor:
             order=order,
             local_rank=local_rank,
             folder=folder,
+            standby=self._reserve.take(),
         )
 
     def _new_port(self) -> None:
@@ -245,6 +258,7 @@ class Supervisor:
     def child_ended(self) -> None:
         """SIGCHLD."""
         ends = linux.reap()
+        self._reserve.reaped(ends)
         if self._group is not None:
             self._group.reaped(ends)
 

@@ -29,7 +29,11 @@ class Cluster(Protocol):
         """
 
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
-        """Create a child. One of that name that exists already is no error: it will be seen, and judged."""
+        """Create a child. One of that name that exists already is no error: it will be seen, and judged.
+
+        What the server returns is best shown to the control loop before this returns: a watch takes a while to tell
+        of it, and what has not been seen is asked for again.
+        """
 
     async def delete(self, job: TrainingJob, target: Delete) -> None:
         """Delete a child if it still has that uid. One that is gone already is no error."""

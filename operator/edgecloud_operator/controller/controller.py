@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Rendezvous, TrainingJobStatus
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 WORKERS: Final = 8
 """Jobs decided on side by side."""
 PARALLEL_WRITES: Final = 16
-RETRY_SECONDS: Final = 1.0
+FIRST_RETRY_SECONDS: Final = 1.0
+LAST_RETRY_SECONDS: Final = 15.0
+"""Pauses after writes that failed, twice as long each time: the reports that come in meanwhile don't shorten them."""
 
 
 @dataclass
@@ -36,8 +39,10 @@ class _Record:
     pods: dict[str, Pod] = field(default_factory=dict)
     service: Service | None = None
     last_write: datetime | None = None
-    newest: TrainingJobStatus | None = None
-    """The status as decided, written or not."""
+    failures: int = 0
+    """Attempts to act that have failed in a row."""
+    retry_at: float = 0.0
+    """Until when, on the loop's clock, none is made."""
 
 
 class Controller:
@@ -74,12 +79,15 @@ class Controller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def saw_job(self, job: TrainingJob) -> None:
-        """A job as it now stands at the server."""
+        """A job as it now stands at the server.
+
+        What a watch tells can be older than what our own last write brought back; that is no step back.
+        """
         key = _key(job)
         record = self._records.get(key)
         if record is None or record.job.metadata.uid != job.metadata.uid:
             self._records[key] = _Record(job=job)
-        else:
+        elif not _older(job, record.job):
             record.job = job
         self._queue.add(key)
 
@@ -90,6 +98,7 @@ class Controller:
         self.desk.forget(key)
 
     def saw_pod(self, key: JobKey, pod: Pod) -> None:
+        """A Pod as it now is. One of a job that was not seen yet is nobody's: a shell lists the jobs first."""
         if record := self._records.get(key):
             record.pods[pod.uid] = pod
             self._queue.add(key)
@@ -108,19 +117,38 @@ class Controller:
         while True:
             key = await self._queue.get()
             try:
-                await self._decide_and_act(key)
-            except Exception:
-                log.exception("%s/%s: the decision failed; it is tried again in %.0f s", *key, RETRY_SECONDS)
-                self._queue.add_after(key, RETRY_SECONDS)
+                await self._see_to(key)
             finally:
                 self._queue.done(key)
 
-    async def _decide_and_act(self, key: JobKey) -> None:
+    async def _see_to(self, key: JobKey) -> None:
+        """Decide, tell the workers, and act, unless acting has just failed."""
         record = self._records.get(key)
         if record is None:
+            self.desk.forget(key)  # the last word of a job that is gone
             return
-        members = {member.pod_uid for member in (_status(record.job).rendezvous or Rendezvous()).members}
-        self.desk.keep_only(key, members | set(record.pods))
+        pause = record.retry_at - asyncio.get_running_loop().time()
+        try:
+            plan = self._decide(key, record)
+            if pause <= 0:
+                await self._act(key, record, plan)
+                record.failures = 0
+        except (ConflictError, GoneError):
+            self._queue.add_after(key, LAST_RETRY_SECONDS)  # if what is newer, and on its way here, gets lost
+        except Exception:
+            if pause <= 0:
+                self._try_later(key, record)
+        if pause > 0:
+            self._queue.add_after(key, pause)
+
+    def _decide(self, key: JobKey, record: _Record) -> Plan:
+        """What should be done now; what the workers are told of it is published at once.
+
+        That stands in status already, so that no write that fails can keep it from them.
+        """
+        status = _status(record.job)
+        rendezvous = status.rendezvous or Rendezvous()
+        self.desk.keep_only(key, {member.pod_uid for member in rendezvous.members} | set(record.pods))
         observed = Observed(
             pods=tuple(sorted(record.pods.values(), key=lambda pod: (pod.index, pod.uid))),
             service=record.service,
@@ -128,65 +156,71 @@ class Controller:
             listening_since=self._listening_since,
         )
         plan = reconcile(record.job, observed, datetime.now(UTC), self._settings)
-        written = await self._write(key, record, plan)
-        if not written and plan.status_first and plan.status is not None:
-            return
-        if plan.status_first and plan.status is not None:
+        if not _status_alone(plan):
+            finished = status.phase in TERMINAL
+            self.desk.publish(key, plan.directives, current_round=rendezvous.round, finished=finished)
+        if self._on_status:
+            self._on_status(record.job.with_status(plan.status or record.job.status))
+        return plan
+
+    def _try_later(self, key: JobKey, record: _Record) -> None:
+        """After a failure: log it, and wait the longer the more there were in a row."""
+        pause = min(FIRST_RETRY_SECONDS * 2**record.failures, LAST_RETRY_SECONDS)
+        log.exception("%s/%s: a write failed; it is tried again in %.0f s", *key, pause)
+        record.failures += 1
+        record.retry_at = asyncio.get_running_loop().time() + pause
+        self._queue.add_after(key, pause)
+
+    async def _act(self, key: JobKey, record: _Record, plan: Plan) -> None:
+        """Make the plan's writes: the status alone where it comes first, and else whatever is due."""
+        if plan.status is not None:
+            await self._write(key, record, plan.status, plan)
+        if _status_alone(plan):
             self._queue.add(key)  # decide again on what now stands there
             return
-        await self._act(record, plan)
-        status = _status(record.job)
-        number = (status.rendezvous or Rendezvous()).round
-        self.desk.publish(key, plan.directives, current_round=number, finished=status.phase in TERMINAL)
+        await self._change_children(record.job, plan)
         if plan.requeue_after is not None:
             self._queue.add_after(key, plan.requeue_after)
 
-    async def _write(self, key: JobKey, record: _Record, plan: Plan) -> bool:
-        """Write the plan's status if it is due; whether it was written."""
-        record.newest = plan.status or record.job.status
-        if self._on_status:
-            self._on_status(record.job.with_status(record.newest))
-        if plan.status is None:
-            return False
+    async def _write(self, key: JobKey, record: _Record, status: TrainingJobStatus, plan: Plan) -> None:
+        """Write a plan's status if it is due, and the events that it stands for."""
         now = datetime.now(UTC)
-        delay = 0.0
         if not plan.status_first:
             delay = write_delay(
                 record.job.status,
-                plan.status,
+                status,
                 last_write=record.last_write,
                 now=now,
                 progress_seconds=self._progress_seconds,
             )
-        if delay > 0:
-            self._queue.add_after(key, delay)
-            return False
-        try:
-            record.job = await self._cluster.write_status(record.job, plan.status)
-        except ConflictError:
-            return False  # the newer one is on its way here, and brings the key back
-        except GoneError:
-            return False
+            if delay > 0:
+                self._queue.add_after(key, delay)
+                return
+        written = await self._cluster.write_status(record.job, status)
         record.last_write = now
+        if not _older(written, record.job):
+            record.job = written
         for event in plan.events:
-            await self._cluster.emit(record.job, event)
-        return True
+            await self._cluster.emit(written, event)
 
-    async def _act(self, record: _Record, plan: Plan) -> None:
+    async def _change_children(self, job: TrainingJob, plan: Plan) -> None:
         """Carry out creates and deletes, the Service before the Pods, a bounded number side by side."""
-        job, limit = record.job, asyncio.Semaphore(PARALLEL_WRITES)
+        limit = asyncio.Semaphore(PARALLEL_WRITES)
 
-        async def one(write: Coroutine[Any, Any, None]) -> None:
+        async def one(write: Callable[[], Awaitable[None]]) -> None:
             async with limit:
-                await write
+                await write()
 
-        others = [child for child in plan.create if child["kind"] != "Pod"]
-        pods = [child for child in plan.create if child["kind"] == "Pod"]
-        for child in others:
-            await self._cluster.create(job, child)
-        writes = [self._cluster.create(job, pod) for pod in pods]
-        writes += [self._cluster.delete(job, target) for target in plan.delete]
-        await asyncio.gather(*(one(write) for write in writes))
+        for child in plan.create:
+            if child["kind"] != "Pod":
+                await self._cluster.create(job, child)
+        writes = [partial(self._cluster.create, job, child) for child in plan.create if child["kind"] == "Pod"]
+        writes += [partial(self._cluster.delete, job, target) for target in plan.delete]
+        # Each is seen to its end, so that none is still under way when the next decision is made.
+        results = await asyncio.gather(*map(one, writes), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
 
 def _key(job: TrainingJob) -> JobKey:
@@ -195,3 +229,14 @@ def _key(job: TrainingJob) -> JobKey:
 
 def _status(job: TrainingJob) -> TrainingJobStatus:
     return job.status or TrainingJobStatus()
+
+
+def _status_alone(plan: Plan) -> bool:
+    """Whether the status is to be written before anything else of the plan is done."""
+    return plan.status_first and plan.status is not None
+
+
+def _older(job: TrainingJob, than: TrainingJob) -> bool:
+    """Whether this is an earlier state of the resource: resourceVersions are numbers that rise."""
+    ours, theirs = job.metadata.resource_version or "", than.metadata.resource_version or ""
+    return ours.isdecimal() and theirs.isdecimal() and int(ours) < int(theirs)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecloud.protocol import MAX_BODY_BYTES, OLDEST_VERSION, VERSION, PollRequest
@@ -26,6 +27,17 @@ IDLE_SECONDS = 60.0
 
 Authenticate = Callable[[str], Awaitable[Identity | None]]
 """From a bearer token to whom it stands for; None if it is nobody's."""
+
+
+_http_log: Final = logging.getLogger(f"{__name__}.http")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """What is our own mistake. What a stranger sends that is no HTTP has its 400, and no traceback in the log each."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))
+
+
+_http_log.addFilter(_is_ours)
 
 
 class CoordinatorServer:
@@ -48,6 +60,7 @@ class CoordinatorServer:
             shutdown_timeout=SHUTDOWN_SECONDS,
             handler_cancellation=True,
             keepalive_timeout=IDLE_SECONDS,
+            logger=_http_log,
             auto_decompress=False,  # no launcher compresses, and what a stranger packs can grow a thousandfold
         )
         await self._runner.setup()

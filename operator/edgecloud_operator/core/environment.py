@@ -40,7 +40,10 @@ def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordi
         "EDGECLOUD_MAX_RESTARTS": str(job.spec.restart_policy_or_default().max_restarts),
     }
     if job.spec.trainer is not None:
-        environment |= {"EDGECLOUD_TRAINER": _trainer(job, index), "EDGECLOUD_STANDBY": "1"}
+        environment |= {
+            "EDGECLOUD_TRAINER": _trainer(job, index),
+            "EDGECLOUD_STANDBY": str(job.spec.processes_of(index)),
+        }
     return environment | ({"EDGECLOUD_CA_FILE": layout.ca_file} if layout.ca_file else {})
 
 

@@ -30,7 +30,7 @@ class MemberState:
     member: Member
     doing: Doing
     since: datetime
-    """When its state was first heard; for the unheard, now."""
+    """When its state was first heard; for the unheard, when this operator began to listen."""
     leaving: bool = False
     """Something outside the program takes its Pod away, so that its round should end at a checkpoint."""
     failure: Failure | None = None
@@ -60,7 +60,7 @@ def member_states(
     states, first_rank = [], 0
     for member in rendezvous.members:
         pod, launcher = pods.get(member.pod_uid), observed.launchers.get(member.pod_uid)
-        states.append(_state(_Seen(member, rendezvous.round, first_rank, pod, launcher, now)))
+        states.append(_state(_Seen(member, rendezvous.round, first_rank, pod, launcher, observed.listening_since, now)))
         first_rank += spec.processes_of(member.index)
     return tuple(states)
 
@@ -74,15 +74,12 @@ class _Seen:
     first_rank: int
     pod: Pod | None
     launcher: Launcher | None
+    listening_since: datetime
     now: datetime
 
-    def state(
-        self, doing: Doing, *, since: datetime | None = None, leaving: bool = False, failure: Failure | None = None
-    ) -> MemberState:
-        heard_since = self.launcher.since if self.launcher else self.now
-        return MemberState(
-            member=self.member, doing=doing, since=since or heard_since, leaving=leaving, failure=failure
-        )
+    def state(self, doing: Doing, *, leaving: bool = False, failure: Failure | None = None) -> MemberState:
+        since = self.launcher.since if self.launcher else self.listening_since
+        return MemberState(member=self.member, doing=doing, since=since, leaving=leaving, failure=failure)
 
     def failed(self, report: FailureReport, *, doing: Doing, leaving: bool = False) -> MemberState:
         node = (self.pod.node if self.pod else "") or (self.launcher.report.node if self.launcher else "")

@@ -35,4 +35,4 @@ def write_delay(
         limit = min(CHECKPOINT_SECONDS, progress_seconds)
     else:
         return 0.0
-    return max(0.0, limit - (now - last_write).total_seconds())
+    return min(limit, max(0.0, limit - (now - last_write).total_seconds()))  # a clock that was set back delays nothing

@@ -94,12 +94,15 @@ class WorldMachine(RuleBasedStateMachine):
     def all_is_calm(self, rounds: int) -> None:
         calm(self.world, rounds)
 
-    @rule(steps=st.integers(1, 4), backwards=st.booleans(), events=st.integers(0, 3))
-    def operator_steps(self, steps: int, backwards: bool, events: int) -> None:
+    @rule(steps=st.integers(1, 4), backwards=st.booleans(), events=st.integers(0, 3), dies=st.booleans())
+    def operator_steps(self, steps: int, backwards: bool, events: int, dies: bool) -> None:
         if self.world.operator is not None:
             self.world.operator.see(events)
             for _ in range(steps):
                 self.world.operator.step(backwards=backwards)
+            if dies:
+                self.world.operator_dies()
+                self.world.operator_starts()
 
     @rule(place=PLACES, talks=st.booleans(), which=st.integers(0, 2))
     def one_launcher_talks(self, place: int, talks: bool, which: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgecloud_operator.core.reconcile import reconcile
-from tests.unit.core.build import SETTINGS, Scene, died, make_pod, make_progress
+from tests.unit.core.build import SETTINGS, Scene, died, make_failure, make_pod, make_progress
 
 
 def test_a_report_at_a_fraction_of_a_second_is_not_written_for_ever() -> None:
@@ -192,3 +192,12 @@ def test_a_clean_end_outside_a_round_costs_nothing() -> None:
     plan = scene.settle()
     assert (scene.status.phase, scene.status.restarts) == ("Pending", 0)
     assert [target.uid for target in plan.delete] == ["pod-0"]
+
+
+def test_a_weak_failure_that_only_the_pod_tells_of_is_waited_for_once_and_not_for_ever() -> None:
+    """An operator that had come up since never heard its launcher, and the 5 seconds began anew with each decision."""
+    scene = Scene(workers=2).running().operator_restarts().says(0, state="running")
+    scene.dies(1, 1, round=1, outcome="failed", failure=make_failure()).settle()
+    assert scene.rendezvous.round == 1
+    scene.later(5).settle()
+    assert (scene.members, scene.status.restarts) == ((), 1)

@@ -169,6 +169,8 @@ class Worker:
         assert self.group
         self.group = False
         self.state = "failed" if self.failure else "idle" if self.to_idle else outcome
+        if self.state == "succeeded":
+            self.world.done.add((self.round, self.uid))
         if self.exit_code is not None:
             self.world.worker_ends(self, self.exit_code)
         elif self.draining:
@@ -311,6 +313,8 @@ class World:
         """(life, round, index) of each start of a worker's processes."""
         self.parts: dict[tuple[int, int], dict[int, tuple[int, int, int, str, int]]] = {}
         """What the workers of a round were told of it: by index, first rank, processes, world size, master and port."""
+        self.done: set[tuple[int, str]] = set()
+        """(round, Pod uid) of those who did their part to the end."""
         self.credit = 0
         """Failures that happened; restarts may never be more."""
         self.reckoned: set[str] = set()
@@ -581,6 +585,9 @@ class World:
         before, after = _rendezvous(old), _rendezvous(new)
         assert old.phase not in TERMINAL or new.phase == old.phase, "a finished job is another one"
         assert (new.phase in TERMINAL) == (new.completion_time is not None)
+        if new.phase == "Succeeded" and old.phase != "Succeeded":
+            assert before.members
+            assert {(before.round, member.pod_uid) for member in before.members} <= self.done
         assert after.round >= before.round, "a round went back"
         if after.round == before.round:
             assert after.members in (before.members, ()), "the members of a round changed"
@@ -607,6 +614,8 @@ class World:
         dead = {pod.uid for pod in observed.pods if pod.dead}
         strays = dead - self.reckoned - {member.pod_uid for member in _rendezvous(old).members}
         rise = new.restarts - old.restarts
+        if closed and new.budget == old.budget and new.phase not in (*TERMINAL, "Suspended"):
+            self._check_stop(_rendezvous(old), observed)
         assert 0 <= rise <= int(closed) + int(bool(strays)), f"restarts rise by {rise}"
         silent = new.last_failure is not None and "was not heard" in new.last_failure.message
         if rise and closed and silent and new.last_failure != old.last_failure:
@@ -617,6 +626,16 @@ class World:
         assert budget.unpaid <= MAX_UNPAID
         assert len(set(budget.paid_pods)) == len(budget.paid_pods)
         self.reckoned |= set(budget.paid_pods)
+
+    def _check_stop(self, rendezvous: Rendezvous, observed: Observed) -> None:
+        """A round that is closed at nobody's cost was stopped: whoever answers and was in it has ended."""
+        for member in rendezvous.members:
+            heard = observed.launchers.get(member.pod_uid)
+            pod = next((pod for pod in observed.pods if pod.uid == member.pod_uid), None)
+            if self.life or heard is None or pod is None or pod.dead or heard.report.round != rendezvous.round:
+                continue
+            if (self.now - heard.heard_at).total_seconds() < 15:
+                assert heard.report.state not in ("running", "stopping"), "stopped before all had saved"
 
     def check_directives(self, directives: Any) -> None:
         """Nobody is told of a round before it stands in status, nor to run in one that is not his."""

@@ -52,6 +52,8 @@ class Coordinator:
         self.statuses: list[int] = []
         """Statuses for the next requests, before any are answered properly."""
         self.holding = True
+        self.witnesses: list[Callable[[], object]] = []
+        """What else to show when a wait was in vain."""
         self._directive = Directive(action="wait", round=0)
         self._changed = threading.Condition()
         self._sequence = 0
@@ -81,7 +83,7 @@ class Coordinator:
             assert not self.errors, self.errors
             return next((poll for poll in list(self.polls) if wanted(poll)), None)
 
-        found = eventually(look, what, seconds=seconds, saw=lambda: [summary(poll) for poll in self.polls[-5:]])
+        found = eventually(look, what, seconds=seconds, saw=self._seen)
         assert found is not None
         return found
 
@@ -89,6 +91,9 @@ class Coordinator:
         return self.wait_for(
             lambda poll: (poll.state, poll.round) == (state, round), f"{state} in round {round}", seconds=seconds
         )
+
+    def _seen(self) -> str:
+        return "\n".join([*map(summary, self.polls[-5:]), *(str(witness()) for witness in self.witnesses)])
 
     def close(self) -> None:
         with self._changed:
@@ -241,6 +246,11 @@ class Launcher:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the launcher did not end within {seconds} s; it says: {self.stderr}") from None
 
+    def testimony(self) -> str:
+        """What it said, and what it and those below it do now."""
+        states = [f"{pid}: {process_state(pid)}" for pid in [self.pid, *descendants(self.pid)]]
+        return "\n".join([self.stderr[-1500:], self.stdout[-1500:], *states])
+
     def close(self) -> None:
         if self.process.poll() is None:
             for pid in [*descendants(self.pid), self.pid]:
@@ -265,6 +275,7 @@ class Job:
     def launch(self, command: Sequence[str], **environment: str | None) -> Launcher:
         launcher = Launcher(self.folder, self.coordinator.url, command, environment)
         self.launchers.append(launcher)
+        self.coordinator.witnesses.append(launcher.testimony)
         return launcher
 
     def file(self, name: str) -> Path:
@@ -273,7 +284,10 @@ class Job:
     def wait_file(self, name: str, *, seconds: float = 15.0) -> str:
         """The contents of a file that a script writes, once there are any."""
         path = self.file(name)
-        said = lambda: [launcher.stderr[-1500:] + launcher.stdout[-1500:] for launcher in self.launchers]  # noqa: E731
+
+        def said() -> str:
+            return "\n".join(launcher.testimony() for launcher in self.launchers)
+
         return eventually(lambda: path.read_text() if path.exists() else "", f"file {name}", seconds=seconds, saw=said)
 
     def close(self) -> None:
@@ -307,6 +321,17 @@ def descendants(pid: int) -> list[int]:
             found.append(child)
             todo.append(child)
     return found
+
+
+def process_state(pid: int) -> str:
+    """A line on what a process is and waits for."""
+    try:
+        stat = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+        wait = Path("/proc", str(pid), "wchan").read_text()
+        command = Path("/proc", str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError as error:
+        return str(error)
+    return f"{stat[0]} in {wait}, {stat[11]}+{stat[12]} ticks, {command[:200]}"
 
 
 def alive(pid: int) -> bool:

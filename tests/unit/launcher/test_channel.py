@@ -48,7 +48,7 @@ def ends() -> Iterator[tuple[LauncherEnd, ProcessEnd]]:
 
 
 @given(st.lists(REPORTS, min_size=1, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_is_written_is_read(reports: list[dict[str, Any]]) -> None:
     with ends() as (launcher, process):
         assert launcher.progress() is None
@@ -84,7 +84,7 @@ def test_any_bytes_in_the_file_are_safe(data: bytes, offset: int) -> None:
     )
     | REPORTS
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_document_in_the_file_is_dropped_or_a_valid_report(document: Any) -> None:
     body = json.dumps(document).encode()[: channel.CAPACITY]
     with ends() as (launcher, process):

@@ -16,7 +16,7 @@ from tests.unit.trainer_checkpoints import writers
 from tests.unit.trainer_checkpoints.conftest import Start
 from tests.unit.trainer_checkpoints.material import SHARED_MEMORY, is_genuine, names, save, store
 
-KILLS = 40
+KILLS = 36
 
 
 def said(connection: Connection, until: float) -> list[tuple[str, int]]:
@@ -45,7 +45,7 @@ def test_killed_while_it_saves_in_a_loop(start: Start, tmp_path: Path) -> None:
         messages += said(connection, time.monotonic() + 2 * one_save * chance.random())
         process.kill()
         process.join()
-        messages += said(connection, float("inf"))
+        messages += said(connection, time.monotonic() + 60)
         if saved := [step for what, step in messages if what == "saved"]:
             best = (round, saved[-1])
         begins = [step for what, step in messages if what == "begins"][-1]
@@ -64,19 +64,19 @@ def test_killed_while_it_saves_in_a_loop(start: Start, tmp_path: Path) -> None:
     assert len(names(folder)) == 2 and all(name.startswith("step-") for name in names(folder))
 
 
-@pytest.mark.parametrize("seconds", [0, 12])
-def test_dying_before_each_single_operation(start: Start, seconds: int) -> None:
+@pytest.mark.parametrize("twice", [False, True])
+def test_dying_before_each_single_operation(start: Start, twice: bool) -> None:
     """A save that replaces a checkpoint of a lower round, a prune, and what puts things in order after them."""
     with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as room:
         base, work = Path(room, "base"), Path(room, "work")
         for step in (1, 2):
             save(store(base), step)
-        process, connection = start(writers.crash_everywhere, base, work, seconds)
+        process, connection = start(writers.crash_everywhere, base, work, twice)
         outcomes = said(connection, time.monotonic() + 60)
         process.join()
         shutil.rmtree(base)
     assert process.exitcode == 0
     assert len(outcomes) > 30
     assert {(round, step, genuine) for _, _, round, step, genuine in outcomes} == {(1, 2, True), (2, 2, True)}
-    first = [round for _, second, round, _, _ in outcomes if second == 0]
-    assert first == sorted(first), "once the new one can be chosen it stays so"
+    rounds = [round for _, _, round, _, _ in outcomes]
+    assert rounds == sorted(rounds), "once the new one can be chosen it stays so"

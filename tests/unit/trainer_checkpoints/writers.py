@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import sys
 from collections.abc import Callable
@@ -35,11 +36,11 @@ def save_forever(said: Connection, folder: Path, round: int, first: int, keep: i
         said.send(("superseded", step))
 
 
-def crash_everywhere(said: Connection, base: Path, work: Path, seconds: int) -> None:
+def crash_everywhere(said: Connection, base: Path, work: Path, twice: bool) -> None:
     """For each operation on files that a save with prune makes: do it up to there, die, see what can be chosen.
 
-    With `seconds` the choosing, which may put things back in order, dies as well: at so many of its own operations.
-    Sends (operation, operation of choose or 0, round, step, genuine) for each; round 0 if nothing could be chosen.
+    With `twice` the process that comes after, and puts things back in order, dies as well, at one of its operations.
+    Sends (operation, second operation or 0, round, step, genuine) for each; round 0 if nothing could be chosen.
     """
 
     def replace() -> None:
@@ -52,20 +53,18 @@ def crash_everywhere(said: Connection, base: Path, work: Path, seconds: int) -> 
         to.choose()
         to.prune()
 
+    chance = random.Random(2)
     for first in itertools.count(1):
-        ended = True
-        for second in range(seconds + 1):
-            shutil.rmtree(work, ignore_errors=True)
-            shutil.copytree(base, work)
-            ended = not _died(replace, first)
-            if second and not _died(put_in_order, second):
-                break
-            loaded = store(work, 4).choose()
-            if loaded:
-                said.send((first, second, loaded.round, loaded.step, is_genuine(loaded)))
-            else:
-                said.send((first, second, 0, 0, False))
-        if ended:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(base, work)
+        died = _died(replace, first)
+        second = chance.randrange(1, 25) if twice else 0
+        if second:
+            _died(put_in_order, second)
+        loaded = store(work, 4).choose()
+        found = (loaded.round, loaded.step, is_genuine(loaded)) if loaded else (0, 0, False)
+        said.send((first, second, *found))
+        if not died:
             return
 
 
@@ -76,9 +75,8 @@ def _died(what: Callable[[], None], at: int) -> bool:
         count = itertools.count(1)
 
         def watch(event: str, _: tuple[Any, ...]) -> None:
-            if event.startswith("os.") or event == "open":
-                if next(count) == at:
-                    os._exit(9)
+            if (event.startswith("os.") or event == "open") and next(count) == at:
+                os._exit(9)
 
         sys.addaudithook(watch)
         try:
@@ -91,10 +89,25 @@ def _died(what: Callable[[], None], at: int) -> bool:
     return code == 9
 
 
-def save_as_nobody(said: Connection, folder: Path) -> None:
-    """Try to save as a user who may not write there; says the kind of the error and its text."""
+def choose_as_nobody(said: Connection, folder: Path) -> None:
+    """Choose as another user; says the step and what was rejected, or the kind of the error and its text."""
+    _become_nobody()
+    try:
+        loaded = store(folder, 2).choose()
+        said.send((loaded.step, loaded.rejected) if loaded else None)
+    except CheckpointError as error:
+        said.send((error.kind, str(error)))
+
+
+def _become_nobody() -> None:
+    os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
+
+
+def save_as_nobody(said: Connection, folder: Path) -> None:
+    """Try to save as a user who may not write there; says the kind of the error and its text."""
+    _become_nobody()
     try:
         save(store(folder), 2)
         said.send(("saved", ""))

@@ -141,6 +141,7 @@ class AsyncSaver:
     def _copied(
         self, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], weights: Collection[str]
     ) -> _Job:
+        weights = frozenset(weights)
         tensorfile.checked(tensors, weights)
         plain = json.loads(writer.state_bytes(state))
         with self._changed:
@@ -148,7 +149,7 @@ class AsyncSaver:
                 self._free.append(self._waiting.memory)
                 self._waiting = None
             memory = self._free.pop() if self._free else Snapshot()
-        return _Job(step, memory, memory.take(tensors), plain, frozenset(weights))
+        return _Job(step, memory, memory.take(tensors), plain, weights)
 
     def _work(self) -> None:
         while True:

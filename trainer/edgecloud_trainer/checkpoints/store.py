@@ -100,6 +100,7 @@ class CheckpointStore:
         """
         if not 0 <= step <= MAX_STEP:
             raise ValueError(f"step {step} is not between 0 and {MAX_STEP}")
+        weights = frozenset(weights)
         tensorfile.checked(tensors, weights)
         data = writer.state_bytes(state)
         with self._turn, self._writing(f"cannot save the checkpoint of step {step} in {self.folder}"):
@@ -178,8 +179,9 @@ class CheckpointStore:
             gone = [(one.path, one.manifest.step) for one in old] + [(one.path, one.step) for one in passed]
             for path, step in gone:
                 moves.take_away(path, self.folder, step=step, round=self.round)
-            left = [one.temporary for one in found.candidates if one.temporary and one.rank < newest.rank]
-            left = [one for one in (*left, *found.unfinished) if not layout.is_written(one)]
+            useless = [one for one in found.candidates if one.rank < newest.rank or not self._is_whole(one)]
+            left = [*found.unfinished, *(one.temporary for one in useless if one.temporary)]
+            left = [one for one in left if not layout.is_written(one)]
             for temporary in left:
                 moves.remove(temporary.path)
             return [path for path, _ in gone] + [one.path for one in left]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from PIL import Image
@@ -75,6 +75,12 @@ class Spool:
         self._end = 0
         self._first: tuple[str, tuple[int, ...]] | None = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
     def append(self, name: str, pixels: Pixels) -> None:
         """Add one image, uint8 [1 or 3, H, W].
 
@@ -93,8 +99,8 @@ class Spool:
         self._grey.append(len(pixels) == 1)
         self._end += pixels.nbytes
 
-    def close(self) -> tuple[int, int, int]:
-        """No more images. Returns (C, H, W) of the set: C is 1 if all are grey, else 3."""
+    def finish(self) -> tuple[int, int, int]:
+        """No more images, and those that are there can be read. Returns (C, H, W) of the set: C is 1 if all are grey, else 3."""
         self._file.close()
         assert self._first is not None
         height, width = self._first[1]

@@ -28,16 +28,17 @@ def _read(root: Path, files: Sequence[File], layout: Layout, scratch: Path, prog
     positions = [position for items in layout.splits.values() for _, position in items]
     paths = [root / files[position].name for position in positions]
     encoded: list[Encoded] = [(str(path), partial(read_file, path, MAX_FILE_BYTES)) for path in paths]
-    spool, done = Spool(scratch), 0
-    for count in decode_all(encoded, spool):
-        done += count
-        progress(done, len(paths))
+    done = 0
+    with Spool(scratch) as spool:
+        for count in decode_all(encoded, spool):
+            done += count
+            progress(done, len(paths))
     return spooled(spool, layout, {position: arrival for arrival, position in enumerate(positions)})
 
 
 def spooled(spool: Spool, layout: Layout, arrival: dict[int, int]) -> Contents:
     """The contents of a full spool, laid out; `arrival` gives the place in the spool for a position in the names."""
-    shape = spool.close()
+    shape = spool.finish()
     return Contents(
         classes=layout.classes,
         shape=shape,

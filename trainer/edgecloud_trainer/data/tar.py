@@ -39,9 +39,9 @@ def tar_source(path: Path) -> Source:
 
 
 def _read(path: Path, scratch: Path, progress: Progress) -> Contents:
-    spool, names, arrival = Spool(scratch), list[str](), dict[int, int]()
+    names, arrival = list[str](), dict[int, int]()
     try:
-        with path.open("rb") as raw:
+        with path.open("rb") as raw, Spool(scratch) as spool:
             size = path.stat().st_size
             for _ in decode_all(_images(path, raw, names, arrival), spool):
                 progress(min(raw.tell(), size), size)

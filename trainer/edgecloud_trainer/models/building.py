@@ -50,8 +50,8 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
             near = difflib.get_close_matches(name, [*BUILT_IN, *known], 3)
             meant = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ModelError(
-                f"no model is named {name}.{meant} There are {', '.join(BUILT_IN)}, torchvision's classification models "
-                "and module:function"
+                f"no model is named {name}.{meant} There are {', '.join(BUILT_IN)}, torchvision's classification "
+                "models, and module:function"
             )
     except ModelError:
         raise
@@ -88,9 +88,7 @@ def _misfit(name: str, error: Exception, *, classes: int, channels: int, height:
     )
 
 
-def initialise(
-    model: nn.Module, pixels: npt.NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float]
-) -> None:
+def initialise(model: nn.Module, pixels: npt.NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float]) -> None:
     """Fit those weights to the data that are taken from them instead of trained: EdgeNet's first layer.
 
     Any other model is left as it is. Draws no random numbers; the same pixels give the same weights, to the last bit,

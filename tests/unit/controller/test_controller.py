@@ -1,0 +1,691 @@
+"""The control loop against an API server that conflicts, forgets, lags and fails; in simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC
+from typing import Any
+
+import pytest
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import Rendezvous, TrainingJobStatus
+from edgecloud.protocol import Directive, PollRequest, ProgressReport
+from edgecloud_operator.controller import controller as module
+from edgecloud_operator.controller.cluster import ConflictError, GoneError
+from edgecloud_operator.controller.controller import LAST_RETRY_SECONDS, PARALLEL_WRITES, Controller
+from edgecloud_operator.coordinator.admission import Identity
+from edgecloud_operator.core.observed import Pod
+from edgecloud_operator.core.plan import Delete, Event, Plan
+from tests.unit.controller.memory import Memory, key_of, make_job
+from tests.unit.controller.simulated import SimulatedDatetime, now, simulate
+
+pytestmark = pytest.mark.usefixtures("simulated")
+KEY = ("team", "digits")
+
+
+async def eventually(look: Callable[[], object], what: str, saw: Callable[[], object] = lambda: "") -> None:
+    """Wait, in simulated time, until there is something to see."""
+    deadline = now() + 600
+    while not look():
+        assert now() < deadline, f"never: {what}; saw: {saw()}"
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running(memory: Memory, **options: Any) -> AsyncIterator[Controller]:
+    """A controller at work on a server."""
+    controller = Controller(memory, **options)
+    memory.controller = controller
+    await controller.start()
+    try:
+        yield controller
+    finally:
+        await controller.stop()
+        for task in memory.launchers:
+            task.cancel()
+        results = await asyncio.gather(*memory.launchers, return_exceptions=True)
+        assert [result for result in results if isinstance(result, Exception)] == []
+
+
+def fails(verb: str, *, job: str = "", about: str = "", until: float = 1e9, error: type[Exception] = OSError) -> Any:
+    """A fault: such requests fail until that time."""
+
+    def fault(its_verb: str, its_job: str, its_about: str) -> Exception | None:
+        hit = its_verb == verb and its_job.startswith(job) and about in its_about and now() < until
+        return error("the API server is away") if hit else None
+
+    return fault
+
+
+# A job's life
+
+
+def test_a_job_from_first_to_last() -> None:
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+            pods = memory.pods[KEY].values
+            await eventually(lambda: all(pod.dead for pod in pods()), "the launchers go home")
+        assert memory.reasons() == ["Accepted", "RoundOpened", "Running", "Succeeded"]
+        created = [write.about for write in memory.of("create")]
+        assert created == ["Service/digits", "Pod/digits-worker-0", "Pod/digits-worker-1"]
+        assert memory.of("delete") == []
+        assert memory.most_under_way["digits"] == 2  # the two Pods side by side, and nothing else
+
+    simulate(scenario())
+
+
+def test_a_watch_that_lags_behind_every_create() -> None:
+    """What is not seen yet is asked for again, and is there already."""
+
+    async def scenario() -> None:
+        memory = Memory(lag=3.0, answers=False)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+        assert memory.reasons() == ["Accepted", "RoundOpened", "Running", "Succeeded"]
+        assert len(memory.pods[KEY]) == 2
+        assert len(memory.of("create")) < 200
+
+    simulate(scenario())
+
+
+def test_fifty_jobs() -> None:
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory):
+            names = [f"job-{number}" for number in range(50)]
+            for name in names:
+                memory.store(make_job(name))
+            await eventually(lambda: all(memory.phase(name) == "Succeeded" for name in names), "all succeed")
+        for name in names:
+            assert memory.reasons(name) == ["Accepted", "RoundOpened", "Running", "Succeeded"]
+            assert len(memory.of("create", name)) == 3
+
+    simulate(scenario())
+
+
+def test_suspended_and_resumed() -> None:
+    async def scenario() -> None:
+        memory = Memory(steps=1000)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            memory.change_spec(KEY, suspend=True)
+            await eventually(lambda: memory.phase() == "Suspended", "it is suspended", memory.phase)
+            memory.change_spec(KEY, suspend=False)
+            await eventually(lambda: memory.phase() == "Running", "it runs again", memory.phase)
+            memory.remove(KEY)
+            await eventually(lambda: memory.controller and not memory.controller._records, "it is forgotten")
+
+    simulate(scenario())
+
+
+def test_an_operator_that_was_killed_goes_on_where_it_was() -> None:
+    async def scenario() -> None:
+        memory = Memory(steps=40)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            assert memory.controller is not None
+            await memory.controller.stop()
+            memory.controller = None
+            await asyncio.sleep(5)
+            successor = Controller(memory)
+            memory.controller = successor
+            await successor.start()
+            successor.saw_job(memory.jobs[KEY])
+            for pod in memory.pods[KEY].values():
+                successor.saw_pod(KEY, pod)
+            successor.saw_service(KEY, memory.services[KEY])
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+            await successor.stop()
+        status = memory.jobs[KEY].status
+        assert status is not None and status.rendezvous is not None
+        assert (status.rendezvous.round, status.restarts) == (1, 0)
+        assert len(memory.of("create")) == 3
+
+    simulate(scenario())
+
+
+# What is written, and how often
+
+
+def test_progress_is_written_seldom_whatever_is_reported() -> None:
+    async def scenario() -> None:
+        memory = Memory(steps=600)
+        async with running(memory, progress_seconds=10.0):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            began, before = now(), len(memory.of("status"))
+            await asyncio.sleep(120)
+            written = memory.of("status")[before:]
+            # Two workers report twice a second: 480 reports.
+            assert 10 <= len(written) <= 13
+            times = [began, *(write.at for write in written)]
+            assert all(later - earlier > 9 for earlier, later in zip(times[1:], times[2:], strict=False))
+            progress = (memory.jobs[KEY].status or TrainingJobStatus()).progress
+            assert progress is not None and progress.step is not None and progress.step > 200
+
+    simulate(scenario())
+
+
+def test_the_display_sees_every_decision() -> None:
+    async def scenario() -> None:
+        memory, shown = Memory(steps=20), []
+        async with running(memory, on_status=lambda job: shown.append(job.status)):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+        steps = [status.progress.step for status in shown if status and status.progress]
+        assert steps == sorted(steps) and len(set(steps)) > 15
+        assert shown[-1].phase == "Succeeded"
+
+    simulate(scenario())
+
+
+# Decided by hand: what the loop makes of a plan
+
+POD = {"kind": "Pod", "metadata": {"name": "digits-worker-0", "labels": {"edgecloud.io/worker-index": "0"}}}
+SERVICE = {"kind": "Service", "metadata": {"name": "digits"}}
+FILES = {"kind": "ConfigMap", "metadata": {"name": "digits-files"}}
+GONE = Delete(kind="Pod", name="digits-worker-7", uid="gone")
+WAIT = Directive(action="wait", round=0)
+ACCEPTED = TrainingJobStatus(phase="Pending", start_time=SimulatedDatetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC))
+EVENT = Event(type="Normal", reason="Accepted", message="waiting")
+
+
+def decide(monkeypatch: pytest.MonkeyPatch, *plans: Plan | Exception) -> list[TrainingJob]:
+    """Have these plans decided one after the other, and the last for ever; the jobs that they were decided on."""
+    seen: list[TrainingJob] = []
+
+    def scripted(job: TrainingJob, *_rest: Any) -> Plan:
+        seen.append(job)
+        plan = plans[min(len(seen), len(plans)) - 1]
+        if isinstance(plan, Exception):
+            raise plan
+        return plan
+
+    monkeypatch.setattr(module, "reconcile", scripted)
+    return seen
+
+
+def told(controller: Controller) -> dict[str, Directive]:
+    room = controller.desk._rooms.get(KEY)
+    return dict(room.directives) if room else {}
+
+
+def test_a_status_that_comes_first_comes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything: dict[str, Any] = {
+        "create": (SERVICE, POD), "delete": (GONE,), "directives": {"pod": WAIT}, "requeue_after": 1.0,
+    }  # fmt: skip
+    first = Plan(status=ACCEPTED, status_first=True, events=(EVENT,), **everything)
+    seen = decide(monkeypatch, first, Plan())
+
+    async def scenario() -> None:
+        memory = Memory(with_launchers=False)
+        async with running(memory) as controller:
+            memory.store(make_job())
+            await asyncio.sleep(30)
+            assert told(controller) == {}
+        assert [write.verb for write in memory.writes] == ["status"]
+        assert [event for _, event in memory.events] == [EVENT]
+        assert seen[1].status == ACCEPTED, "the second decision is made on what then stood there"
+
+    simulate(scenario())
+
+
+def test_a_status_that_does_not_come_first_comes_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(status=ACCEPTED, create=(POD, FILES, SERVICE), delete=(GONE,), directives={"pod": WAIT})
+    decide(monkeypatch, plan, Plan())
+
+    async def scenario() -> None:
+        memory = Memory(with_launchers=False)
+        async with running(memory) as controller:
+            memory.store(make_job())
+            await asyncio.sleep(30)
+            assert told(controller) == {"pod": WAIT}
+        order = [(write.verb, write.about.partition("/")[0]) for write in memory.writes]
+        assert order[:3] == [("status", "Pending"), ("create", "ConfigMap"), ("create", "Service")]
+        assert set(order[3:]) == {("create", "Pod"), ("delete", "Pod")}
+
+    simulate(scenario())
+
+
+def test_first_without_a_status_is_nothing_special(monkeypatch: pytest.MonkeyPatch) -> None:
+    decide(monkeypatch, Plan(status_first=True, create=(SERVICE,)), Plan())
+
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(10)
+        assert [write.verb for write in memory.writes] == ["create"]
+
+    simulate(scenario())
+
+
+def test_writes_side_by_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = tuple(
+        {"kind": "Pod", "metadata": {"name": f"p{n}", "labels": {"edgecloud.io/worker-index": str(n)}}}
+        for n in range(100)
+    )
+    decide(monkeypatch, Plan(create=pods), Plan())
+
+    async def scenario() -> None:
+        memory = Memory(with_launchers=False)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: len(memory.pods.get(KEY, {})) == 100, "all are made")
+        assert memory.most_under_way["digits"] == PARALLEL_WRITES
+
+    simulate(scenario())
+
+
+def test_one_decision_at_a_time_for_each_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    decide(monkeypatch, Plan(create=(SERVICE,)))
+
+    async def scenario() -> None:
+        memory = Memory(latency=1.0)
+        async with running(memory) as controller:
+            jobs = [memory.store(make_job(name)) for name in ("a", "b", "c")]
+            for _ in range(200):
+                for job in jobs:
+                    controller.saw_job(job)
+                await asyncio.sleep(0.05)
+        assert memory.most_under_way == {"a": 1, "b": 1, "c": 1}
+        assert all(8 <= len(memory.of("create", name)) <= 11 for name in "abc"), "10 s, one second each"
+
+    simulate(scenario())
+
+
+def test_again_after_the_time_that_the_plan_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = decide(monkeypatch, Plan(requeue_after=7.0))
+
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(71)
+        assert len(seen) == 11
+
+    simulate(scenario())
+
+
+# What goes wrong
+
+
+def test_a_conflict_writes_nothing_else_and_the_decision_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(status=ACCEPTED, status_first=True, create=(SERVICE,), events=(EVENT,))
+    seen = decide(monkeypatch, plan, plan, Plan(create=(SERVICE,)), Plan())
+
+    async def scenario() -> None:
+        memory = Memory(lag=2.0)  # the watch is slow: our first write meets a newer resource
+        async with running(memory) as controller:
+            controller.saw_job(memory.store(make_job()))
+            memory.change_spec(KEY, suspend=True)
+            await asyncio.sleep(30)
+        assert [write.verb for write in memory.writes] == ["status", "status", "create"]
+        assert memory.events == [("digits", EVENT)], "no event of a write that failed"
+        assert [job.spec.suspend for job in seen[:2]] == [False, True]
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize("error", [ConflictError, GoneError])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "not first"])
+def test_nothing_is_made_on_a_decision_about_what_is_no_more(
+    error: type[Exception], first: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide(
+        monkeypatch, Plan(status=ACCEPTED, status_first=first, create=(SERVICE, POD), delete=(GONE,), events=(EVENT,))
+    )
+
+    async def scenario() -> None:
+        memory = Memory(fault=fails("status", error=error))
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(60)
+        assert memory.of("create") == [] == memory.of("delete")
+        assert memory.events == []
+        assert 1 <= len(memory.of("status")) <= 60 / LAST_RETRY_SECONDS + 1
+
+    simulate(scenario())
+    assert caplog.records == [], "neither is worth a line"
+
+
+def test_a_job_that_is_deleted_in_mid_write() -> None:
+    async def scenario() -> None:
+        memory = Memory(latency=1.0)
+        async with running(memory) as controller:
+            memory.store(make_job())
+            await eventually(lambda: memory.of("status"), "the first write is under way")
+            memory.remove(KEY)
+            await asyncio.sleep(60)
+            assert memory.of("create") == []
+            assert controller._records == {} and controller.desk._rooms == {}
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize("about", ["Service", "Pod/broken-worker-0", "Pod"])
+def test_a_create_that_fails_is_tried_again_and_other_jobs_go_on(about: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        memory = Memory(fault=fails("create", job="broken", about=about, until=100))
+        async with running(memory):
+            memory.store(make_job("broken"))
+            for name in ("a", "b"):
+                memory.store(make_job(name))
+            await eventually(lambda: memory.phase("a") == memory.phase("b") == "Succeeded", "the others succeed")
+            assert now() < 30
+            await asyncio.sleep(100 - now())
+            failed = [write for write in memory.of("create", "broken") if about in write.about]
+            pauses = [later.at - earlier.at for earlier, later in zip(failed, failed[1:], strict=False)]
+            longer = [pause for pause in pauses if pause > 0.1]
+            assert longer == pytest.approx([1, 2, 4, 8, 15, 15, 15, 15, 15][: len(longer)], abs=0.5), failed
+            await eventually(lambda: memory.phase("broken") == "Succeeded", "it succeeds as well", memory.phase)
+            assert now() < 130
+        assert memory.reasons("broken") == ["Accepted", "RoundOpened", "Running", "Succeeded"]
+
+    with caplog.at_level(logging.ERROR):
+        simulate(scenario())
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines and all("team/broken" in line and "tried again in" in line for line in lines)
+
+
+def test_what_is_told_to_the_workers_does_not_wait_for_a_write_that_fails() -> None:
+    """An elastic job goes on with the workers that it has while its other Pod is refused (a quota)."""
+
+    async def scenario() -> None:
+        memory = Memory(fault=fails("create", about="worker-2"), steps=30)
+        async with running(memory):
+            memory.store(make_job(workers=3, minWorkers=2))
+            await eventually(lambda: memory.phase() == "Succeeded", "two of three do it", memory.phase)
+        attempts = [write for write in memory.of("create") if "worker-2" in write.about]
+        assert 1 < len(attempts) < 12, "and the reports that come in all the time don't bring it back each"
+
+    simulate(scenario())
+
+
+def test_writes_of_a_plan_are_each_seen_to_their_end() -> None:
+    """One of three creates fails at once; the next decision waits for the slow ones."""
+
+    async def scenario() -> None:
+        memory = Memory(with_launchers=False)
+        slow = memory._request
+
+        async def uneven(verb: str, job: TrainingJob, about: str) -> None:
+            if verb == "create" and "worker-0" in about and now() < 5:
+                raise OSError("refused at once")
+            if verb == "create" and "Pod" in about:
+                memory.latency = 10.0
+            await slow(verb, job, about)
+            memory.latency = 0.005
+
+        memory._request = uneven  # type: ignore[method-assign]
+        async with running(memory):
+            memory.store(make_job(workers=3))
+            await eventually(lambda: len(memory.pods.get(KEY, {})) == 3, "all three are there in the end")
+        made = [write.about for write in memory.of("create") if "Pod" in write.about]
+        assert sorted(made) == sorted(set(made)), "none was asked for twice while it was under way"
+
+    simulate(scenario())
+
+
+def test_status_writes_that_fail_for_a_while() -> None:
+    async def scenario() -> None:
+        memory = Memory(fault=fails("status", until=40), steps=20)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+            failed = [write for write in memory.of("status") if write.at < 40]
+            assert 4 <= len(failed) <= 8
+        assert memory.reasons() == ["Accepted", "RoundOpened", "Running", "Succeeded"]
+
+    simulate(scenario())
+
+
+def test_an_outage_in_mid_training_disturbs_nobody() -> None:
+    async def scenario() -> None:
+        memory = Memory(steps=200)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            memory.fault = lambda verb, job, about: OSError("away") if 20 < now() < 80 else None
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+        status = memory.jobs[KEY].status
+        assert status is not None and status.rendezvous is not None
+        assert (status.rendezvous.round, status.restarts) == (1, 0)
+
+    simulate(scenario())
+
+
+def test_faults_of_every_kind_at_random() -> None:
+    """One request in four fails, in one way or another; every job gets there, and each event is emitted once."""
+    dice = random.Random(7)
+
+    def fault(verb: str, _job: str, _about: str) -> Exception | None:
+        errors: list[Exception | None] = [OSError("reset"), TimeoutError(), RuntimeError("500")]
+        errors += [ConflictError()] if verb == "status" else [ValueError("403")]
+        return dice.choice(errors) if dice.random() < 0.25 else None
+
+    async def scenario() -> None:
+        memory = Memory(fault=fault, lag=0.2, answers=False, steps=20)
+        async with running(memory):
+            names = [f"job-{number}" for number in range(12)]
+            for name in names:
+                memory.store(make_job(name))
+            await eventually(
+                lambda: all(memory.phase(name) == "Succeeded" for name in names),
+                "all succeed",
+                lambda: [memory.phase(name) for name in names],
+            )
+        for name in names:
+            reasons = memory.reasons(name)
+            assert [*dict.fromkeys(reasons)] == reasons and reasons[0] == "Accepted" and reasons[-1] == "Succeeded"
+            status = memory.jobs["team", name].status
+            assert status is not None and status.restarts == 0
+            assert len(memory.pods["team", name]) == 2
+
+    simulate(scenario())
+
+
+def test_a_decision_that_fails_is_tried_again_at_its_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide(monkeypatch, ValueError("a bug"), ValueError("a bug"), Plan(create=(SERVICE,)), Plan())
+
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(10)
+        (create,) = memory.of("create")
+        assert create.at == pytest.approx(3, abs=0.1), "a pause of 1 s, and one of 2 s"
+
+    simulate(scenario())
+    assert len(caplog.records) == 2 and all(record.exc_info for record in caplog.records)
+
+
+def test_a_decision_that_always_fails_does_not_fill_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decide(monkeypatch, ValueError("a bug"))
+
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory) as controller:
+            job = memory.store(make_job())
+            for _ in range(600):
+                controller.saw_job(job)
+                await asyncio.sleep(0.1)
+
+    simulate(scenario())
+    assert 4 <= len(caplog.records) <= 9, "a minute, and ten reports a second"
+
+
+def test_stopped_it_does_not_finish_anything_first() -> None:
+    async def scenario() -> None:
+        memory = Memory(latency=5.0)
+        async with running(memory) as controller:
+            memory.store(make_job())
+            await eventually(lambda: len(memory.of("create")) == 3, "the Pods are under way")
+            await controller.stop()
+            began, requests = now(), len(memory.writes)
+            assert memory.pods == {}
+            await asyncio.sleep(60)
+            assert len(memory.writes) == requests and now() > began
+        assert memory.pods == {}
+
+    simulate(scenario())
+
+
+# What a watch tells
+
+
+def version(job: TrainingJob, number: str) -> TrainingJob:
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"resource_version": number})})
+
+
+@pytest.mark.parametrize(
+    ("held", "told", "taken"),
+    [
+        ("10", "11", True),
+        ("10", "9", False),
+        ("10", "10", True),
+        ("9", "10", True),
+        (None, "1", True),
+        ("x", "1", True),
+    ],
+)
+def test_a_watch_that_lags_takes_nothing_back(held: Any, told: str, taken: bool) -> None:
+    async def scenario() -> None:
+        controller = Controller(Memory())
+        controller.saw_job(version(make_job(), held))
+        controller.saw_job(version(make_job(workers=5), told))
+        assert (controller._records[KEY].job.spec.workers == 5) == taken
+
+    simulate(scenario())
+
+
+def test_another_job_of_the_same_name_is_another_job() -> None:
+    async def scenario() -> None:
+        controller = Controller(Memory())
+        controller.saw_job(version(make_job(), "10"))
+        controller.saw_pod(KEY, Pod(name="p", uid="p", index=0, phase="Running", created_at=SimulatedDatetime.now(UTC)))
+        renewed = make_job()
+        metadata = renewed.metadata.model_copy(update={"uid": "another", "resource_version": "9"})
+        controller.saw_job(renewed.model_copy(update={"metadata": metadata}))
+        record = controller._records[KEY]
+        assert (record.job.metadata.uid, record.pods) == ("another", {})
+
+    simulate(scenario())
+
+
+def test_an_answer_that_is_older_than_what_the_watch_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our write is stored, a user changes the spec, the watch tells so, and only then does our answer arrive."""
+    seen = decide(monkeypatch, Plan(status=ACCEPTED, status_first=True), Plan())
+
+    async def scenario() -> None:
+        memory = Memory()
+        store = memory.store
+
+        async def slow_answer(job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
+            written = store(job.with_status(status))
+            memory.change_spec(KEY, suspend=True)
+            await asyncio.sleep(5)
+            return written
+
+        memory.write_status = slow_answer  # type: ignore[method-assign]
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(30)
+        assert [job.spec.suspend for job in seen] == [False] + [True] * (len(seen) - 1)
+        assert all(job.status == ACCEPTED for job in seen[1:])
+
+    simulate(scenario())
+
+
+def test_what_is_told_of_unknown_jobs_is_nobodys() -> None:
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory) as controller:
+            pod = Pod(name="p", uid="p", index=0, phase="Running", created_at=SimulatedDatetime.now(UTC))
+            controller.saw_pod(KEY, pod)
+            controller.lost_pod(KEY, "p")
+            controller.saw_service(KEY, None)
+            controller.lost_job(KEY)
+            await asyncio.sleep(5)
+            assert controller._records == {}
+
+    simulate(scenario())
+
+
+def make_report(sequence: int, **fields: Any) -> PollRequest:
+    default: dict[str, Any] = {
+        "protocol": 1, "job_uid": "uid-of-digits", "pod_uid": "p", "sequence": sequence, "round": 1,
+        "state": "running", "address": "10.0.0.1", "next_port": 2000,
+        "progress": ProgressReport(step=sequence, reported_at=1.0),
+    }  # fmt: skip
+    return PollRequest(**(default | fields))
+
+
+WHO = Identity(namespace="team", job="digits", job_uid="uid-of-digits", pod_uid="p", index=0)
+
+
+def test_the_last_word_of_a_job_that_is_gone_leaves_nothing_behind() -> None:
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory) as controller:
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Running", "it runs")
+            memory.remove(KEY)
+            await asyncio.sleep(1)
+            for sequence in (1, 2, 3):
+                assert controller.desk.hear(WHO, make_report(sequence)) is None
+            await asyncio.sleep(1)
+            assert controller.desk._rooms == {}
+
+    simulate(scenario())
+
+
+def test_a_thousand_reports_are_one_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = decide(monkeypatch, Plan())
+
+    async def scenario() -> None:
+        memory = Memory()
+        async with running(memory) as controller:
+            memory.store(make_job())
+            await asyncio.sleep(1)
+            decided = len(seen)
+            for sequence in range(1, 1001):
+                assert controller.desk.hear(WHO, make_report(sequence)) is None
+            await asyncio.sleep(1)
+            assert len(seen) == decided + 1
+
+    simulate(scenario())
+
+
+def test_a_member_that_is_gone_is_remembered_as_long_as_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a launcher said of the round's end counts although its Pod has gone since."""
+    decide(monkeypatch, Plan())
+
+    async def scenario() -> None:
+        memory = Memory(with_launchers=False)
+        async with running(memory) as controller:
+            job = memory.store(make_job())
+            member = {"index": 0, "podUid": "p"}
+            rendezvous = Rendezvous.parse({"round": 1, "members": [member]})
+            memory.store(job.with_status(ACCEPTED.model_copy(update={"rendezvous": rendezvous})))
+            await asyncio.sleep(1)
+            controller.desk.hear(WHO, make_report(1))
+            await asyncio.sleep(0.1)
+            assert set(controller.desk.launchers(key_of(job))) == {"p"}
+
+    simulate(scenario())

@@ -1,0 +1,319 @@
+"""Data that can't be used, each with the sentence that names the file and the remedy."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import os
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgecloud.api.trainer import DataSpec
+from edgecloud_trainer.data import DataError, load
+from edgecloud_trainer.data.decode import MAX_FILE_BYTES, decode
+from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write
+
+GOOD = tree({"cat": 2, "dog": 2})
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The start of a PNG file that says it is so large."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def with_files(**files: bytes) -> Callable[[Path], Path]:
+    """A folder of good images and these; __ stands for / and _dot_ for a point."""
+    named = {name.replace("__", "/").replace("_dot_", "."): data for name, data in files.items()}
+    return lambda root: write(root / "data", {**GOOD, **named})
+
+
+def only(files: dict[str, bytes]) -> Callable[[Path], Path]:
+    return lambda root: write(root / "data", files)
+
+
+def tar_with(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> Callable[[Path], Path]:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, size
+    return lambda root: pack(root / "data.tar", GOOD, extra=[member])
+
+
+def cut_short(suffix: str, mode: str) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        path = pack(root / f"data.tar{suffix}", tree({"cat": 30, "dog": 30}), mode)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return path
+
+    return make
+
+
+def header_bomb(root: Path) -> Path:
+    """A tar file whose extended header says that it has a gigabyte, packed to a few kilobytes."""
+    header = tarfile.TarInfo("bomb")
+    header.type, header.size = tarfile.XHDTYPE, 2**30
+    path = root / "data.tar.xz"
+    with lzma.open(path, "wb") as file:
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        file.write(bytes(2**20))
+    return path
+
+
+def huge_file(root: Path) -> Path:
+    path = write(root / "data", GOOD)
+    with (path / "cat" / "huge.png").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    return path
+
+
+def loop(root: Path) -> Path:
+    path = write(root / "data", GOOD)
+    (path / "cat" / "again").symlink_to(path)
+    return path
+
+
+def broken_link(root: Path) -> Path:
+    path = write(root / "data", GOOD)
+    (path / "cat" / "gone.png").symlink_to(root / "nowhere")
+    return path
+
+
+def not_utf8(root: Path) -> Path:
+    path = write(root / "data", GOOD)
+    os.mkdir(os.fsencode(path) + b"/\xff")  # noqa: PTH102
+    (path / os.fsdecode(b"\xff") / "a.png").write_bytes(encoded(pixels(9)))
+    return path
+
+
+def replaced(files: dict[str, bytes], **others: bytes | None) -> Callable[[Path], Path]:
+    """Files with some replaced, or left out; _ stands for -."""
+    new = {**files, **{name.replace("_", "-"): data for name, data in others.items()}}
+    return only({name: data for name, data in new.items() if data is not None})
+
+
+IDX = idx_tree()
+CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "nothing there": (lambda root: root / "data", "isn't there (looked for in"),
+    "empty folder": (only({"README": b""}), "holds no images: a folder of images for each class is needed"),
+    "one class": (only(tree({"cat": 3})), "has 1 class folder(s) with images (cat): 2 to"),
+    "image outside": (with_files(a_dot_png=b""), "a.png isn't in a class folder: move it into one, as CLASS/a.png"),
+    "image outside in train": (
+        only({**tree({"train/cat": 1, "train/dog": 1}), "train/a.png": b""}),
+        "train/a.png isn't in a class folder",
+    ),
+    "no image": (with_files(cat__a_dot_txt=b""), "cat/a.txt isn't an image that can be read (.bmp, "),
+    "other sizes": (
+        with_files(dog__z_dot_png=encoded(pixels(0, size=(5, 6)))),
+        "cat/000.png has 12x10 pixels and ROOT/data/dog/z.png has 6x5: all images need one size",
+    ),
+    "garbage": (with_files(cat__a_dot_jpg=b"garbage"), "cat/a.jpg can't be decoded (cannot identify image file"),
+    "no bytes": (with_files(cat__a_dot_jpg=b""), "cat/a.jpg can't be decoded"),
+    "cut short": (with_files(cat__a_dot_png=GOOD["cat/000.png"][:150]), "cat/a.png can't be decoded"),
+    "jpeg cut short": (
+        with_files(cat__a_dot_jpg=encoded(pixels(0), "JPEG")[:-150]),
+        "cat/a.jpg can't be decoded (image file is truncated",
+    ),
+    "16 bits": (
+        with_files(cat__a_dot_png=saved(Image.fromarray(np.zeros((10, 12), np.uint16)))),
+        "cat/a.png has more than 8 bits in a pixel's channel (I;16): convert it to 8 bits",
+    ),
+    "fractions": (
+        with_files(cat__a_dot_tif=saved(Image.fromarray(np.zeros((10, 12), np.float32)), "TIFF")),
+        "cat/a.tif has more than 8 bits in a pixel's channel (F)",
+    ),
+    "bomb": (with_files(cat__a_dot_png=png_header(100_000, 100_000)), "cat/a.png would be larger than"),
+    "smaller bomb": (with_files(cat__a_dot_png=png_header(10_000, 10_000)), "cat/a.png would be larger than"),
+    "PostScript": (
+        with_files(cat__a_dot_png=b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 10\n%%EOF\n"),
+        "cat/a.png can't be decoded",
+    ),
+    "unknown class": (
+        only(tree({"train/cat": 1, "train/dog": 1, "test/cow": 1})),
+        "test has a class cow that train hasn't: the splits need the same classes",
+    ),
+    "stranger": (
+        only(tree({"train/cat": 1, "train/dog": 1, "more/cat": 1})),
+        "more/ stands beside train/, which may have test/ and val/ beside it: move it away",
+    ),
+    "test without train": (only(tree({"test/cat": 1, "test/dog": 1})), "has test/ and no train/: put the training"),
+    "validation without train": (only(tree({"val/cat": 1, "test/dog": 1})), "/ and no train/: put the training"),
+    "too few": (only(tree({"cat": 1, "dog": 1})), "data has too few images (2) to hold some back for test: add some"),
+    "too large a file": (huge_file, f"cat/huge.png has more than {MAX_FILE_BYTES} bytes: take it out"),
+    "a link that leads up": (loop, "folders deep: is there a link that leads back up?"),
+    "a link that leads nowhere": (broken_link, "cat/gone.png can't be read (No such file or directory)"),
+    "class that isn't UTF-8": (not_utf8, "isn't UTF-8: rename it"),
+    "tar: up": (tar_with("../evil.png"), "../evil.png leads out of the archive"),
+    "tar: up within": (tar_with("cat/../../evil.png"), "leads out of the archive: pack it from within its folder"),
+    "tar: absolute": (tar_with("/etc/evil.png"), "/etc/evil.png leads out of the archive"),
+    "tar: backslash": (tar_with("cat\\evil.png"), "leads out of the archive"),
+    "tar: link": (tar_with("cat/a.png", tarfile.SYMTYPE, "/etc/passwd"), "cat/a.png is a link: pack the files"),
+    "tar: hard link": (tar_with("cat/a.png", tarfile.LNKTYPE, "cat/000.png"), "is a link: pack the files themselves"),
+    "tar: device": (tar_with("cat/a.png", tarfile.CHRTYPE), "cat/a.png is a device or pipe"),
+    "tar: pipe": (tar_with("cat/a.png", tarfile.FIFOTYPE), "cat/a.png is a device or pipe"),
+    "tar: twice": (tar_with("cat/000.txt"), "cat/000.txt isn't an image"),
+    "tar: huge member": (tar_with("cat/a.png", size=2**40), f"cat/a.png has {2**40} bytes, more than {MAX_FILE_BYTES}"),
+    "tar: huge header": (header_bomb, f"has a header or member of {2**30} bytes"),
+    "tar: member cut short": (tar_with("cat/a.png", size=10_000_000), "can't be read to its end"),
+    "tar: cut short": (cut_short("", "w"), "can't be read to its end"),
+    "tar.gz: cut short": (cut_short(".gz", "w:gz"), "can't be read to its end"),
+    "tar.bz2: cut short": (cut_short(".bz2", "w:bz2"), "can't be read to its end"),
+    "tar.xz: cut short": (cut_short(".xz", "w:xz"), "can't be read to its end"),
+    "tar: empty": (lambda root: pack(root / "data.tar", {}), "data.tar holds no images"),
+    "tar: no images": (lambda root: pack(root / "data.tar", {"a": b""}), "data.tar holds no images"),
+    "a packed file that is no tar": (
+        lambda root: write(root, {"data.gz": gzip.compress(b"text" * 1000)}) / "data.gz",
+        "data.gz can't be read to its end",
+    ),
+    "a text": (lambda root: write(root, {"data.csv": b"a,b\n"}) / "data.csv", "data.csv is neither a folder nor a tar"),
+    "an empty file": (lambda root: write(root, {"data.tar": b""}) / "data.tar", "is neither a folder nor a tar file"),
+    "IDX: no labels": (replaced(IDX, train_labels_idx1_ubyte=None), "has train-images-idx3-ubyte without its counter"),
+    "IDX: no training": (only(idx_tree(train=0)), "has no train-images-idx3-ubyte: put the training images there"),
+    "IDX: another name": (
+        only({**IDX, "cats-images-idx3-ubyte": b""}),
+        "data/cats-images-idx3-ubyte: rename it: its name must start with train, t10k, test or validation",
+    ),
+    "IDX: too short": (
+        replaced(IDX, t10k_images_idx3_ubyte=IDX["t10k-images-idx3-ubyte"][:-1]),
+        "t10k-images-idx3-ubyte should have 210 bytes behind its header and has 209: copy it again",
+    ),
+    "IDX: too long": (
+        replaced(IDX, train_labels_idx1_ubyte=IDX["train-labels-idx1-ubyte"] + b"x"),
+        "train-labels-idx1-ubyte should have 20 bytes behind its header and has more",
+    ),
+    "IDX: other magic": (
+        replaced(IDX, train_images_idx3_ubyte=b"\0\0\x0d\3" + bytes(100)),
+        "train-images-idx3-ubyte isn't an IDX file of bytes with 3 dimension(s)",
+    ),
+    "IDX: huge sides": (
+        replaced(IDX, train_images_idx3_ubyte=b"\0\0\x08\3" + b"\xff" * 12),
+        f"train-images-idx3-ubyte would have {(2**32 - 1) ** 3} bytes",
+    ),
+    "IDX: counts": (replaced(IDX, train_labels_idx1_ubyte=idx(np.arange(3))), "20 images and ROOT/data/train-labels"),
+    "IDX: other size": (
+        replaced(IDX, t10k_images_idx3_ubyte=idx(np.zeros((5, 8, 8)))),
+        "t10k-images-idx3-ubyte has images of 8x8 pixels, the others 7x6",
+    ),
+    "IDX: broken gz": (
+        only({**{f"{name}.gz": gzip.compress(data)[:-9] for name, data in IDX.items()}}),
+        "train-images-idx3-ubyte.gz can't be read",
+    ),
+    "CIFAR: a byte too many": (
+        only({"data_batch_1.bin": cifar(3) + b"x"}),
+        "has 9220 bytes, no multiple of a record's",
+    ),
+    "CIFAR: empty": (only({"data_batch_1.bin": b""}), "has 0 bytes, no multiple of a record's 3073"),
+    "CIFAR: no training": (only({"test_batch.bin": cifar(3)}), "has test_batch.bin and no data_batch_*.bin"),
+    "CIFAR: label": (only({"data_batch_1.bin": b"\x0b" + bytes(3072)}), "has labels up to 11 and only 10 classes"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sentence(case: str, tmp_path: Path) -> None:
+    make, expected = CASES[case]
+    source = make(tmp_path)
+    with pytest.raises(DataError) as caught:
+        load(DataSpec(source=str(source)), seed=0, cache=tmp_path / "cache")
+    message = str(caught.value)
+    assert expected.replace("ROOT", str(tmp_path)) in message
+    assert str(tmp_path) in message or case == "too few"
+    assert "\n" not in message
+    left = sorted(path.suffix for path in (tmp_path / "cache").glob("*")) if (tmp_path / "cache").exists() else []
+    assert ".partial" not in left
+
+
+def test_the_same_name_twice(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    for _ in range(2):
+        with tarfile.open(fileobj=buffer, mode="a") as archive:
+            member = tarfile.TarInfo("cat/000.png")
+            member.size = len(GOOD["cat/000.png"])
+            archive.addfile(member, io.BytesIO(GOOD["cat/000.png"]))
+    (tmp_path / "data.tar").write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match=r"holds cat/000\.png twice: pack it again"):
+        load(DataSpec(source=str(tmp_path / "data.tar")), seed=0, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (
+            DataSpec(name="cifar-1000"),
+            "no data set is named cifar-1000. Did you mean cifar100? Known are digits, cifar10",
+        ),
+        (DataSpec(name="imagenet"), "no data set is named imagenet. Known are digits"),
+        (DataSpec(), "trainer.data has neither name nor source: write one of them"),
+        (DataSpec(source="https://example.org/a.tar"), "is a URL, which isn't read yet: download it"),
+        (DataSpec(source="s3://bucket/a"), "s3://bucket/a is a URL"),
+    ],
+)
+def test_bad_spec(spec: DataSpec, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(spec, seed=0, cache=tmp_path)
+    assert expected in str(caught.value)
+
+
+def test_validation_twice(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", tree({"train/cat": 5, "train/dog": 5, "val/cat": 1}))
+    with pytest.raises(DataError, match="data has validation images of its own: leave validationFraction out"):
+        load(DataSpec(source=str(root), validation_fraction=0.1), seed=0, cache=tmp_path / "cache")
+
+
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that isn't there stands for a machine without one."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(DataError) as caught:
+        load(DataSpec(name="cifar10"), seed=0, cache=tmp_path)
+    message = str(caught.value)
+    assert f"cifar10 isn't in {tmp_path}/torchvision and can't be downloaded" in message
+    assert f"Put {tmp_path}/torchvision/cifar-10-python.tar.gz there, or name a folder in data.source" in message
+
+
+def test_the_cache_is_no_folder(tmp_path: Path) -> None:
+    root = write(tmp_path / "data", tree({"cat": 10, "dog": 10}))
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(DataError, match=r"cache can't be written \(.*\): give a folder to write to"):
+        load(DataSpec(source=str(root)), seed=0, cache=tmp_path / "cache")
+
+
+JPEG = encoded(pixels(0, size=(16, 16)), "JPEG")
+PNG = encoded(pixels(0, size=(16, 16)))
+
+
+@given(
+    st.sampled_from([JPEG, PNG]), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8), st.data()
+)
+@settings(max_examples=150, deadline=None)
+def test_broken_images_are_decoded_or_refused(data: bytes, changes: list[tuple[int, int]], draw: st.DataObject) -> None:
+    broken = bytearray(data)
+    for position, value in changes:
+        broken[position % len(broken)] = value
+    del broken[draw.draw(st.integers(0, len(broken))) :]
+    try:
+        assert decode("a", bytes(broken)).dtype == np.uint8
+    except DataError as error:
+        assert str(error).startswith("a ")
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_broken_archives_are_read_or_refused(tmp_path: Path, changes: list[tuple[int, int]]) -> None:
+    path = pack(tmp_path / "data.tar", tree({"cat": 6, "dog": 6}))
+    broken = bytearray(path.read_bytes())
+    for position, value in changes:
+        broken[position % len(broken)] = value
+    path.write_bytes(broken)
+    try:
+        load(DataSpec(source=str(path)), seed=0, cache=tmp_path / "cache")
+    except DataError as error:
+        assert str(error)

@@ -1,0 +1,135 @@
+"""The cache of decoded images: written once, whole or not at all, by whoever is alive."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecloud.api.trainer import DataSpec
+from edgecloud_trainer.data import Dataset, load, store
+from tests.unit.trainer.pictures import tree, write
+
+COUNTS = {"train/cat": 30, "train/dog": 30, "test/cat": 5, "test/dog": 5}
+
+LOAD = """
+import sys
+from pathlib import Path
+from edgecloud.api.trainer import DataSpec
+from edgecloud_trainer.data import load
+read = []
+dataset = load(DataSpec(source=sys.argv[1]), seed=0, cache=Path(sys.argv[2]), on_progress=lambda *a: read.append(a))
+print(dataset.digest, any(total for _, total in read))
+"""
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from edgecloud.api.trainer import DataSpec
+from edgecloud_trainer.data import load
+def hold(done, total):
+    print("holds", flush=True)
+    time.sleep(600)
+load(DataSpec(source=sys.argv[1]), seed=0, cache=Path(sys.argv[2]), on_progress=hold)
+"""
+
+
+def start(code: str, root: Path, cache: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(root), str(cache)], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+
+
+def read(root: Path, cache: Path, **options: object) -> Dataset:
+    return load(DataSpec(source=str(root)), seed=0, cache=cache, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write(tmp_path / "data", tree(COUNTS))
+
+
+def cached(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*.images"))
+
+
+def test_several_processes_at_once_read_once(root: Path, tmp_path: Path) -> None:
+    processes = [start(LOAD, root, tmp_path / "cache") for _ in range(4)]
+    said = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert len({digest for digest, _ in said}) == 1
+    assert [reader for _, reader in said].count("True") == 1
+    assert len(cached(tmp_path / "cache")) == 1
+
+
+def test_a_killed_reader_leaves_nothing_in_the_way(root: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with start(HOLD, root, cache) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holds\n"
+        assert list(cache.glob("*.partial"))
+        seen: list[tuple[int, int]] = []
+
+        def progress(done: int, total: int) -> None:
+            seen.append((done, total))
+            if total == 0:  # waiting for the holder, who will never be done
+                holder.send_signal(signal.SIGKILL)
+
+        dataset = read(root, cache, on_progress=progress)
+    assert seen[0] == (0, 0)
+    assert seen[-1] == (70, 70)
+    assert len(dataset.train) == 60
+    assert not list(cache.glob("*.partial"))
+
+
+def test_the_file_is_mapped_if_it_is_large(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = read(root, tmp_path / "cache")
+    assert not isinstance(plain.train.pixels, np.memmap)
+    monkeypatch.setattr(store, "MAPPED_ABOVE", 1000)
+    mapped = read(root, tmp_path / "cache")
+    assert isinstance(mapped.train.pixels, np.memmap)
+    assert not mapped.train.pixels.flags.writeable
+    assert np.array_equal(plain.train.pixels, mapped.train.pixels)
+    assert np.array_equal(plain.test.pixels, mapped.test.pixels)
+    assert plain.digest == mapped.digest
+    split = load(DataSpec(source=str(root), validation_fraction=0.5), seed=0, cache=tmp_path / "cache")
+    assert isinstance(split.train.pixels, np.memmap)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 3000, -1, -400])
+def test_a_truncated_file_is_written_again(keep: int, root: Path, tmp_path: Path) -> None:
+    before = read(root, tmp_path / "cache")
+    (path,) = cached(tmp_path / "cache")
+    path.write_bytes(path.read_bytes()[:keep])
+    after = read(root, tmp_path / "cache")
+    assert np.array_equal(before.train.pixels, after.train.pixels)
+    assert before.digest == after.digest
+
+
+@pytest.mark.parametrize("position", [0, 20, 27, -5, -40, -200])
+def test_a_damaged_header_is_written_again(position: int, root: Path, tmp_path: Path) -> None:
+    before = read(root, tmp_path / "cache")
+    (path,) = cached(tmp_path / "cache")
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x81
+    path.write_bytes(data)
+    assert np.array_equal(before.train.pixels, read(root, tmp_path / "cache").train.pixels)
+
+
+def test_the_digest_is_of_what_is_in_it(tmp_path: Path) -> None:
+    files = tree(COUNTS)
+    first = read(write(tmp_path / "a", files), tmp_path / "one")
+    second = read(write(tmp_path / "b", files), tmp_path / "two")
+    assert first.digest == second.digest
+    names = list(files)
+    swapped = {**files, names[0]: files[names[-1]], names[-1]: files[names[0]]}
+    renamed = {name.replace("cat", "cow"): data for name, data in files.items()}
+    moved = {name.replace("test/dog/060", "train/dog/060"): data for name, data in files.items()}
+    others = [
+        read(write(tmp_path / f"{n}", f), tmp_path / "three").digest for n, f in enumerate((swapped, renamed, moved))
+    ]
+    assert len({first.digest, *others}) >= 3

@@ -1,0 +1,62 @@
+"""What a rank needs before its round is known: device, data, model. A standby does this ahead of time."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Final
+
+import torch
+from torch import nn
+
+from edgecloud_trainer import data, devices, models
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.devices import Device
+from edgecloud_trainer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+DETERMINISTIC_THREADS: Final = 1
+"""Another number of intra-op threads gives other bits, and the number of CPUs for a rank changes with the workers."""
+FIT_IMAGES: Final = 5000
+"""Training images that data-dependent first layers are fitted to."""
+SAY_SECONDS: Final = 5.0
+
+
+def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
+    """Device, data set and initialised model; the same model on every rank.
+
+    Raises:
+        GPUNotVisibleError, SettingsError, DataError, ModelError: as their modules say.
+    """
+    spec = settings.trainer
+    device = devices.choose(settings)
+    torch.set_num_threads(DETERMINISTIC_THREADS if spec.deterministic else settings.threads)
+    if spec.deterministic:
+        torch.use_deterministic_algorithms(mode=True)
+        torch.backends.cudnn.benchmark = False
+    # A stray subnormal costs a CPU a hundred times a normal number's time.
+    torch.set_flush_denormal(True)
+    dataset = data.load(spec.data, seed=spec.seed, cache=settings.cache, on_progress=_Progress())
+    channels, height, width = dataset.shape
+    torch.manual_seed(spec.seed)
+    model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
+    models.initialise(model, dataset.train.pixels[:FIT_IMAGES], mean=dataset.mean, std=dataset.std)
+    model = model.to(device=device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
+    return device, dataset, model
+
+
+class _Progress:
+    """A line every few seconds while the data are being decoded."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= SAY_SECONDS:
+            self._last = now
+            what = f"{100 * done / total:.0f}%" if total else "another process is at it"
+            log.info("preparing the data: %s", what)
+            sys.stdout.flush()
