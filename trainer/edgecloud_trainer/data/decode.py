@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from edgecloud_trainer.data.dataset import CHUNK_BYTES, DataError, Labels, Part, Pixels
 
@@ -51,14 +51,14 @@ def decode(name: str, data: bytes) -> Pixels:
         ) from None
     except DataError:
         raise
+    except UnidentifiedImageError:
+        raise DataError(f"{name} isn't an image of a kind that is read ({', '.join(_FORMATS)}): take it out") from None
     except Exception as error:  # broken files make Pillow's readers fail in any way there is
-        raise DataError(f"{name} can't be decoded ({_first_line(error)}): repair it, or take it out") from error
+        raise DataError(
+            f"{name} can't be decoded ({error or type(error).__name__}): repair it, or take it out"
+        ) from error
     rows = np.frombuffer(plain.tobytes(), np.uint8).reshape(plain.height, plain.width, -1)
     return np.ascontiguousarray(rows.transpose(2, 0, 1))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].replace("<_io.BytesIO object at", "<")
 
 
 class Spool:
@@ -100,7 +100,11 @@ class Spool:
         self._end += pixels.nbytes
 
     def finish(self) -> tuple[int, int, int]:
-        """No more images, and those that are there can be read. Returns (C, H, W) of the set: C is 1 if all are grey, else 3."""
+        """No more images, and those that are there can be read.
+
+        Returns:
+            (C, H, W) of the set: C is 1 if all are grey, else 3.
+        """
         self._file.close()
         assert self._first is not None
         height, width = self._first[1]

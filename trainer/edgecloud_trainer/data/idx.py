@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from edgecloud_trainer.data.dataset import Contents, DataError, Part, Progress, Split, part_of
+from edgecloud_trainer.data.dataset import SPLITS, Contents, DataError, Part, Progress, Split, part_of
 from edgecloud_trainer.data.source import File, Source, key_of
 
 MAX_BYTES: Final = 64 * 1024**3
@@ -52,6 +52,7 @@ def idx_source(root: Path, files: Sequence[File]) -> Source | None:
             )
     if "train" not in found:
         raise DataError(f"{root} has no train-images-idx3-ubyte: put the training images there")
+    found = {split: found[split] for split in SPLITS if split in found}
     chosen = [file for pair in found.values() for file in pair.values()]
     return Source(
         name=root.resolve().name,

@@ -70,8 +70,9 @@ def _members(path: Path, raw: BinaryIO) -> Iterator[tuple[str, bytes | None]]:
     Raises:
         DataError: the archive is broken, or has a member that could lead out of it, or too large a one.
     """
+    source = _unpacked(raw, path)
     try:
-        with tarfile.open(fileobj=cast("BinaryIO", _unpacked(raw, path)), mode="r:") as archive:
+        with tarfile.open(fileobj=cast("BinaryIO", source), mode="r:") as archive:
             count = 0
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # else it keeps what it knows of each member
@@ -89,6 +90,8 @@ def _members(path: Path, raw: BinaryIO) -> Iterator[tuple[str, bytes | None]]:
                 file = archive.extractfile(member)
                 assert file is not None
                 yield name, file.read()
+        if not source.ended:
+            raise DataError(f"{path} has no end, or a broken header: is it whole? Copy it again")
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ValueError, OSError) as error:
         if isinstance(error, DataError):
             raise
@@ -128,7 +131,7 @@ def _unpacked(raw: BinaryIO, path: Path) -> _Forward:
         opened = cast("BinaryIO", bz2.BZ2File(raw))
     elif start.startswith(b"\xfd7zXZ\0"):
         opened = cast("BinaryIO", lzma.LZMAFile(raw))  # noqa: SIM115 (the caller closes what it reads)
-    elif start[257:262] != b"ustar" and not _old_tar(start):
+    elif not _starts_tar(start):
         raise DataError(
             f"{path} is neither a folder nor a tar file (plain, .gz, .bz2 or .xz): "
             "give a folder of images by class, or pack one as a tar file"
@@ -136,11 +139,11 @@ def _unpacked(raw: BinaryIO, path: Path) -> _Forward:
     return _Forward(opened, path)
 
 
-def _old_tar(start: bytes) -> bool:
+def _starts_tar(start: bytes) -> bool:
     try:
         tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
-        return False
+        return start == bytes(tarfile.BLOCKSIZE)  # an empty archive
     return True
 
 
@@ -155,6 +158,8 @@ class _Forward:
         self._file = file
         self._path = path
         self._at = 0
+        self.ended = False
+        """Whether the last block that was read is the empty one at an archive's end: tarfile takes anything for one."""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_FILE_BYTES + tarfile.BLOCKSIZE:
@@ -163,6 +168,7 @@ class _Forward:
             )
         data = self._file.read(size)
         self._at += len(data)
+        self.ended = data == bytes(tarfile.BLOCKSIZE)
         return data
 
     def tell(self) -> int:
