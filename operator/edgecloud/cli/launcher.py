@@ -24,5 +24,8 @@ def launcher(output: Path) -> None:
     """
     from edgecloud.launcher.archive import write
 
-    write(output)
+    try:
+        write(output)
+    except OSError as error:
+        raise click.FileError(str(output), error.strerror) from error
     click.echo(f"wrote {output}", err=True)

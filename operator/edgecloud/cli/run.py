@@ -76,7 +76,7 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
 
 def _read(file: str) -> TrainingJob:
     """The one job of a file; ends with exit code 2 if there is something wrong with it."""
-    (result,) = validate_files([file], TrainingJob, stdin=sys.stdin.buffer)
+    (result,) = validate_files([file], TrainingJob)
     for problem in result.problems:
         click.echo(str(problem), err=True)
     if not result.ok:
@@ -101,6 +101,9 @@ def _unfit(job: TrainingJob) -> list[str]:
         found.append(
             "spec.trainer: the built-in trainer is not installed: install edgecloud[trainer], or write program:"
         )
+    folder = job.spec.program.working_dir if job.spec.program else None
+    if folder is not None and not Path(folder).is_dir():
+        found.append(f"spec.program.workingDir: there is no folder {folder} here: make it, or leave workingDir out")
     for place, variable in enumerate((job.spec.program.env if job.spec.program else None) or ()):
         if variable.value_from is not None:
             found.append(
@@ -123,15 +126,16 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
         if fresh and (aside := workdir.put_aside()):
             click.echo(f"the earlier run is kept in {aside}", err=True)
         workdir.prepare()
-        job, finished = prepare(job, workdir, workers)
-        if finished:
-            _print_job(job, output)
-            _say_finished(job, workdir.path)
-            return 0
-        display = _display(quiet)
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
-        with display:
-            ended = asyncio.run(LocalRun(job, workdir, _Adapter(display)).run())
+        with workdir.lock():
+            job, finished = prepare(job, workdir, workers)
+            if finished:
+                _print_job(job, output)
+                _say_finished(job, workdir.path)
+                return 0
+            display = _display(quiet)
+            logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
+            with display:
+                ended = asyncio.run(LocalRun(job, workdir, _Adapter(display)).run())
     except WorkdirError as error:
         _refuse(str(error))
     except ValidationError as error:

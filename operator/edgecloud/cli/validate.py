@@ -21,7 +21,7 @@ def validate(files: tuple[str, ...], quiet: bool) -> None:
     from edgecloud.api.job import TrainingJob
     from edgecloud.validation import validate_files
 
-    results = validate_files(files, TrainingJob, stdin=sys.stdin.buffer)
+    results = validate_files(files, TrainingJob)
     for result in results:
         for problem in result.problems:
             click.echo(str(problem), err=True)

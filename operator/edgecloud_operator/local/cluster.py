@@ -56,11 +56,13 @@ class LocalCluster:
         return self.job
 
     def _store(self, job: TrainingJob) -> None:
-        self._version += 1
-        metadata = job.metadata.model_copy(update={"resource_version": str(self._version)})
-        self.job = job.model_copy(update={"metadata": metadata})
-        self._workdir.save(self.job)
-        self._on_written(self.job)
+        """Keep a job. What can't be saved (a full disk) has not happened, and can be tried again."""
+        version = self._version + 1
+        metadata = job.metadata.model_copy(update={"resource_version": str(version)})
+        job = job.model_copy(update={"metadata": metadata})
+        self._workdir.save(job)
+        self._version, self.job = version, job
+        self._on_written(job)
 
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
         if child["kind"] == "Pod":
@@ -87,6 +89,12 @@ class LocalCluster:
 
 
 def created(job: TrainingJob, uid: str) -> TrainingJob:
-    """A job as the server returns it when it was created."""
-    update = {"uid": uid, "generation": 1, "creation_timestamp": datetime.now(UTC), "resource_version": "0"}
+    """A job as the server returns it when it was created, whatever another server had noted in its file."""
+    update = {
+        "uid": uid,
+        "generation": 1,
+        "creation_timestamp": datetime.now(UTC),
+        "deletion_timestamp": None,
+        "resource_version": "0",
+    }
     return job.model_copy(update={"metadata": job.metadata.model_copy(update=update), "status": None})

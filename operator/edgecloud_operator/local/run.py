@@ -74,7 +74,7 @@ def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[Tr
     job = TrainingJob.parse(job.model_copy(update={"spec": spec}).dump())
     earlier = workdir.load()
     if earlier is None:
-        return job, False
+        return created(job, str(uuid.uuid4())), False
     if earlier.metadata.name != job.metadata.name:
         raise WorkdirError(
             f"{workdir.path} holds the job {earlier.metadata.name}, not {job.metadata.name}: name another --workdir"
@@ -85,7 +85,12 @@ def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[Tr
             " start over with --fresh (the earlier run is kept beside it), or name another --workdir"
         )
     metadata = earlier.metadata.model_copy(
-        update={"generation": earlier.metadata.generation + int(earlier.spec != job.spec), "resource_version": "0"}
+        update={
+            "generation": earlier.metadata.generation + int(earlier.spec != job.spec),
+            "resource_version": "0",
+            "labels": job.metadata.labels,
+            "annotations": job.metadata.annotations,
+        }
     )
     status = earlier.status
     if status is not None and status.phase in TERMINAL:
@@ -101,12 +106,12 @@ class LocalRun:
     """Runs one job to its end, or until it is stopped."""
 
     def __init__(self, job: TrainingJob, workdir: Workdir, display: Display) -> None:
+        """job: as `prepare` made it. The caller has the folder's lock, since before it prepared the job."""
         self._workdir = workdir
         self._display = display
         self._over = asyncio.Event()
-        self._job = job if job.metadata.uid else created(job, _new_uid())
         self._cluster = LocalCluster(
-            self._job,
+            job,
             workdir,
             on_job=self._saw_job,
             on_written=self._written,
@@ -125,7 +130,6 @@ class LocalRun:
         linux.become_subreaper()
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
-            stack.enter_context(self._workdir.lock())
             scratch = Path(tempfile.mkdtemp(prefix="edgecloud-run-"))
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             self._listener = stack.enter_context(_listen())
@@ -173,7 +177,10 @@ class LocalRun:
         if self._stopped_by is None:
             self._stopped_by = number
             self._display.note(f"{number.name}: stopping at a checkpoint; once more stops at once")
-            self._cluster.suspend()
+            try:
+                self._cluster.suspend()
+            except OSError as error:
+                self._display.note(f"that can't be noted in {self._workdir.job_file}: {error.strerror}")
         else:
             self._at_once = True
             self._over.set()
@@ -218,7 +225,3 @@ def _listen() -> socket.socket:
     listener.listen(128)
     listener.setblocking(False)
     return listener
-
-
-def _new_uid() -> str:
-    return str(uuid.uuid4())

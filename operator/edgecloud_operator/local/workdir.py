@@ -16,6 +16,9 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.documents import read_documents
 
 KEPT_ASIDE: Final = 100
+LOCK: Final = ".lock"
+OURS: Final = frozenset({"job.yaml", "checkpoints", "results", "logs", "files", LOCK})
+"""What a run leaves in its folder."""
 
 
 class WorkdirError(Exception):
@@ -72,7 +75,10 @@ class Workdir:
         Raises:
             WorkdirError: another run is in it.
         """
-        handle = (self.path / ".lock").open("a+")
+        try:
+            handle = (self.path / LOCK).open("a+")
+        except OSError as error:
+            raise WorkdirError(f"{self.path / LOCK}: {error.strerror}; name another folder with --workdir") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -92,7 +98,7 @@ class Workdir:
         """The job of an earlier run; None where there was none.
 
         Raises:
-            WorkdirError: job.yaml is no TrainingJob.
+            WorkdirError: job.yaml is no TrainingJob, or is one that no run has written.
         """
         try:
             data = self.job_file.read_bytes()
@@ -104,9 +110,15 @@ class Workdir:
         try:
             if problems or len(documents) != 1:
                 raise WorkdirError(self._spoilt())
-            return TrainingJob.parse(documents[0].value)
+            job = TrainingJob.parse(documents[0].value)
         except ValidationError as error:
             raise WorkdirError(self._spoilt()) from error
+        if job.metadata.uid is None:
+            raise WorkdirError(
+                f"{self.job_file} is a job file of your own, and a run here would overwrite it:"
+                " name another folder with --workdir"
+            )
+        return job
 
     def _spoilt(self) -> str:
         return f"{self.job_file} is not a TrainingJob any more: start over with --fresh, or name another --workdir"
@@ -121,9 +133,25 @@ class Workdir:
         beside.replace(self.job_file)
 
     def put_aside(self) -> Path | None:
-        """Move what is in the folder out of the way; the new place, or None if there was nothing."""
+        """Move the folder of an earlier run out of the way; the new place, or None if there was nothing.
+
+        Raises:
+            WorkdirError: another run is in it, it can't be moved, or it holds what no run has made, which stays.
+        """
         if not self.path.exists():
             return None
+        found = {entry.name for entry in self.path.iterdir()}
+        if not found - {LOCK}:
+            return None
+        if foreign := sorted(name for name in found - OURS if not name.startswith(".job.yaml.")):
+            raise WorkdirError(
+                f"{self.path} holds more than a run's files ({', '.join(foreign[:3])}), and is not moved:"
+                " name another folder with --workdir"
+            )
+        with self.lock():
+            return self._move_aside()
+
+    def _move_aside(self) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for count in range(KEPT_ASIDE):
             aside = self.path.with_name(f"{self.path.name}.{stamp}" + (f"-{count}" if count else ""))

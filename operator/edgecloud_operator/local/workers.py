@@ -62,6 +62,8 @@ class Workers:
         self._identities: dict[str, Identity] = {}
         self._strangers = frozenset(linux.children())
         """Children that this process had before: not ours to end."""
+        self._starting = asyncio.Lock()
+        """Held between a launcher's first moment and its place in the list: a sweep would take it for a stray."""
 
     def pods(self) -> tuple[Pod, ...]:
         return tuple(worker.pod for worker in self._workers.values())
@@ -73,31 +75,18 @@ class Workers:
     async def start(self, job: TrainingJob, index: int) -> None:
         """Start the launcher that plays worker `index`, unless one does."""
         name = worker_name(job.metadata.name, index)
-        if any(worker.pod.name == name for worker in self._workers.values()):
-            return
-        uid = str(uuid.uuid4())
-        home = self._scratch / uid
-        home.mkdir(mode=0o700)
-        token = secrets.token_urlsafe(32)
-        token_file = home / "token"
-        token_file.touch(mode=0o600)
-        token_file.write_text(token)
-        environment = self._environment(job, index, uid, home, token_file)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "edgecloud.launcher", "--", *program_command(job)),
-            cwd=self._working_dir(job),
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us: the workers are asked to stop in good order
-        )
-        now = datetime.now(UTC)
-        pod = Pod(
-            name=name, uid=uid, index=index, phase="Running", created_at=now, running_since=now, node=platform.node()
-        )
-        worker = _Worker(pod=pod, process=process, token_digest=_digest(token), home=home)
-        self._workers[uid] = worker
+        async with self._starting:
+            if any(worker.pod.name == name for worker in self._workers.values()):
+                return
+            uid = str(uuid.uuid4())
+            home = self._scratch / uid
+            home.mkdir(mode=0o700)
+            try:
+                worker = await self._spawn(job, index, uid, home)
+            except BaseException:
+                shutil.rmtree(home, ignore_errors=True)
+                raise
+            self._workers[uid] = worker
         self._identities[worker.token_digest] = Identity(
             namespace=job.metadata.namespace,
             job=job.metadata.name,
@@ -106,7 +95,33 @@ class Workers:
             index=index,
         )
         worker.watcher = asyncio.create_task(self._watch(worker))
-        self._on_pod(pod, True)
+        self._on_pod(worker.pod, True)
+
+    async def _spawn(self, job: TrainingJob, index: int, uid: str, home: Path) -> _Worker:
+        token = secrets.token_urlsafe(32)
+        token_file = home / "token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(token)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "edgecloud.launcher", "--", *program_command(job)),
+            cwd=self._working_dir(job),
+            env=self._environment(job, index, uid, home, token_file),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us: the workers are asked to stop in good order
+        )
+        now = datetime.now(UTC)
+        pod = Pod(
+            name=worker_name(job.metadata.name, index),
+            uid=uid,
+            index=index,
+            phase="Running",
+            created_at=now,
+            running_since=now,
+            node=platform.node(),
+        )
+        return _Worker(pod=pod, process=process, token_digest=_digest(token), home=home)
 
     def _environment(self, job: TrainingJob, index: int, uid: str, home: Path, token_file: Path) -> dict[str, str]:
         layout = Layout(
@@ -153,7 +168,8 @@ class Workers:
     async def _watch(self, worker: _Worker) -> None:
         """Wait for a launcher's end, and make sure that nothing of it is left."""
         code = await worker.process.wait()
-        self._sweep()
+        async with self._starting:
+            self._sweep()
         exit_code = code if code >= 0 else 128 - code
         end = read_termination(worker.home / "termination", exit_code)
         self._change(worker, phase="Succeeded" if exit_code == 0 else "Failed", termination=end)
@@ -209,7 +225,8 @@ class Workers:
         workers = list(self._workers.values())
         await asyncio.gather(*(self._end(worker, signal.SIGUSR1) for worker in workers if not worker.pod.dead))
         await asyncio.gather(*(worker.remover for worker in workers if worker.remover is not None))
-        self._sweep()
+        async with self._starting:
+            self._sweep()
 
 
 def read_termination(path: Path, exit_code: int) -> Termination:
@@ -222,7 +239,7 @@ def read_termination(path: Path, exit_code: int) -> Termination:
         failure = FailureReport.parse(said["failure"]) if said.get("failure") else None
     except (OSError, ValueError, AttributeError, RecursionError, ValidationError):
         return end
-    if isinstance(number, int) and 0 <= number <= 10**9:
+    if type(number) is int and 0 <= number <= 10**9:
         end = replace(end, round=number, outcome=outcome if outcome in _OUTCOMES else "none", failure=failure)
     return end
 

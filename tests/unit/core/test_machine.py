@@ -16,7 +16,7 @@ from tests.unit.core.profile import tries
 from tests.unit.core.world import World, calm, everybody_talks, heal, over, pod_of, worker_of
 
 PLACES = st.integers(0, 2)
-PACES = st.integers(0, 6)
+PACES = st.integers(0, 7)
 FAILURES: list[dict[str, Any]] = [
     {},  # leaves with 143, unasked
     {"exit_code": 1},
@@ -45,7 +45,8 @@ class WorldMachine(RuleBasedStateMachine):
         files=st.booleans(),
         once=st.booleans(),
         deadlines=st.sampled_from((False, False, False, True)),
-        warm=st.integers(4, 12) | st.just(0),
+        warm=st.integers(3, 10) | st.just(0),
+        fuse=st.integers(0, 6),
     )
     def begin(
         self,
@@ -57,6 +58,7 @@ class WorldMachine(RuleBasedStateMachine):
         once: bool,
         deadlines: bool,
         warm: int,
+        fuse: int,
     ) -> None:
         spec: dict[str, Any] = {
             "workers": workers,
@@ -72,6 +74,8 @@ class WorldMachine(RuleBasedStateMachine):
         if deadlines:
             spec |= {"startDeadlineSeconds": 120, "activeDeadlineSeconds": 600}
         self.world = World(**spec)
+        assert self.world.operator is not None
+        self.world.operator.fuse = fuse
         calm(self.world, warm)
 
     # The ordinary course of things
@@ -79,16 +83,20 @@ class WorldMachine(RuleBasedStateMachine):
     def goes_on(self, pace: int) -> None:
         """How much of the ordinary life comes between this event and the next."""
         world = self.world
-        if pace == 1:
+        if pace in (1, 3):
             everybody_talks(world)
-        elif pace == 2 and world.operator is not None:
+        if pace == 2 and world.operator is not None:
             world.operator.see()
             world.operator.step()
-        elif pace == 3 and world.operator is not None:
-            everybody_talks(world)
+        if pace in (3, 4, 5) and world.operator is not None:
             world.operator.run()
-        elif pace >= 4:
-            calm(world, pace - 3)
+        if pace in (4, 5) and (worker := worker_of(world, pace)) and world.operator is not None:
+            worker.say()
+            world.operator.run()
+            worker.ask()
+            worker.take()
+        if pace > 5:
+            calm(world, pace - 5)
 
     @rule(rounds=st.integers(1, 5))
     def all_is_calm(self, rounds: int) -> None:
@@ -180,6 +188,13 @@ class WorldMachine(RuleBasedStateMachine):
         if starts:
             self.world.operator_starts()
 
+    @rule(writes=st.integers(1, 6), pace=PACES)
+    def operator_will_die(self, writes: int, pace: int) -> None:
+        """In the middle of whatever it does then."""
+        if self.world.operator is not None:
+            self.world.operator.fuse = writes
+        self.goes_on(pace)
+
     @precondition(lambda self: self.world.operator is None)
     @rule()
     def operator_starts(self) -> None:
@@ -248,5 +263,5 @@ def _where(world: World) -> str:
     return f"the job does not come to an end: {world.status}\nworkers: {workers}\npods: {pods}"
 
 
-WorldMachine.TestCase.settings = tries(150, steps=40)
+WorldMachine.TestCase.settings = tries(500, steps=40)
 TestWorld = WorldMachine.TestCase

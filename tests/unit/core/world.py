@@ -194,6 +194,8 @@ class Operator:
     published: dict[str, Directive] = field(default_factory=dict)
     writes: list[Callable[[], None]] = field(default_factory=list)
     """What is left to do of the plan."""
+    fuse: int = 0
+    """Writes until it dies, and another one takes its place; 0: it lives."""
     last_write: datetime | None = None
     decisions: int = 0
     told_round: int = 0
@@ -233,6 +235,10 @@ class Operator:
         """One write of the plan in hand, or else a new decision."""
         if self.writes:
             self.writes.pop(0)()
+            self.fuse -= 1
+            if self.fuse == 0:
+                self.world.operator_dies()
+                self.world.operator_starts()
             return
         observed, job, world, now = self.observed(), self.job, self.world, self.world.now
         plan = reconcile(job, observed, now, SETTINGS)
@@ -264,8 +270,10 @@ class Operator:
             before = (len(self.world.events), self.seen, len(self.writes))
             self.see()
             self.step()
-            while self.writes:
+            while self.writes and self.world.operator is self:
                 self.step()
+            if self.world.operator is not self:
+                return
             if (len(self.world.events), self.seen, 0) == (before[0], len(self.world.events), before[2]):
                 return
         raise AssertionError("the operator does not come to rest")

@@ -92,7 +92,7 @@ checkpoints = st.dictionaries(
     max_size=6,
 )
 clutter = st.sets(
-    st.sampled_from(["step-", "step-x", "step-007", "notes", ".step-3.1.4194999", "step-99", ".done.1.4194999"])
+    st.sampled_from(["step-", "step-x", "step-007", "notes", ".step-3.1.4194998", "step-99", ".done.1.4194998"])
 )
 
 

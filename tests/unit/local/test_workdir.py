@@ -1,0 +1,362 @@
+"""The folder of a local run: one run at a time in it, and a job.yaml that is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgecloud.api.job import TrainingJob
+from edgecloud_operator.local import Workdir, WorkdirError, to_yaml
+from tests.unit.api import strategies
+from tests.unit.local.jobs import made, make_job
+
+OURS = {"uid": "u"}
+as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+
+
+# Folders
+
+
+def test_it_makes_its_folders(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "a/b/work")
+    for _ in range(2):
+        assert {path.name for path in workdir.path.iterdir()} == {"checkpoints", "results", "logs"}
+        workdir.prepare()
+    assert workdir.log_file(3) == workdir.path / "logs/worker-3.log"
+
+
+@pytest.mark.parametrize("taken", ["work", "work/logs", "up"])
+def test_a_file_stands_where_a_folder_should(tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).parent.mkdir(exist_ok=True)
+    (tmp_path / taken).write_text("")
+    with pytest.raises(WorkdirError, match="--workdir") as raised:
+        Workdir(tmp_path / ("up/work" if taken == "up" else "work")).prepare()
+    assert taken in str(raised.value)
+
+
+@as_root
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    workdir.checkpoints.chmod(0o500)
+    with pytest.raises(WorkdirError, match="can't be written"):
+        workdir.prepare()
+
+
+# The lock
+
+HOLD = """
+import sys
+from pathlib import Path
+from edgecloud_operator.local import Workdir
+with Workdir(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(workdir.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin and holder.stdout
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(WorkdirError) as raised:
+            workdir.lock()
+        assert f"(process {holder.pid})" in str(raised.value) and "--workdir" in str(raised.value)
+        with pytest.raises(WorkdirError, match=f"process {holder.pid}"):
+            workdir.save(make_job(metadata=OURS))
+            workdir.put_aside()  # --fresh: not from under a run that goes on
+        assert workdir.path.exists()
+        holder.kill()
+    with workdir.lock():
+        assert (workdir.path / ".lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_the_lock_goes_with_the_file(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    for _ in range(2):
+        with workdir.lock(), pytest.raises(WorkdirError):
+            workdir.lock()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"not a number\n", b"9" * 100])
+def test_what_stands_in_the_lock_is_no_matter(tmp_path: Path, content: bytes) -> None:
+    workdir = made(tmp_path / "work")
+    (workdir.path / ".lock").write_bytes(content)
+    with workdir.lock():
+        pass
+    (workdir.path / ".lock").write_bytes(content)
+    with (workdir.path / ".lock").open("a+") as other:
+        import fcntl
+
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(WorkdirError, match="another run"):
+            workdir.lock()
+
+
+def test_a_lock_that_cannot_be_opened(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    (workdir.path / ".lock").mkdir()
+    with pytest.raises(WorkdirError, match="--workdir"):
+        workdir.lock()
+
+
+# job.yaml
+
+some_jobs = st.builds(
+    lambda spec, status, metadata: TrainingJob.parse(
+        strategies.resource(spec, status=status, metadata=metadata | OURS)
+    ),
+    strategies.right_specs,
+    strategies.statuses,
+    strategies.metadata,
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(some_jobs)
+def test_what_is_saved_is_loaded(tmp_path: Path, job: TrainingJob) -> None:
+    workdir = made(tmp_path / "work")
+    workdir.save(job)
+    loaded = workdir.load()
+    assert loaded is not None and loaded.dump() == job.dump()
+
+
+ODD_TEXTS = [
+    "yes", "no", "null", "~", "1", "1.5", "0x1F", "1_000", "12:30:45", "2026-01-31", "2026-01-31T12:00:00Z", ".nan",
+    "=", "<<", "- a", "a: b", "a #b", "#", "'", '"', "\\", "%TAG", "@a", "`a`", "&a", "*a", "!a", "|", ">", "{}", "[]",
+    " a", "a ", "a\n", "\na", "a\n\n", "\n", " \n", "a \nb", "\ta\n\tb", "a\r\nb", "a\rb", "\x07", "\x1b[31m", "\x7f",
+    "\x85", "\u2028", "\u2029", "\ufeff", "\u200b", "\u202e", "é", "日本", "\U0001f600", "\ud7ff", "\ue000", "\uffff",
+    "\U0010ffff", "---", "...", "--- a\n", "a" * 5000, "a b " * 500,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=[ascii(text)[:20] for text in ODD_TEXTS])
+def test_any_text_survives(tmp_path: Path, text: str) -> None:
+    workdir = made(tmp_path / "work")
+    program = {"command": ["python", text[:4096]], "files": {"a.py": text}, "env": [{"name": "A", "value": text}]}
+    job = make_job(metadata=OURS | {"annotations": {text: text}}, program=program, podTemplate={text: [text]})
+    workdir.save(job)
+    assert workdir.load() == job
+    assert TrainingJob.parse(yaml.safe_load(to_yaml(job))) == job
+
+
+SPOILT = {
+    "empty": b"",
+    "half": b"apiVersion: edgecloud.io/v1alpha1\nkind: Train",
+    "no yaml": b"{[",
+    "bytes": b"\xff\x00\xfe",
+    "another kind": b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
+    "two": b"a: 1\n---\nb: 2\n",
+    "a list": b"- 1\n",
+    "a text": b"hello\n",
+    "a wrong status": to_yaml(make_job(metadata=OURS)).encode() + b"status: {phase: Sleeping}\n",
+    "a time without a zone": to_yaml(make_job(metadata=OURS)).encode() + b"status: {startTime: '2026-01-31T12:00:00'}\n",
+    "a broken rule": to_yaml(make_job(metadata=OURS)).replace("workers: 2", "workers: 2\n  minWorkers: 3").encode(),
+    "huge": b"a: " + b"x" * 20_000_000,
+    "deep": b"[" * 5000,
+    "aliases": b"a: &a [x]\nb: [*a, *a]\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_job_yaml(tmp_path: Path, content: bytes) -> None:
+    workdir = made(tmp_path / "work")
+    workdir.job_file.write_bytes(content)
+    with pytest.raises(WorkdirError, match="--fresh"):
+        workdir.load()
+    assert workdir.job_file.read_bytes() == content, "it is left as it was"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=100) | st.integers(0, 400).map(lambda size: to_yaml(make_job(metadata=OURS)).encode()[:size]))
+def test_any_bytes_are_a_job_or_spoilt(tmp_path: Path, content: bytes) -> None:
+    workdir = made(tmp_path / "work")
+    workdir.job_file.write_bytes(content)
+    try:
+        job = workdir.load()
+    except WorkdirError as error:
+        assert str(workdir.job_file) in str(error)
+    else:
+        assert job is not None
+
+
+def test_without_a_job_yaml_there_is_none(tmp_path: Path) -> None:
+    assert made(tmp_path / "work").load() is None
+    assert Workdir(tmp_path / "nowhere").load() is None
+
+
+def test_a_folder_for_a_job_yaml(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    workdir.job_file.mkdir()
+    with pytest.raises(WorkdirError, match=r"job\.yaml"):
+        workdir.load()
+
+
+def test_a_job_file_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
+    """`edgecloud run job.yaml --workdir .`: the file would lose its comments to our record of the run."""
+    workdir = made(tmp_path / "work")
+    workdir.job_file.write_text("# mine\n" + to_yaml(make_job()))
+    with pytest.raises(WorkdirError, match=r"job file of your own.*--workdir"):
+        workdir.load()
+
+
+def test_a_reader_never_sees_half_of_it(tmp_path: Path) -> None:
+    """A process that reads all the time while it is written, and finds a whole job each time."""
+    workdir = made(tmp_path / "work")
+    big = {"command": ["a"], "files": {"a.py": "print()\n" * 2000}}
+    workdir.save(make_job(metadata=OURS, program=big))
+    read = (
+        "import sys\n"
+        "for count in range(10**9):\n"
+        "    data = open(sys.argv[1]).read()\n"
+        "    assert data.startswith('apiVersion') and data.endswith('suspend: false\\n'), data[-100:]\n"
+        "    if count == 20: print('reading', flush=True)\n"
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", read, str(workdir.job_file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with reader:
+        assert reader.stdout and reader.stderr
+        assert reader.stdout.readline() == "reading\n"
+        for number in range(60):
+            workdir.save(make_job(metadata=OURS | {"labels": {"n": "x" * (number % 60)}}, program=big))
+        assert reader.poll() is None, reader.stderr.read()
+        reader.kill()
+    assert [path.name for path in workdir.path.iterdir() if path.name.startswith(".job")] == []
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workdir = made(tmp_path / "work")
+    before = make_job(metadata=OURS)
+    workdir.save(before)
+
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        workdir.save(make_job(metadata=OURS, workers=5))
+    assert workdir.load() == before
+
+
+# Readable
+
+SCRIPT = '''"""A script."""
+
+import torch
+
+
+def main():
+    print("hello: [world] {x}", 'it\\'s', "ümläut", "# no comment")
+\tif True:
+        return None  # tab above
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+def test_a_script_in_a_job_stays_readable() -> None:
+    text = to_yaml(make_job(program={"command": ["python", "train.py"], "files": {"train.py": SCRIPT}}))
+    lines = text.splitlines()
+    assert "      train.py: |" in lines
+    for line in SCRIPT.splitlines():
+        assert (f"        {line}" if line else "") in lines
+    assert yaml.safe_load(text)["spec"]["program"]["files"]["train.py"] == SCRIPT
+
+
+def test_fields_stand_in_the_order_of_the_api_and_without_aliases() -> None:
+    toleration = {"key": "edge"}
+    pools = [{"name": name, "workers": 1, "tolerations": [toleration, toleration]} for name in "ab"]
+    text = to_yaml(make_job(workers=None, pools=pools, metadata=OURS))
+    assert "&" not in text and "*" not in text
+    top = [line.split(":")[0] for line in text.splitlines() if not line.startswith((" ", "-"))]
+    assert top == ["apiVersion", "kind", "metadata", "spec"]
+    assert json.loads(json.dumps(yaml.safe_load(text))) == make_job(workers=None, pools=pools, metadata=OURS).dump()
+
+
+# --fresh
+
+
+def put_aside(workdir: Workdir) -> Path:
+    aside = workdir.put_aside()
+    assert aside is not None
+    return aside
+
+
+def test_an_earlier_run_is_put_aside_whole(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    workdir.save(make_job(metadata=OURS))
+    (workdir.checkpoints / "step-1").write_text("weights")
+    aside = put_aside(workdir)
+    assert aside.parent == tmp_path and aside.name.startswith("work.20")
+    assert not workdir.path.exists()
+    assert (aside / "checkpoints/step-1").read_text() == "weights"
+    assert Workdir(aside).load() == make_job(metadata=OURS)
+
+
+def test_several_in_one_second(tmp_path: Path) -> None:
+    places = set()
+    for _ in range(4):
+        workdir = made(tmp_path / "work")
+        places.add(put_aside(workdir))
+    assert len(places) == 4
+
+
+@pytest.mark.parametrize("there", [None, [], [".lock"]])
+def test_nothing_to_put_aside(tmp_path: Path, there: list[str] | None) -> None:
+    workdir = Workdir(tmp_path / "work")
+    if there is not None:
+        workdir.path.mkdir()
+        for name in there:
+            (workdir.path / name).write_text("")
+    assert workdir.put_aside() is None
+    assert [path.name for path in tmp_path.iterdir()] == ([] if there is None else ["work"])
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", ".git", "src"])
+def test_a_folder_that_holds_more_than_a_run_is_not_moved(tmp_path: Path, foreign: str) -> None:
+    """`--workdir . --fresh` in a project, or in one's home."""
+    workdir = made(tmp_path / "work")
+    workdir.save(make_job(metadata=OURS))
+    (workdir.path / foreign).mkdir()
+    with pytest.raises(WorkdirError, match=f"{foreign}.*--workdir"):
+        workdir.put_aside()
+    assert workdir.load() is not None
+
+
+def test_what_a_killed_run_left_half_written_is_its_own(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    (workdir.path / ".job.yaml.4711").write_text("half")
+    assert put_aside(workdir).exists()
+
+
+@as_root
+def test_a_folder_that_cannot_be_moved(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(WorkdirError, match="can't be moved"):
+            workdir.put_aside()
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def some(value: Any) -> Any:
+    assert value is not None
+    return value

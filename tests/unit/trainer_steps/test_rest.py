@@ -1,0 +1,139 @@
+"""Schedule, optimisers, evaluation, results, seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec
+from edgecloud_trainer import optimizers, results
+from edgecloud_trainer.evaluation import Evaluation, wilson
+from edgecloud_trainer.schedule import factor
+from edgecloud_trainer.settings import SettingsError, read
+from edgecloud_trainer.steps import mixed
+
+
+@given(
+    st.sampled_from(["constant", "cosine", "triangular", "step"]), st.floats(0, 0.9), st.integers(1, 1000), st.data()
+)
+def test_schedule_stays_within_0_and_1(name: str, warmup: float, total: int, data: st.DataObject) -> None:
+    spec = ScheduleSpec.parse({"name": name, "warmupFraction": warmup})
+    step = data.draw(st.integers(0, total - 1))
+    assert 0 <= factor(spec, step, total) <= 1
+
+
+def test_schedules() -> None:
+    triangle = ScheduleSpec.parse({"name": "triangular", "warmupFraction": 0.5})
+    values = [factor(triangle, step, 100) for step in range(100)]
+    assert max(values) == pytest.approx(0.99, abs=0.011)
+    assert values.index(max(values)) in (49, 50)
+    steps = ScheduleSpec.parse({"name": "step", "warmupFraction": 0.0})
+    assert [factor(steps, step, 8) for step in range(8)] == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert factor(ScheduleSpec.parse({"name": "cosine"}), 99, 100) < 0.01
+
+
+def test_vectors_do_not_decay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    decayed, free = optimizers.groups(model, 0.1)
+    assert all(p.ndim >= 2 for p in decayed["params"])
+    assert all(p.ndim < 2 for p in free["params"])
+    assert free["weight_decay"] == 0.0
+
+
+@given(st.integers(2, 24), st.integers(2, 24))
+def test_muon_makes_directions_equal(rows: int, columns: int) -> None:
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows * 100 + columns))
+    values = torch.linalg.svdvals(optimizers.orthogonalised(matrix))
+    assert float(values.max()) < 1.4
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
+def test_optimisers_learn(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+    images = torch.randn(64, 1, 8, 8)
+    labels = (images.mean((1, 2, 3)) > 0).long()
+    spec = OptimizerSpec.parse({"name": name, "learningRate": 0.02})
+    built = optimizers.build(model, spec)
+    losses = []
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        for optimizer in built:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in built:
+            optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(0, 1023))
+def test_seeds_differ(seed: int, step: int, shard: int) -> None:
+    found = mixed(seed, step, shard)
+    assert 0 <= found < 2**63
+    assert found == mixed(seed, step, shard)
+    assert len({found, mixed(seed, step + 1, shard), mixed(seed, step, shard + 1)}) == 3
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000))
+def test_interval_holds_the_proportion(correct: int, total: int) -> None:
+    correct = min(correct, total)
+    low, high = wilson(correct, total)
+    assert 0 <= low <= correct / total + 1e-9
+    assert correct / total - 1e-9 <= high <= 1
+
+
+def evaluation() -> Evaluation:
+    return Evaluation(classes=("cat", "dog"), confusion=np.array([[8, 2], [1, 9]]), loss=0.5)
+
+
+def test_evaluation_counts() -> None:
+    said = evaluation().to_json()
+    assert (said["correct"], said["total"], said["accuracy"]) == (17, 20, 0.85)
+    assert said["perClass"]["cat"] == {"total": 10, "correct": 8, "accuracy": 0.8}
+    assert json.loads(json.dumps(said)) == said
+
+
+def test_pictures_are_pictures(tmp_path: Path) -> None:
+    results.draw_confusion(evaluation(), tmp_path / "confusion.png")
+    metrics = [{"step": n, "loss": 1 / n, "accuracy": 1 - 1 / n} for n in range(1, 40)]
+    results.draw_curves([*metrics, {"step": 39, "validationAccuracy": 0.9}], tmp_path / "curves.png")
+    for name in ("confusion.png", "curves.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    log = results.MetricsLog(tmp_path, start=0)
+    for step in range(1, 11):
+        log.write(step=step, loss=float(step))
+    log.close()
+    with (tmp_path / results.METRICS).open("a") as handle:
+        handle.write('{"step": 11, "lo')  # what a crash leaves
+    again = results.MetricsLog(tmp_path, start=7)
+    again.write(step=8, loss=0.0)
+    again.close()
+    assert [line["step"] for line in results.read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_settings_say_what_is_missing() -> None:
+    with pytest.raises(SettingsError, match="EDGECLOUD_TRAINER is not set"):
+        read({})
+    with pytest.raises(SettingsError, match="EDGECLOUD_TRAINER"):
+        read({"EDGECLOUD_TRAINER": '{"trainer": {"epochs": -1}}'})
+
+
+def test_digest_is_of_what_makes_the_training() -> None:
+    def said(**trainer: object) -> str:
+        spec = {"data": {"name": "digits"}, **trainer}
+        return read({"EDGECLOUD_TRAINER": json.dumps({"trainer": spec})}).digest
+
+    assert said() == said(sampleLog=True)
+    assert said() != said(seed=1)
+    assert said() == said(epochs=10), "a default that is written out is no other training"
