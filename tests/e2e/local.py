@@ -112,21 +112,28 @@ class Run:
         return found
 
     def launcher(self, index: int) -> psutil.Process:
-        return self._find(
-            lambda e: e.get("EDGECLOUD_WORKER_INDEX") == str(index) and "RANK" not in e, f"launcher {index}"
-        )
+        def fits(process: psutil.Process) -> bool:
+            ours = process.environ().get("EDGECLOUD_WORKER_INDEX") == str(index)
+            return ours and "edgecloud.launcher" in process.cmdline()
+
+        return self._find(fits, f"launcher {index}")
 
     def rank(self, rank: int, *, round: int = 0) -> psutil.Process:
         """The training process of a rank, in that round or later."""
-        return self._find(
-            lambda e: e.get("RANK") == str(rank) and int(e.get("EDGECLOUD_ROUND", 0)) >= round, f"rank {rank}"
-        )
 
-    def _find(self, fits: Callable[[Mapping[str, str]], bool], what: str) -> psutil.Process:
+        def fits(process: psutil.Process) -> bool:
+            # A standby was started before it had a rank; it shows it as its name.
+            environment = process.environ()
+            started = environment.get("RANK") == str(rank) and int(environment.get("EDGECLOUD_ROUND", 0)) >= round
+            return started or process.name() == f"rank-{rank}"
+
+        return self._find(fits, f"rank {rank}")
+
+    def _find(self, fits: Callable[[psutil.Process], bool], what: str) -> psutil.Process:
         def look() -> psutil.Process | None:
             for process in self.below():
                 try:
-                    if fits(process.environ()) and process.status() != psutil.STATUS_ZOMBIE:
+                    if fits(process) and process.status() != psutil.STATUS_ZOMBIE:
                         return process
                 except psutil.Error:
                     continue

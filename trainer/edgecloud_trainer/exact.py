@@ -15,6 +15,8 @@ from torch import Tensor
 
 WORD_BITS: Final = 62
 """Bits of an int64 that a sum may fill: the sign and one bit are kept free."""
+MAX_EXPONENT: Final = 100
+"""2 ** 100 and its inverse are normal float32 numbers. Sums below 2 ** -38 lose bits by it, but keep 24 to 2 ** -76."""
 
 
 def scale_exponent(largest: float, addends: int) -> int:
@@ -29,18 +31,17 @@ def scale_exponent(largest: float, addends: int) -> int:
         return 0
     _, exponent = math.frexp(largest)  # largest < 2 ** exponent
     headroom = max(1, addends).bit_length()
-    # Beyond these a double can't hold the scale itself; such sums are of numbers far below any gradient's.
-    return max(-1000, min(1000, WORD_BITS - headroom - exponent))
+    return max(-MAX_EXPONENT, min(MAX_EXPONENT, WORD_BITS - headroom - exponent))
 
 
 def to_grid(values: Tensor, exponent: int) -> Tensor:
-    """float tensor -> int64 tensor of the same shape: each value times 2 ** exponent, rounded to the nearest.
+    """float32 tensor -> int64 tensor of the same shape: each value times 2 ** exponent, rounded to the nearest.
 
-    A float32 times a power of two is exact in a double, so the rounding is the only one.
+    Multiplying a float with a power of two is exact, so the rounding is the only one.
     """
-    return torch.ldexp(values.double(), torch.tensor(exponent, device=values.device)).round_().to(torch.int64)
+    return values.mul(2.0**exponent).round_().to(torch.int64)
 
 
 def from_grid(total: Tensor, exponent: int, dtype: torch.dtype) -> Tensor:
-    """The sum as floats again. Rounds once, to a double, and once more to dtype; both depend on the sum alone."""
-    return torch.ldexp(total.double(), torch.tensor(-exponent, device=total.device)).to(dtype)
+    """The sum as floats again, rounded once; it depends on the sum alone."""
+    return total.to(dtype).mul_(2.0**-exponent)

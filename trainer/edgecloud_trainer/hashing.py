@@ -24,9 +24,9 @@ def key_of(*words: int) -> int:
     """One 64-bit key from what it is for, such as a seed, a number that names the purpose, and an epoch."""
     key = 0
     for word in words:
-        key = (key + _GOLDEN ^ word) & _MASK
-        key = ((key ^ key >> 30) * _FIRST) & _MASK
-        key = ((key ^ key >> 27) * _SECOND) & _MASK
+        key = ((key + _GOLDEN) ^ word) & _MASK
+        key = ((key ^ (key >> 30)) * _FIRST) & _MASK
+        key = ((key ^ (key >> 27)) * _SECOND) & _MASK
         key ^= key >> 31
     return key
 

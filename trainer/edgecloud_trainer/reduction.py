@@ -168,27 +168,21 @@ class ExactReduction:
     def finish(self, *, stop: bool) -> Totals:
         """Put the sums over all shards into .grad, and say what the step came to."""
         began = time.perf_counter()
-        gradients, rest = torch.stack(self._gradients), torch.stack(self._rest)
-        largest = torch.stack((_largest(gradients), _largest(rest)))
+        largest = torch.stack((_largest(self._gradients), _largest(self._rest)))
         if self._world_size > 1:
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         finite = bool(torch.isfinite(largest).all())
         exponents = [exact.scale_exponent(value, self._shards) if finite else 0 for value in largest.tolist()]
         self._counts[2] = int(stop)
-        counts = self._counts.to(gradients.device)
+        counts = self._counts.to(largest.device)
+        width = self._gradients[0].numel()
         if finite:
-            grid = torch.cat(
-                (
-                    exact.to_grid(gradients, exponents[0]).sum(0),
-                    exact.to_grid(rest, exponents[1]).sum(0),
-                    counts,
-                )
-            )
+            grid = torch.cat((_summed(self._gradients, exponents[0]), _summed(self._rest, exponents[1]), counts))
         else:
-            grid = torch.cat((torch.zeros(gradients.shape[1] + rest.shape[1], dtype=torch.int64), counts))
+            nothing = torch.zeros(width + self._rest[0].numel(), dtype=torch.int64, device=largest.device)
+            grid = torch.cat((nothing, counts))
         if self._world_size > 1:
             dist.all_reduce(grid)
-        width = gradients.shape[1]
         self._put_back(exact.from_grid(grid[:width], exponents[0], torch.float32))
         summed = exact.from_grid(grid[width:-3], exponents[1], torch.float32)
         correct, samples, stops = grid[-3:].tolist()
@@ -212,9 +206,17 @@ class ExactReduction:
             parameter.grad.copy_(part.view(parameter.shape))
 
 
-def _largest(values: Tensor) -> Tensor:
+def _summed(rows: Sequence[Tensor], exponent: int) -> Tensor:
+    """The sum of the rows, on the grid."""
+    total = exact.to_grid(rows[0], exponent)
+    for row in rows[1:]:
+        total += exact.to_grid(row, exponent)
+    return total
+
+
+def _largest(rows: Sequence[Tensor]) -> Tensor:
     """The largest magnitude, as a double; infinite if anything is not finite."""
-    largest = values.abs().max().double() if values.numel() else torch.zeros((), dtype=torch.float64)
+    largest = torch.stack([torch.linalg.vector_norm(row, ord=float("inf")) for row in rows]).max().double()
     return torch.where(torch.isfinite(largest), largest, torch.full_like(largest, float("inf")))
 
 

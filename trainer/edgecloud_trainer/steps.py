@@ -43,8 +43,6 @@ class Outcome:
     wait_seconds: float
     seconds: float
     shard_seconds: float
-    ids: tuple[tuple[int, np.ndarray], ...]
-    """(shard, sample ids) of this rank's shards."""
 
 
 class Stepper:
@@ -68,6 +66,8 @@ class Stepper:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._exact = ExactReduction(self._parameters, settings.world_size, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, settings.world_size)
+        self.on_shards: Callable[[int, Sequence[tuple[int, np.ndarray]]], None] | None = None
+        """Told of each step and this rank's (shard, sample ids) before the exchange: every step that counts was told."""
         self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)
 
     def step(self, number: int, assignment: Assignment, *, stop: bool) -> Outcome:
@@ -80,6 +80,8 @@ class Stepper:
         spec, settings = self.settings.trainer, self.settings
         epoch, ids = batch_ids(spec.seed, number, len(self.dataset.train.labels), self.batch)
         mine = [(shard, ids[slice(*self.bounds[shard])]) for shard in own(assignment, settings.rank)]
+        if self.on_shards is not None:
+            self.on_shards(number, mine)
         self.model.train()
         optimizers.set_learning_rate(self.optimizers, factor(settings.schedule, number, self.total_steps))
         data_seconds, compute_began = 0.0, time.perf_counter()
@@ -103,7 +105,6 @@ class Stepper:
             wait_seconds=totals.wait_seconds,
             seconds=time.perf_counter() - began,
             shard_seconds=(computed - compute_began) / max(1, len(mine)),
-            ids=tuple(mine),
         )
 
     def _pass(

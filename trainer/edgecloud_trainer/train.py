@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one rank; its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     standby = "--standby" in (sys.argv[1:] if arguments is None else arguments)
-    from edgecloud_trainer import data, devices, group, models, ready, settings, steps, training
+    from edgecloud_trainer import data, devices, group, models, ready, settings, steps, title, training
     from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
 
     try:
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0  # the launcher has gone, or has no round for us
             os.environ.update(json.loads(line))
             said = settings.read()
+        title.set_title(f"rank-{said.rank}")
         stepper = steps.Stepper(said, device, dataset, model)
         group.join(said, device)
         try:

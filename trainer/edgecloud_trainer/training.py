@@ -6,10 +6,11 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from torch import Tensor
 
 from edgecloud import worker
@@ -89,7 +90,8 @@ class Training:
         stepper, settings = self._stepper, self.settings
         assignment = even(settings.trainer.shards, settings.world_size)
         metrics = results.MetricsLog(settings.results, start=start) if settings.rank == 0 else None
-        samples = self._sample_log()
+        if settings.trainer.sample_log:
+            self._log_samples()
         shard_seconds: list[float] = []
         for number in range(start, stepper.total_steps):
             outcome = stepper.step(number, assignment, stop=self._stop_signal or worker.should_stop())
@@ -101,7 +103,6 @@ class Training:
                 wait_seconds=outcome.wait_seconds,
             )
             shard_seconds.append(outcome.shard_seconds)
-            samples(number, outcome)
             self._report(done, outcome)
             if metrics:
                 metrics.write(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
@@ -150,20 +151,18 @@ class Training:
         if metrics:
             metrics.write(step=done, validationAccuracy=evaluation.accuracy)
 
-    def _sample_log(self) -> Callable[[int, Outcome], None]:
-        """Writes which samples each step saw, if the job asks for it; one file a rank, a line a shard."""
-        if not self.settings.trainer.sample_log:
-            return lambda number, outcome: None
+    def _log_samples(self) -> None:
+        """Write which samples each step sees; one file a rank, a line a shard."""
         settings = self.settings
         settings.results.mkdir(parents=True, exist_ok=True)
         handle = (settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}").open("a", buffering=1, encoding="utf-8")
 
-        def write(number: int, outcome: Outcome) -> None:
-            for shard, ids in outcome.ids:
+        def write(number: int, shards: Sequence[tuple[int, np.ndarray]]) -> None:
+            for shard, ids in shards:
                 line = {"step": number, "round": settings.round, "shard": shard, "ids": ids.tolist()}
                 handle.write(json.dumps(line) + "\n")
 
-        return write
+        self._stepper.on_shards = write
 
     # -- checkpoints
 

@@ -64,7 +64,14 @@ class Measured:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the runs.  [default: runs/FILE-bench]",
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How the figures are printed.",
+)
 def bench(file: Path, sizes: tuple[int, ...], workdir: Path | None, output: str) -> None:
     """Run the job of FILE at several sizes, and compare their speeds.
 

@@ -11,6 +11,7 @@ import click
 COMMANDS: Final = {
     "run": "edgecloud.cli.run:run",
     "validate": "edgecloud.cli.validate:validate",
+    "bench": "edgecloud.cli.bench:bench",
     "crd": "edgecloud.cli.crd:crd",
     "launcher": "edgecloud.cli.launcher:launcher",
     "completion": "edgecloud.cli.completion:completion",

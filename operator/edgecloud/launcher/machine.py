@@ -99,28 +99,28 @@ def free_port(address: str) -> int:
     Raises:
         OSError: the address is not of this machine.
     """
-    with _listener(address, 0) as listener:
-        port: int = listener.getsockname()[1]
+    with _bound(address, 0) as holder:
+        port: int = holder.getsockname()[1]
     return port
 
 
 def port_taken(address: str, port: int) -> bool:
     """Whether somebody listens on this port now. (What is left of closed connections does not count.)"""
     try:
-        _listener(address, port).close()
+        _bound(address, port).close()
     except OSError as error:
         return error.errno in (errno.EADDRINUSE, errno.EACCES)
     return False
 
 
-def _listener(address: str, port: int) -> socket.socket:
+def _bound(address: str, port: int) -> socket.socket:
+    """A socket that has the port, but takes no connection: the other workers may already be trying to make theirs."""
     family, kind, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind)
+    holder = socket.socket(family, kind)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen(1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(where)
     except OSError:
-        listener.close()
+        holder.close()
         raise
-    return listener
+    return holder

@@ -63,8 +63,9 @@ class Process:
         self._error_file = folder / f"{local_rank}.error.json"
         self._failure_file = folder / f"{local_rank}.failure.json"
         files = Files(str(folder / f"{local_rank}.channel"), str(self._error_file), str(self._failure_file))
+        prefix = f"[rank {self.rank}] ".encode() if order.processes > 1 else b""
         self._output = standby.output if standby is not None else Output(loop, sink)
-        self._output.name(f"[rank {self.rank}] ".encode() if order.processes > 1 else b"")
+        self._output.name(prefix)
         try:
             self.channel = LauncherEnd(Path(files.channel))
         except OSError:
@@ -77,8 +78,9 @@ class Process:
             self._popen = standby.popen
             self.pid = self._popen.pid
             return
-        if standby is not None:
-            self._output = Output(loop, sink)
+        if standby is not None:  # it has ended, or cannot be spoken to
+            standby.dismiss()
+            self._output = Output(loop, sink, prefix)
         try:
             self._popen = subprocess.Popen(
                 list(command),

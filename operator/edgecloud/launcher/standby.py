@@ -58,6 +58,8 @@ class Standby:
 
     def take_part(self, environment: Mapping[str, str]) -> bool:
         """Give it its round's environment; false if it is not there to take it."""
+        if linux.dying(self.pid):
+            return False
         differing = {name: value for name, value in environment.items() if self._environment.get(name) != value}
         stream = self.popen.stdin
         assert stream is not None

@@ -166,7 +166,7 @@ class Controller:
     def _try_later(self, key: JobKey, record: _Record) -> None:
         """After a failure: log it, and wait the longer the more there were in a row."""
         pause = min(FIRST_RETRY_SECONDS * 2**record.failures, LAST_RETRY_SECONDS)
-        log.exception("%s/%s: a write failed; it is tried again in %.0f s", *key, pause)
+        log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
         record.failures += 1
         record.retry_at = asyncio.get_running_loop().time() + pause
         self._queue.add_after(key, pause)

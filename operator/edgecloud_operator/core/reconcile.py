@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TERMINAL, ConditionType, Phase, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
+from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.directives import directives
-from edgecloud_operator.core.events import events_between
-from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
+from edgecloud_operator.core.health import past_deadline, waits_for_silence, with_blocked, with_phase, with_stalled
+from edgecloud_operator.core.members import member_states
 from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
-from edgecloud_operator.core.progress import with_progress, with_summary
+from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import free, reckoned
-from edgecloud_operator.core.rounds import advance, steps_until, stopped
-
-UNHEARD_SECONDS: Final = 30.0
-"""A Pod that runs for this long without a word from its launcher can't reach the coordinator."""
-STALLED_SECONDS: Final = 600.0
-"""No new step for this long, in a job that reports steps."""
-
-
-@dataclass(frozen=True)
-class _Context:
-    """The arguments of one decision."""
-
-    job: TrainingJob
-    observed: Observed
-    now: datetime
-    settings: Settings
-
-    def put(
-        self, status: TrainingJobStatus, kind: ConditionType, value: bool, reason: Reason, message: str = ""
-    ) -> TrainingJobStatus:
-        return conditions.put(
-            status,
-            kind,
-            "True" if value else "False",
-            reason,
-            now=self.now,
-            message=message,
-            generation=self.job.metadata.generation,
-        )
-
-    def plan(self, old: TrainingJobStatus, new: TrainingJobStatus, **rest: Any) -> Plan:
-        """A plan that writes the new status if it differs, with the events that the change stands for."""
-        new = with_summary(new.model_copy(update={"observed_generation": self.job.metadata.generation}))
-        if new != self.job.status:
-            new = TrainingJobStatus.parse(new.dump())  # as the server will give it back: times to the second
-        if new == self.job.status:
-            return Plan(**rest)
-        return Plan(status=new, events=events_between(old, new), **rest)
+from edgecloud_operator.core.rounds import advance, stopped
 
 
 def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Settings | None = None) -> Plan:
@@ -65,7 +28,7 @@ def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Set
     Pure: no I/O, no clock.
     """
     ordered = tuple(sorted(observed.pods, key=lambda pod: (pod.index, pod.created_at, pod.uid)))
-    context = _Context(job, replace(observed, pods=ordered), now, settings or Settings())
+    context = Context(job, replace(observed, pods=ordered), now, settings or Settings())
     status = job.status or TrainingJobStatus()
     if job.metadata.deletion_timestamp is not None or job.spec.managed_by not in (None, names.CONTROLLER):
         return Plan()  # the garbage collector, or another controller, sees to it
@@ -80,7 +43,7 @@ def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Set
     return _run(context, status)
 
 
-def _accept(context: _Context, old: TrainingJobStatus) -> Plan:
+def _accept(context: Context, old: TrainingJobStatus) -> Plan:
     """Take the job on, for the first time or again after it was suspended: from here the deadlines run."""
     job = context.job
     update = {"start_time": context.now, "running_time": None, "phase": "Pending", "completion_time": None}
@@ -96,7 +59,7 @@ def _accept(context: _Context, old: TrainingJobStatus) -> Plan:
     return context.plan(old, status, status_first=True)
 
 
-def _finished(context: _Context, status: TrainingJobStatus) -> Plan:
+def _finished(context: Context, status: TrainingJobStatus) -> Plan:
     """A finished job: its launchers are sent home, and it goes when its time is up. It never gets a child again."""
     job, now = context.job, context.now
     told = directives(job, status, context.observed, stop=False)
@@ -111,7 +74,7 @@ def _finished(context: _Context, status: TrainingJobStatus) -> Plan:
     return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
 
 
-def _suspend(context: _Context, old: TrainingJobStatus) -> Plan:
+def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     """Stop at a checkpoint, then give the nodes back."""
     job, observed, now = context.job, context.observed, context.now
     rendezvous = old.rendezvous or Rendezvous()
@@ -142,11 +105,11 @@ def _suspend(context: _Context, old: TrainingJobStatus) -> Plan:
         generation=job.metadata.generation,
     )
     told = directives(job, old, observed, stop=True)
-    wait = min([limit - waited, *_waits(context, states)])
+    wait = min([limit - waited, *waits_for_silence(context, states)])
     return context.plan(old, status, directives=told, requeue_after=max(0.05, wait))
 
 
-def _run(context: _Context, old: TrainingJobStatus) -> Plan:
+def _run(context: Context, old: TrainingJobStatus) -> Plan:
     """The life of a job that is neither finished nor suspended."""
     job, observed, now = context.job, context.observed, context.now
     before = old.rendezvous or Rendezvous()
@@ -159,14 +122,16 @@ def _run(context: _Context, old: TrainingJobStatus) -> Plan:
         return _fail(context, old, status, *step.failed)
     if not step.stop:  # a stop that a suspension had asked for is over, or was not begun
         status = context.put(status, "Suspended", False, "NotSuspended")
-    status = _with_phase(context, status)
-    overdue, deadline = _deadline(context, status)
+    status = with_phase(context, status)
+    overdue, deadline = past_deadline(context, status)
     if overdue:
         return _fail(context, old, status, *overdue)
-    status = _with_blocked(context, status)
-    status, stalled_in = _with_stalled(context, status)
+    status = with_blocked(context, status)
+    status, stalled_in = with_stalled(context, status)
     states = member_states(job.spec, status.rendezvous or Rendezvous(), observed, now)
-    waits = [wait for wait in (step.wait, deadline, stalled_in, *_waits(context, states)) if wait is not None]
+    waits = [
+        wait for wait in (step.wait, deadline, stalled_in, *waits_for_silence(context, states)) if wait is not None
+    ]
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
     create, delete = _children(context, old)
@@ -181,115 +146,7 @@ def _run(context: _Context, old: TrainingJobStatus) -> Plan:
     )
 
 
-def _with_phase(context: _Context, status: TrainingJobStatus) -> TrainingJobStatus:
-    """Phase and Running condition from the round as it is."""
-    rendezvous = status.rendezvous or Rendezvous()
-    first_time = status.running_time is None
-    if not rendezvous.members:
-        phase: Phase = "Pending" if first_time else "Recovering"
-        return status.model_copy(update={"phase": phase})
-    states = member_states(context.job.spec, rendezvous, context.observed, context.now)
-    up = all(state.doing in ("running", "succeeded") for state in states)
-    # With a start deadline, to have started is to have done a step; a process that is merely there may hang.
-    stepped = any(_steps(context, state, rendezvous.round) for state in states)
-    if up and (not first_time or stepped or context.job.spec.start_deadline_seconds is None):
-        status = status.model_copy(update={"phase": "Running", "running_time": status.running_time or context.now})
-        return context.put(status, "Running", True, "WorkersRunning", f"round {rendezvous.round}")
-    if status.phase == "Running" and not any(state.failure for state in states) and not _unheard_of(states):
-        return status  # stopping for a resize, or a launcher that is silent for a moment: training goes on
-    phase = "Starting" if first_time else "Recovering"
-    status = status.model_copy(update={"phase": phase})
-    return context.put(status, "Running", False, "RendezvousOpened", f"round {rendezvous.round} is starting")
-
-
-def _steps(context: _Context, state: MemberState, number: int) -> bool:
-    launcher = context.observed.launchers.get(state.member.pod_uid)
-    return launcher is not None and launcher.report.round == number and launcher.report.progress is not None
-
-
-def _unheard_of(states: tuple[MemberState, ...]) -> bool:
-    return any(state.doing == "starting" for state in states)
-
-
-def _deadline(context: _Context, status: TrainingJobStatus) -> tuple[tuple[Reason, str] | None, float | None]:
-    """Whether a deadline has passed, and else how long the nearest has to go."""
-    spec, now = context.job.spec, context.now
-    assert status.start_time is not None
-    if status.running_time is None and spec.start_deadline_seconds is not None:
-        left = spec.start_deadline_seconds - (now - status.start_time).total_seconds()
-        text = (
-            f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s): the workers' logs show where"
-            " they are; a program reports its steps with edgecloud.worker.report"
-        )
-        return (("StartDeadlineExceeded", text), None) if left <= 0 else (None, left)
-    if status.running_time is not None and spec.active_deadline_seconds is not None:
-        left = spec.active_deadline_seconds - (now - status.running_time).total_seconds()
-        text = f"not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s) of first running"
-        return (("ActiveDeadlineExceeded", text), None) if left <= 0 else (None, left)
-    return None, None
-
-
-def _with_blocked(context: _Context, status: TrainingJobStatus) -> TrainingJobStatus:
-    """The Blocked condition: what keeps the job from going on that somebody else must put right."""
-    reason, message = _blocked(context)
-    return context.put(status, "Blocked", reason != "NotBlocked", reason, message)
-
-
-def _blocked(context: _Context) -> tuple[Reason, str]:
-    service = context.observed.service
-    if service is not None and not service.owned:
-        return "NameTaken", f"a Service {service.name} that is not this job's exists: rename the job or delete it"
-    pods = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
-    for pod in pods:
-        if not pod.owned:
-            return "NameTaken", f"a Pod {pod.name} that is not this job's exists: rename the job or delete it"
-    for pod in pods:
-        if pod.blocked and not pod.dead:
-            return pod.blocked[0], f"{pod.name}: {pod.blocked[1]}"
-    for pod in pods:
-        if _unheard(context, pod) <= 0:
-            return "CoordinatorUnreachable", (
-                f"{pod.name} runs, and its launcher was not heard for {UNHEARD_SECONDS:.0f} s: look at its log and at"
-                " what stands between it and the operator (NetworkPolicy, DNS)"
-            )
-    return "NotBlocked", ""
-
-
-def _unheard(context: _Context, pod: Pod) -> float:
-    """Seconds until a running Pod counts as one that can't reach the coordinator; none left: it does."""
-    if pod.phase != "Running" or pod.running_since is None or not pod.owned:
-        return math.inf
-    launcher = context.observed.launchers.get(pod.uid)
-    last = max(pod.running_since, context.observed.listening_since, *([launcher.heard_at] if launcher else []))
-    return UNHEARD_SECONDS - (context.now - last).total_seconds()
-
-
-def _waits(context: _Context, states: tuple[MemberState, ...]) -> list[float]:
-    """Seconds until somebody who says nothing more would be missed: a launcher, a member, the steps of a round."""
-    observed, now = context.observed, context.now
-    moments = [launcher.heard_at for launcher in observed.launchers.values()]
-    moments += [observed.listening_since] if states else []
-    waits = [SILENT_SECONDS - (now - moment).total_seconds() for moment in moments]
-    waits += [_unheard(context, pod) for pod in observed.pods]
-    waits += [steps_until(states, observed) - now.timestamp()] if states else []
-    return [wait for wait in waits if 0 < wait < math.inf]
-
-
-def _with_stalled(context: _Context, status: TrainingJobStatus) -> tuple[TrainingJobStatus, float | None]:
-    """The Stalled condition, and when it would come true."""
-    progress = status.progress
-    if status.phase != "Running" or progress is None or progress.reported_at is None:
-        return context.put(status, "Stalled", False, "Progressing"), None
-    running = conditions.get(status, "Running")
-    since = max(progress.reported_at, running.last_transition_time if running else progress.reported_at)
-    left = STALLED_SECONDS - (context.now - since).total_seconds()
-    if left > 0:
-        return context.put(status, "Stalled", False, "Progressing"), left
-    message = f"no step was reported for {STALLED_SECONDS:.0f} s: look at the workers' logs"
-    return context.put(status, "Stalled", True, "NoProgress", message), None
-
-
-def _children(context: _Context, status: TrainingJobStatus) -> tuple[tuple[dict[str, Any], ...], tuple[Delete, ...]]:
+def _children(context: Context, status: TrainingJobStatus) -> tuple[tuple[dict[str, Any], ...], tuple[Delete, ...]]:
     """Children to create and to delete, by what stands in status."""
     job, observed, settings = context.job, context.observed, context.settings
     if observed.service is None:
@@ -322,7 +179,7 @@ def _delete(pod: Pod) -> Delete:
     return Delete(kind="Pod", name=pod.name, uid=pod.uid)
 
 
-def _succeed(context: _Context, old: TrainingJobStatus, status: TrainingJobStatus) -> Plan:
+def _succeed(context: Context, old: TrainingJobStatus, status: TrainingJobStatus) -> Plan:
     progress = status.progress
     if progress is not None and progress.total_steps is None and progress.percent is None:
         status = status.model_copy(update={"progress": progress.model_copy(update={"percent": 100.0})})
@@ -332,14 +189,14 @@ def _succeed(context: _Context, old: TrainingJobStatus, status: TrainingJobStatu
     return context.plan(old, _settled(context, status), status_first=True)
 
 
-def _fail(context: _Context, old: TrainingJobStatus, status: TrainingJobStatus, reason: Reason, message: str) -> Plan:
+def _fail(context: Context, old: TrainingJobStatus, status: TrainingJobStatus, reason: Reason, message: str) -> Plan:
     update = {"phase": "Failed", "completion_time": context.now}
     status = context.put(status.model_copy(update=update), "Failed", True, reason, message)
     status = context.put(status, "Running", False, "Finished")
     return context.plan(old, _settled(context, status), status_first=True)
 
 
-def _settled(context: _Context, status: TrainingJobStatus) -> TrainingJobStatus:
+def _settled(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
     """Nothing blocks, stalls or suspends a job that is over."""
     status = context.put(status, "Blocked", False, "NotBlocked")
     status = context.put(status, "Suspended", False, "NotSuspended")

@@ -93,7 +93,7 @@ def created(job: TrainingJob, uid: str) -> TrainingJob:
     update = {
         "uid": uid,
         "generation": 1,
-        "creation_timestamp": datetime.now(UTC),
+        "creation_timestamp": datetime.now(UTC).replace(microsecond=0),
         "deletion_timestamp": None,
         "resource_version": "0",
     }

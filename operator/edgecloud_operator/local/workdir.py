@@ -11,9 +11,11 @@ from typing import IO, Final
 
 import yaml
 from pydantic import ValidationError
+from yaml.emitter import ScalarAnalysis
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.documents import read_documents
+from edgecloud.documents.scalars import ScalarError, scalar
 
 KEPT_ASIDE: Final = 100
 LOCK: Final = ".lock"
@@ -76,7 +78,7 @@ class Workdir:
             WorkdirError: another run is in it.
         """
         try:
-            handle = (self.path / LOCK).open("a+")
+            handle = (self.path / LOCK).open("a+", encoding="ascii", errors="replace")
         except OSError as error:
             raise WorkdirError(f"{self.path / LOCK}: {error.strerror}; name another folder with --workdir") from error
         try:
@@ -163,18 +165,39 @@ class Workdir:
         raise WorkdirError(f"{self.path} can't be moved aside: name another folder with --workdir")
 
 
-_Base: type[yaml.SafeDumper] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-class _Dumper(_Base):  # type: ignore[valid-type, misc]
-    """Writes texts of several lines as blocks, so that a script in a job file stays readable."""
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, so that a script in a job file stays readable, and quotes what another
+    reader than PyYAML would take for something else than text."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
+    def analyze_scalar(self, scalar: str) -> ScalarAnalysis:
+        """PyYAML would write no block with a tab in it, or a space at the end of a line; scripts have both.
+
+        A tab at the very beginning is different: a reader takes it for indentation.
+        """
+        analysis = super().analyze_scalar(scalar)
+        analysis.allow_block = not scalar.startswith("\t")
+        return analysis
+
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    if not all(character.isprintable() or character in "\n\t" for character in value):
+        style = '"'  # with escapes: what is a line break to one reader is none to the next
+    elif "\n" in value:
+        style = "|"
+    else:
+        style = "" if _is_plain(value) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style or None)
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a text is one without quotes as well, to us and to kubectl: not so y, 08 and 12e5."""
+    try:
+        return scalar(value, tag=None, plain=True) == value
+    except ScalarError:
+        return False
 
 
 _Dumper.add_representer(str, _text)

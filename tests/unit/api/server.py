@@ -109,7 +109,7 @@ def _sum(items: celtypes.ListType) -> celtypes.IntType:
 
 
 def _equal(left: Any, right: Any) -> celtypes.BoolType:
-    """Equality as CEL has it: numbers by value, values of different types are different. (celpy calls that an error.)"""
+    """Equality as CEL has it: numbers by value, and values of other types differ. (celpy calls that an error.)"""
     return celtypes.BoolType(_same(left, right))
 
 

@@ -20,7 +20,7 @@ from edgecloud.api.types import amount
 from tests.unit.api import strategies
 from tests.unit.api.strategies import resource
 
-heavy = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+heavy = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 @heavy

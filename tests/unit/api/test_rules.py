@@ -19,8 +19,8 @@ from edgecloud.api.trainer import DataSpec, TrainerSpec
 from tests.unit.api import strategies
 from tests.unit.api.server import SCHEMA, SPEC, Schema, at, broken_rules, holds, stored, takes
 
-quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-heavy = settings(quick, max_examples=40)
+quick = settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+heavy = settings(quick, max_examples=25)
 """For whole specs of any shape: they are large."""
 
 SCHEMAS: dict[type, Schema] = {
@@ -157,7 +157,12 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         program() | {"storage": {"sizeLimit": 1, "claimName": "c"}},
         ("storage", "sizeLimit"),
     ),
-    ("larger than 256 KiB", program(files={"a": HALF, "b": HALF}), program(files={"a": HALF, "b": HALF + "a"}), ("program", "files")),
+    (
+        "larger than 256 KiB",
+        program(files={"a": HALF, "b": HALF}),
+        program(files={"a": HALF, "b": HALF + "a"}),
+        ("program", "files"),
+    ),
     ("a variable is set twice", program(env=[VARIABLE]), program(env=[VARIABLE, VARIABLE]), ("program", "env")),
     (
         "both value and valueFrom",
@@ -166,14 +171,29 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         ("program", "env", 0, "valueFrom"),
     ),
     *(
-        ("set by EdgeCloud", program(env=[{"name": name + "S"}]), program(env=[VARIABLE, {"name": name}]), ("program", "env", 1, "name"))
+        (
+            "set by EdgeCloud",
+            program(env=[{"name": name + "S"}]),
+            program(env=[VARIABLE, {"name": name}]),
+            ("program", "env", 1, "name"),
+        )
         for name in RESERVED_ENV
     ),
-    ("set by EdgeCloud", program(env=[{"name": "EDGECLOUD"}]), program(env=[VARIABLE, {"name": "EDGECLOUD_X"}]), ("program", "env", 1, "name")),
+    (
+        "set by EdgeCloud",
+        program(env=[{"name": "EDGECLOUD"}]),
+        program(env=[VARIABLE, {"name": "EDGECLOUD_X"}]),
+        ("program", "env", 1, "name"),
+    ),
     ("more shards than images", trainer(batchSize=12), trainer(batchSize=11), ("trainer", "shards")),
     ("exactly one of name and source", trainer(), trainer(data={}), ("trainer", "data")),
-    ("exactly one of name and source", trainer(data={"source": "/d"}), trainer(data={"name": "a", "source": "/d"}), ("trainer", "data")),
-]  # fmt: skip
+    (
+        "exactly one of name and source",
+        trainer(data={"source": "/d"}),
+        trainer(data={"name": "a", "source": "/d"}),
+        ("trainer", "data"),
+    ),
+]
 
 
 @pytest.mark.parametrize(

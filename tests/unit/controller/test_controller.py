@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
@@ -170,7 +171,7 @@ def test_progress_is_written_seldom_whatever_is_reported() -> None:
             # Two workers report twice a second: 480 reports.
             assert 10 <= len(written) <= 13
             times = [began, *(write.at for write in written)]
-            assert all(later - earlier > 9 for earlier, later in zip(times[1:], times[2:], strict=False))
+            assert all(later - earlier > 9 for earlier, later in itertools.pairwise(times[1:]))
             progress = (memory.jobs[KEY].status or TrainingJobStatus()).progress
             assert progress is not None and progress.step is not None and progress.step > 200
 
@@ -386,7 +387,7 @@ def test_a_create_that_fails_is_tried_again_and_other_jobs_go_on(about: str, cap
             assert now() < 30
             await asyncio.sleep(100 - now())
             failed = [write for write in memory.of("create", "broken") if about in write.about]
-            pauses = [later.at - earlier.at for earlier, later in zip(failed, failed[1:], strict=False)]
+            pauses = [later.at - earlier.at for earlier, later in itertools.pairwise(failed)]
             longer = [pause for pause in pauses if pause > 0.1]
             assert longer == pytest.approx([1, 2, 4, 8, 15, 15, 15, 15, 15][: len(longer)], abs=0.5), failed
             await eventually(lambda: memory.phase("broken") == "Succeeded", "it succeeds as well", memory.phase)

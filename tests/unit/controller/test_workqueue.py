@@ -174,7 +174,7 @@ WORDS = st.one_of(
 async def compare(words: list[tuple[Any, ...]]) -> None:
     queue: WorkQueue[str] = WorkQueue()
     model = Model()
-    for word, *rest in words:
+    for place, (word, *rest) in enumerate(words):
         if word == "add":
             queue.add(rest[0])
             model.add(rest[0])
@@ -191,8 +191,9 @@ async def compare(words: list[tuple[Any, ...]]) -> None:
             queue.done(rest[0])
             model.done(rest[0])
         elif word == "after":
-            queue.add_after(rest[0], rest[1])
-            model.due[rest[0]] = min(model.due.get(rest[0], 1e9), now() + rest[1])
+            delay = rest[1] + place / 1000  # no two at the same moment: their order is nobody's concern
+            queue.add_after(rest[0], delay)
+            model.due[rest[0]] = min(model.due.get(rest[0], 1e9), now() + delay)
         elif word == "forget":
             queue.forget(rest[0])
             model.due.pop(rest[0], None)

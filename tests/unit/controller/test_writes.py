@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -74,7 +75,7 @@ def delay(new: TrainingJobStatus, since: float = 0.0, *, old: TrainingJobStatus 
         {"exports": ({"format": "onnx"},)},
         {"phase": "Recovering", "checkpoint": CheckpointStatus(step=11)},
     ],
-    ids=lambda change: "+".join(change),
+    ids="+".join,
 )
 def test_what_matters_is_written_at_once(change: dict[str, Any]) -> None:
     assert delay(OLD.model_copy(update=change)) == 0.0
@@ -88,7 +89,7 @@ def test_what_matters_is_written_at_once(change: dict[str, Any]) -> None:
         {"summary": SummaryStatus(workers="2/2", progress="11%")},
         {"workers": WorkersStatus(desired=2, ready=1), "ready_workers": 1},
     ],
-    ids=lambda change: "+".join(change),
+    ids="+".join,
 )
 @pytest.mark.parametrize(("since", "left"), [(0.0, 10.0), (4.0, 6.0), (9.5, 0.5), (10.0, 0.0), (1000.0, 0.0)])
 def test_progress_waits(change: dict[str, Any], since: float, left: float) -> None:
@@ -165,5 +166,5 @@ def test_the_rate_is_bounded(reports: list[tuple[float, bool]], seconds: float) 
             written.append(now)
             stored, last = new, now
     least = min(seconds, CHECKPOINT_SECONDS) if any(checkpoint for _, checkpoint in reports) else seconds
-    gaps = [(later - earlier).total_seconds() for earlier, later in zip(written, written[1:], strict=False)]
+    gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(written)]
     assert all(gap >= least - 1e-6 for gap in gaps)

@@ -167,7 +167,8 @@ async def serving(*workers: Identity) -> AsyncIterator[Served]:
         listener.listen(1024)
         listener.setblocking(False)
         await server.start(listener)
-        connector = aiohttp.TCPConnector(limit=0)
+        # A connection that has been idle for a while may be closed by the server at any moment.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=0.3)
         try:
             async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
                 yield Served(desk, listener.getsockname()[1], session, identities, reported)

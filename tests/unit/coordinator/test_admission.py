@@ -64,8 +64,14 @@ def test_the_first_word() -> None:
 
 @pytest.mark.parametrize(
     ("sequence", "number", "reason"),
-    [(10, 2, "stale-sequence"), (9, 2, "stale-sequence"), (1, 3, "stale-sequence"), (11, 1, "stale-round"), (11, 0, "stale-round")],
-)  # fmt: skip
+    [
+        (10, 2, "stale-sequence"),
+        (9, 2, "stale-sequence"),
+        (1, 3, "stale-sequence"),
+        (11, 1, "stale-round"),
+        (11, 0, "stale-round"),
+    ],
+)
 def test_what_is_old_is_refused(sequence: int, number: int, reason: str) -> None:
     assert refused(LAST, make_report(sequence=sequence, round=number)).reason == reason
 
@@ -172,9 +178,12 @@ def test_nothing_goes_back(told: list[tuple[PollRequest, int]]) -> None:
 
 
 @given(
-    st.sampled_from(["team", "rival"]), st.sampled_from(["digits", "other"]), st.sampled_from(["0", "1", "00", "+0", " 0", "-0", "٠"]),
-    st.sampled_from(["uid-of-digits", "uid-of-other"]), st.sampled_from(["pod-digits-0", "pod-digits-1"]),
-)  # fmt: skip
+    st.sampled_from(["team", "rival"]),
+    st.sampled_from(["digits", "other"]),
+    st.sampled_from(["0", "1", "00", "+0", " 0", "-0", "\N{ARABIC-INDIC DIGIT ZERO}"]),
+    st.sampled_from(["uid-of-digits", "uid-of-other"]),
+    st.sampled_from(["pod-digits-0", "pod-digits-1"]),
+)
 def test_only_the_tokens_own_worker_is_spoken_of(
     namespace: str, job: str, index: str, job_uid: str, pod_uid: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -227,6 +228,19 @@ def test_the_environment_of_a_launcher() -> None:
     }
     with_ca = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t", ca_file="/ca")
     assert launcher_environment(make_job(), 0, layout=with_ca, coordinator="x")["EDGECLOUD_CA_FILE"] == "/ca"
+
+
+def test_the_built_in_trainer_finds_its_configuration_in_the_environment() -> None:
+    layout = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t")
+    job = make_job(
+        trainer={"data": {"name": "digits"}, "epochs": 3},
+        resources={"limits": {"nvidia.com/gpu": 2}},
+        storage={"keepCheckpoints": 5},
+    )
+    said = launcher_environment(job, 0, layout=layout, coordinator="x")
+    trainer = json.loads(said["EDGECLOUD_TRAINER"])
+    assert (trainer["trainer"]["epochs"], trainer["storage"]["keepCheckpoints"], trainer["gpus"]) == (3, 5, 2)
+    assert said["EDGECLOUD_STANDBY"] == "2"
 
 
 def test_the_environment_of_a_pod() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgecloud_operator.core.reconcile import STALLED_SECONDS, UNHEARD_SECONDS
+from edgecloud_operator.core.health import STALLED_SECONDS, UNHEARD_SECONDS
 from tests.unit.core.build import Scene, make_progress
 
 

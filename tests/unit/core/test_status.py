@@ -262,6 +262,38 @@ def test_checkpoint(old: CheckpointStatus | None, said: Any, expected: Checkpoin
     assert progressed(*launchers, old=TrainingJobStatus(checkpoint=old)).checkpoint == expected
 
 
+def test_the_description_of_a_checkpoint_is_kept_if_it_is_one() -> None:
+    said = {"step": 20, "path": "checkpoints/step-20", "weightsSha256": "ab", "size": 7}
+    status = progressed(speaker(0, 30, checkpoint_step=20, checkpoint=said))
+    assert status.checkpoint == CheckpointStatus(step=20, path="checkpoints/step-20", weights_sha256="ab")
+    for other in ({"step": 10, "path": "x"}, {"step": 20, "path": 7}):
+        status = progressed(speaker(0, 30, checkpoint_step=20, checkpoint=other))
+        assert status.checkpoint == CheckpointStatus(step=20)
+
+
+def test_the_evaluation_and_the_performance_are_the_first_speakers() -> None:
+    said: dict[str, Any] = {"accuracy": 0.9, "correct": 90, "total": 100, "perClass": [0.8, 1.0]}
+    old = progressed(speaker(0, 30), speaker(1, 30, evaluation=said, performance={"samplesPerSecond": 5}))
+    assert old.evaluation is not None
+    assert old.evaluation.dump() == {
+        "accuracy": 0.9,
+        "correct": 90,
+        "total": 100,
+        "details": {"perClass": [0.8, 1.0]},
+    }
+    assert old.performance == {"samplesPerSecond": 5}
+    later = progressed(speaker(0, 31, evaluation={"accuracy": 9}), old=old)
+    assert (later.evaluation, later.performance) == (old.evaluation, old.performance)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), None, {"deep": [float("nan")]}])
+def test_what_a_program_says_of_itself_is_written_once_whatever_it_is(odd: Any) -> None:
+    scene = Scene(workers=1).running()
+    scene.says(0, progress=make_progress(1, performance={"x": odd}, evaluation={"accuracy": 0.5, "y": odd}))
+    scene.settle()
+    assert scene.decide().status is None
+
+
 def test_ready_workers_are_those_that_are_heard() -> None:
     scene = Scene(workers=6).accepted().up().dies(1, 137).changes(2, terminating=True).changes(3, owned=False)
     scene.launchers.pop("pod-4")

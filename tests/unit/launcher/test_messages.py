@@ -71,6 +71,10 @@ def test_what_is_left_out_has_the_protocols_defaults() -> None:
         assert getattr(ours, name) == getattr(theirs, name)
 
 
+def test_a_round_whose_meeting_place_is_not_known_yet() -> None:
+    assert parse_directive(b'{"action":"run","round":1}').run is None
+
+
 def test_fields_of_a_newer_coordinator_are_passed_over() -> None:
     assert parse_directive(b'{"action":"wait","round":1,"mood":"good","protocol":2}').round == 1
 
@@ -89,7 +93,7 @@ def test_fields_of_a_newer_coordinator_are_passed_over() -> None:
         (b'{"action":"stop","round":1,"graceSeconds":"soon"}', "graceSeconds"),
         (b'{"action":"stop","round":1,"graceSeconds":NaN}', "graceSeconds"),
         (b'{"action":"exit","round":1,"exitCode":256}', "exitCode"),
-        (b'{"action":"run","round":1}', "run: missing"),
+        (b'{"action":"run","round":1,"run":[]}', "run: missing"),
         (b'{"action":"run","round":1,"run":{"masterAddress":"a"}}', "firstRank"),
         (b'{"action":"run","round":1,"run":{}}', "masterAddress"),
     ],

@@ -157,7 +157,8 @@ def test_a_shell_that_goes_first_does_not_cost_the_program_its_checkpoint(job: J
             sys.exit(143)
         signal.signal(signal.SIGTERM, save)
         {READY.format(folder=str(job.folder)).strip()}
-        time.sleep(60)
+        while True:
+            time.sleep(0.01)
     """)
     job.launch(["sh", "-c", f"{' '.join(program)}; echo done"])
     job.coordinator.run(1)

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgecloud.api.job import TrainingJob
+from edgecloud.documents import read_documents
 from edgecloud_operator.local import Workdir, WorkdirError, to_yaml
 from tests.unit.api import strategies
 from tests.unit.local.jobs import made, make_job
@@ -136,6 +136,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, job: TrainingJob) -> None:
 
 
 ODD_TEXTS = [
+    "y", "n", "Y", "on", "08", "09", "018", "12e5", "6801E89", "-0o05", "+1", "1e3", "0b1", "1__0", "..", "-", "?", ":",
     "yes", "no", "null", "~", "1", "1.5", "0x1F", "1_000", "12:30:45", "2026-01-31", "2026-01-31T12:00:00Z", ".nan",
     "=", "<<", "- a", "a: b", "a #b", "#", "'", '"', "\\", "%TAG", "@a", "`a`", "&a", "*a", "!a", "|", ">", "{}", "[]",
     " a", "a ", "a\n", "\na", "a\n\n", "\n", " \n", "a \nb", "\ta\n\tb", "a\r\nb", "a\rb", "\x07", "\x1b[31m", "\x7f",
@@ -148,10 +149,24 @@ ODD_TEXTS = [
 def test_any_text_survives(tmp_path: Path, text: str) -> None:
     workdir = made(tmp_path / "work")
     program = {"command": ["python", text[:4096]], "files": {"a.py": text}, "env": [{"name": "A", "value": text}]}
-    job = make_job(metadata=OURS | {"annotations": {text: text}}, program=program, podTemplate={text: [text]})
+    job = make_job(metadata=OURS | {"annotations": {text[:300]: text}}, program=program, podTemplate={text: [text]})
     workdir.save(job)
     assert workdir.load() == job
     assert TrainingJob.parse(yaml.safe_load(to_yaml(job))) == job
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    | st.text(st.sampled_from(" \t\n\r#:-'\"|>ab\\"), max_size=20)
+    | st.from_regex(r"[-+]?[0-9._:eExXobyn]{1,7}", fullmatch=True)
+)
+def test_every_text_is_read_as_it_was_written(text: str) -> None:
+    written = to_yaml(make_job(podTemplate={"text": text, "texts": [text]})).encode()
+    (document,), problems = read_documents(written, "job.yaml")
+    assert not problems
+    for read in (document.value, yaml.safe_load(written)):
+        assert read["spec"]["podTemplate"] == {"text": text, "texts": [text]}
 
 
 SPOILT = {
@@ -164,7 +179,7 @@ SPOILT = {
     "a list": b"- 1\n",
     "a text": b"hello\n",
     "a wrong status": to_yaml(make_job(metadata=OURS)).encode() + b"status: {phase: Sleeping}\n",
-    "a time without a zone": to_yaml(make_job(metadata=OURS)).encode() + b"status: {startTime: '2026-01-31T12:00:00'}\n",
+    "a time without a zone": to_yaml(make_job(metadata=OURS)).encode() + b"status: {startTime: '2026-01-31T12:00'}\n",
     "a broken rule": to_yaml(make_job(metadata=OURS)).replace("workers: 2", "workers: 2\n  minWorkers: 3").encode(),
     "huge": b"a: " + b"x" * 20_000_000,
     "deep": b"[" * 5000,
@@ -255,20 +270,14 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
 
 # Readable
 
-SCRIPT = '''"""A script."""
-
-import torch
-
-
-def main():
-    print("hello: [world] {x}", 'it\\'s', "ümläut", "# no comment")
-\tif True:
-        return None  # tab above
-
-
-if __name__ == "__main__":
-    main()
-'''
+SCRIPT = (
+    '"""A script."""\n\nimport torch\n\n\ndef main():\n'
+    """    print("hello: [world] {x}", 'it\\'s', "ümläut", "# no comment")\n"""
+    "\tif True:  # a tab\n"
+    "        pass  # spaces at the end   \n"
+    "   \n"
+    '\n\nif __name__ == "__main__":\n    main()\n'
+)
 
 
 def test_a_script_in_a_job_stays_readable() -> None:
@@ -355,8 +364,3 @@ def test_a_folder_that_cannot_be_moved(tmp_path: Path) -> None:
             workdir.put_aside()
     finally:
         tmp_path.chmod(0o700)
-
-
-def some(value: Any) -> Any:
-    assert value is not None
-    return value

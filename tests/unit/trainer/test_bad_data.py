@@ -90,6 +90,17 @@ def broken_link(root: Path) -> Path:
     return path
 
 
+def pipe(root: Path) -> Path:
+    path = write(root / "data", GOOD)
+    os.mkfifo(path / "cat" / "pipe.png")
+    return path
+
+
+def only_a_pipe(root: Path) -> Path:
+    os.mkfifo(root / "data.tar")
+    return root / "data.tar"
+
+
 def not_utf8(root: Path) -> Path:
     path = write(root / "data", GOOD)
     os.mkdir(os.fsencode(path) + b"/\xff")  # noqa: PTH102
@@ -153,6 +164,8 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "too large a file": (huge_file, f"cat/huge.png has more than {MAX_FILE_BYTES} bytes: take it out"),
     "a link that leads up": (loop, "folders deep: is there a link that leads back up?"),
     "a link that leads nowhere": (broken_link, "cat/gone.png can't be read (No such file or directory)"),
+    "a pipe among the images": (pipe, "cat/pipe.png is a device, a socket or a pipe: take it out"),
+    "a pipe": (only_a_pipe, "data.tar is a device, a socket or a pipe: write the path of a folder or a tar file"),
     "class that isn't UTF-8": (not_utf8, "isn't UTF-8: rename it"),
     "tar: up": (tar_with("../evil.png"), "../evil.png leads out of the archive"),
     "tar: up within": (tar_with("cat/../../evil.png"), "leads out of the archive: pack it from within its folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +20,27 @@ from edgecloud_trainer.order import batch_ids, steps_per_epoch
 
 SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (4, 20, 31)]
 FAMILIES = [
-    ("resnet18", 3, 32),
+    ("resnet18", 3, 16),
     ("resnet18", 1, 8),
     ("resnet18", 2, 65),
-    ("resnext50_32x4d", 3, 32),
-    ("wide_resnet50_2", 1, 16),
     ("mobilenet_v3_small", 3, 32),
     ("mobilenet_v2", 1, 32),
     ("squeezenet1_1", 3, 32),
     ("shufflenet_v2_x0_5", 1, 32),
-    ("densenet121", 1, 32),
     ("efficientnet_b0", 1, 32),
     ("regnet_x_400mf", 1, 32),
     ("mnasnet0_5", 1, 32),
-    ("googlenet", 1, 64),
-    ("vit_b_16", 1, 32),
+    ("googlenet", 1, 32),
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks are no faster with more, and far slower where other tests run beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pixels(count: int, channels: int, height: int, width: int) -> np.ndarray:
@@ -89,7 +95,7 @@ def test_a_new_first_convolution_is_as_loud_as_the_old_one() -> None:
     usual, grey = (build("mobilenet_v2", classes=2, channels=channels, height=32, width=32) for channels in (3, 1))
     old, new = usual.features[0][0].weight, grey.features[0][0].weight
     assert new.shape == (32, 1, 3, 3)
-    assert float(new.std() / old.std()) == pytest.approx(3**0.5, rel=0.2)
+    assert float(new.detach().std() / old.detach().std()) == pytest.approx(3**0.5, rel=0.2)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -117,7 +123,7 @@ def whitened(model: EdgeNet, images: torch.Tensor) -> torch.Tensor:
 def test_whitening(channels: int, height: int, width: int) -> None:
     """Over the patches it was made from, each output has variance 1 and none has to do with another."""
     model = EdgeNet(classes=2, channels=channels, height=height, width=width)
-    images, mean, std = pixels(300, channels, height, width), (0.4,) * channels, (0.3,) * channels
+    images, mean, std = pixels(100, channels, height, width), (0.4,) * channels, (0.3,) * channels
     initialise(model, images, mean=mean, std=std)
     model.whiten.stride = (1, 1)
     out = whitened(model, to_input(images, mean, std, torch.float32, torch.contiguous_format)).detach().double()
@@ -132,17 +138,14 @@ def test_whitening(channels: int, height: int, width: int) -> None:
 def test_whitening_is_exact() -> None:
     """Neither the number of threads nor the order of the images nor the random state changes a bit."""
     images, results = pixels(600, 3, 32, 32), []
-    threads = torch.get_num_threads()
     for number, order in ((1, slice(None)), (2, slice(None, None, -1))):
         torch.set_num_threads(number)
         torch.manual_seed(number)
-        state = torch.get_rng_state()
         model = build("edgenet", classes=2, channels=3, height=32, width=32)
         state = torch.get_rng_state()
         initialise(model, images[order], mean=(0.5,) * 3, std=(0.2,) * 3)
         assert torch.equal(state, torch.get_rng_state())
         results.append(model.whiten.weight.detach().clone())
-    torch.set_num_threads(threads)
     assert torch.equal(*results)
 
 
@@ -232,7 +235,7 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [
-        ("edgnet", 32, "no model is named edgnet. Did you mean edgenet? There are article-cnn, edgenet, torchvision's"),
+        ("edgnet", 32, "no model is named edgnet. Did you mean edgenet or alexnet? There are article-cnn,"),
         ("resnet_18", 32, "no model is named resnet_18. Did you mean resnet18"),
         ("Transformer", 32, "no model is named Transformer. There are article-cnn, edgenet, torchvision's"),
         ("fasterrcnn_resnet50_fpn", 32, "no model is named fasterrcnn_resnet50_fpn."),
@@ -267,7 +270,7 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
         (
             "their_models:square",
             31,
-            "their_models:square doesn't take images of 31x31 pixels with 3 channel(s) (mat1 and",
+            "their_models:square doesn't take images of 31x31 pixels with 3 channel(s) (addmm: mat1",
         ),
     ],
 )

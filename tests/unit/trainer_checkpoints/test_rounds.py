@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edgecloud_trainer.checkpoints import SupersededError
-from edgecloud_trainer.checkpoints.manifest import decode, sealed
+from edgecloud_trainer.checkpoints import CheckpointStore, SupersededError
+from edgecloud_trainer.checkpoints.manifest import sealed
+from edgecloud_trainer.checkpoints.survey import Survey
 from tests.unit.trainer_checkpoints import writers
 from tests.unit.trainer_checkpoints.conftest import Start
-from tests.unit.trainer_checkpoints.material import is_genuine, names, save, store
+from tests.unit.trainer_checkpoints.material import DIGEST, is_genuine, names, save, store
 from tests.unit.trainer_checkpoints.test_kills import said
 
 
@@ -72,7 +73,6 @@ def test_a_later_release_is_told_apart_from_damage(tmp_path: Path) -> None:
     save(store(tmp_path, keep=1), 1)
     save(store(tmp_path, keep=1), 2)
     path = tmp_path / "step-2" / "manifest.json"
-    decode(path.read_bytes())
     path.write_bytes(sealed({"format": 7, "round": 1, "new": "?"}))
     loaded = store(tmp_path, 2, keep=1).choose()
     assert loaded is not None and loaded.step == 1
@@ -87,17 +87,17 @@ def test_higher_round_comes_in_at_the_last_moment(tmp_path: Path) -> None:
     """Between the zombie's last look and its rename: what it has moved aside by then goes back."""
     save(store(tmp_path), 4)
 
-    class Late(type(store(tmp_path))):  # type: ignore[misc]
+    class Late(CheckpointStore):
         looks = 0
 
-        def _survey(self) -> object:
+        def _survey(self) -> Survey:
             found = super()._survey()
             self.looks += 1
             if self.looks == 2:
                 save(store(tmp_path, 2), 4)
             return found
 
-    zombie = Late(tmp_path, round=1, keep=3, digest=store(tmp_path).digest)
+    zombie = Late(tmp_path, round=1, keep=3, digest=DIGEST)
     with pytest.raises(SupersededError, match="round 2"):
         save(zombie, 4)
     assert names(tmp_path) == ["step-4"]
@@ -108,10 +108,10 @@ def test_higher_round_comes_in_at_the_last_moment(tmp_path: Path) -> None:
 def test_cleaned_up_behind_its_back(tmp_path: Path) -> None:
     """A zombie on another machine, whose half-written folder is taken away, learns the reason and not the symptom."""
 
-    class Cleaned(type(store(tmp_path))):  # type: ignore[misc]
+    class Cleaned(CheckpointStore):
         looks = 0
 
-        def _survey(self) -> object:
+        def _survey(self) -> Survey:
             found = super()._survey()
             self.looks += 1
             if self.looks == 2:
@@ -121,7 +121,7 @@ def test_cleaned_up_behind_its_back(tmp_path: Path) -> None:
                 assert names(tmp_path) == ["step-3"]
             return found
 
-    zombie = Cleaned(tmp_path, round=1, keep=3, digest=store(tmp_path).digest)
+    zombie = Cleaned(tmp_path, round=1, keep=3, digest=DIGEST)
     with pytest.raises(SupersededError, match="round 2"):
         save(zombie, 4)
 

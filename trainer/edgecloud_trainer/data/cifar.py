@@ -40,7 +40,9 @@ def cifar_source(root: Path, files: Sequence[File]) -> Source | None:
                 f"{root / file.name} has {file.size} bytes, no multiple of a record's {_RECORD}: copy it again"
             )
     listed = [file for some in found.values() for file in some] + [file for file in files if file.name == _NAMES]
-    return Source(name=root.resolve().name, key=key_of("cifar", root, listed), read=partial(_read, root, found))
+    return Source(
+        name=root.resolve().name or str(root), key=key_of("cifar", root, listed), read=partial(_read, root, found)
+    )
 
 
 def _read(root: Path, found: dict[Split, list[File]], scratch: Path, progress: Progress) -> Contents:

@@ -21,7 +21,11 @@ def folder_source(root: Path, files: Sequence[File]) -> Source:
         DataError: they aren't laid out as train/CLASS/FILE or CLASS/FILE.
     """
     layout = arrange([file.name for file in files], str(root))
-    return Source(name=root.resolve().name, key=key_of("folder", root, files), read=partial(_read, root, files, layout))
+    return Source(
+        name=root.resolve().name or str(root),
+        key=key_of("folder", root, files),
+        read=partial(_read, root, files, layout),
+    )
 
 
 def _read(root: Path, files: Sequence[File], layout: Layout, scratch: Path, progress: Progress) -> Contents:

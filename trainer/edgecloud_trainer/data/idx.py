@@ -55,7 +55,7 @@ def idx_source(root: Path, files: Sequence[File]) -> Source | None:
     found = {split: found[split] for split in SPLITS if split in found}
     chosen = [file for pair in found.values() for file in pair.values()]
     return Source(
-        name=root.resolve().name,
+        name=root.resolve().name or str(root),
         key=key_of("idx", root, chosen),
         read=partial(_read, {split: (root / p["images"].name, root / p["labels"].name) for split, p in found.items()}),
     )

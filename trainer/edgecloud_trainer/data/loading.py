@@ -66,8 +66,10 @@ def _source(spec: DataSpec, cache: Path) -> Source:
     try:
         if not path.exists():
             raise DataError(f"{path} isn't there (looked for in {Path.cwd()}): write the path as the worker sees it")
-        if not path.is_dir():
+        if path.is_file():
             return tar_source(path)
+        if not path.is_dir():
+            raise DataError(f"{path} is a device, a socket or a pipe: write the path of a folder or a tar file")
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror or error}): check it and its rights") from error
     files = files_below(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ def _walk(folder: str, prefix: str, depth: int) -> Iterator[File]:
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", depth + 1)
             else:
                 status = entry.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    raise DataError(f"{entry.path} is a device, a socket or a pipe: take it out")
                 yield File(prefix + entry.name, status.st_size, status.st_mtime_ns)
 
 

@@ -1,6 +1,7 @@
 """Decoded images in one file, which is written once however many processes start at once, and mapped if it is large.
 
-    magic, where the header is, its length | labels and pixels of each split, each at a multiple of 4096 | header (JSON)
+    magic, where the header is, its length, its checksum | labels and pixels of each split, each at a multiple of 4096 |
+    header (JSON)
 
 A lock file keeps the others waiting while one writes; the kernel drops the lock of a process that is killed. The file
 is written beside its place, flushed and renamed, so that it is either whole or not there.
@@ -15,7 +16,9 @@ import json
 import math
 import os
 import shutil
+import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ MAPPED_ABOVE: Final = 256 * 1024 * 1024
 FORMAT: Final = 1
 
 _MAGIC: Final = b"edgecloud-images"
+_START: Final = struct.Struct("<16sQQL")
 _PAGE: Final = 4096
 _MAX_HEADER: Final = 64 * 1024 * 1024
 _POLL_SECONDS: Final = 0.1
@@ -148,7 +152,7 @@ def _write(path: Path, contents: Contents) -> None:
         file.seek(offset)
         file.write(text)
         file.seek(0)
-        file.write(_MAGIC + offset.to_bytes(8, "little") + len(text).to_bytes(8, "little"))
+        file.write(_START.pack(_MAGIC, offset, len(text), zlib.crc32(text)))
         file.flush()
         os.fsync(file.fileno())
 
@@ -202,18 +206,20 @@ def _open(path: Path) -> Stored | None:
                 std=tuple(header["std"]),
                 digest=str(header["digest"]),
             )
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
         return None
 
 
 def _header(file: BinaryIO) -> dict[str, Any] | None:
-    start = file.read(len(_MAGIC) + 16)
-    at, length = int.from_bytes(start[-16:-8], "little"), int.from_bytes(start[-8:], "little")
+    magic, at, length, checksum = _START.unpack(file.read(_START.size))
     size = os.fstat(file.fileno()).st_size
-    if not start.startswith(_MAGIC) or length > _MAX_HEADER or at + length > size:
+    if magic != _MAGIC or length > _MAX_HEADER or at + length > size:
         return None
     file.seek(at)
-    header: dict[str, Any] = json.loads(file.read(length))
+    text = file.read(length)
+    if zlib.crc32(text) != checksum:
+        return None
+    header: dict[str, Any] = json.loads(text)
     row = math.prod(header["shape"])
     ends = [place["pixels"] + place["samples"] * row for place in header["arrays"].values()]
     return header if header["format"] == FORMAT and "train" in header["arrays"] and max(ends) <= size else None

@@ -73,7 +73,7 @@ def _take_channels(model: nn.Module, channels: int) -> None:
         padding=old.padding,  # type: ignore[arg-type]
         bias=old.bias is not None,
     )
-    nn.init.normal_(new.weight, std=float(old.weight.std()) * math.sqrt(old.in_channels / channels))
+    nn.init.normal_(new.weight, std=float(old.weight.detach().std()) * math.sqrt(old.in_channels / channels))
     if old.bias is not None and new.bias is not None:
         new.bias.data.copy_(old.bias.data)
     parent, _, attribute = path.rpartition(".")

@@ -1,0 +1,126 @@
+"""How a job is doing: its phase, its deadlines, what blocks or stalls it, and when time alone would change that."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
+from edgecloud_operator.core import conditions
+from edgecloud_operator.core.context import Context
+from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
+from edgecloud_operator.core.observed import Pod
+from edgecloud_operator.core.rounds import steps_until
+
+UNHEARD_SECONDS: Final = 30.0
+"""A Pod that runs for this long without a word from its launcher can't reach the coordinator."""
+STALLED_SECONDS: Final = 600.0
+"""No new step for this long, in a job that reports steps."""
+
+
+def with_phase(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """Phase and Running condition from the round as it is."""
+    rendezvous = status.rendezvous or Rendezvous()
+    first_time = status.running_time is None
+    if not rendezvous.members:
+        phase: Phase = "Pending" if first_time else "Recovering"
+        return status.model_copy(update={"phase": phase})
+    states = member_states(context.job.spec, rendezvous, context.observed, context.now)
+    up = all(state.doing in ("running", "succeeded") for state in states)
+    # With a start deadline, to have started is to have done a step; a process that is merely there may hang.
+    stepped = any(_steps(context, state, rendezvous.round) for state in states)
+    if up and (not first_time or stepped or context.job.spec.start_deadline_seconds is None):
+        status = status.model_copy(update={"phase": "Running", "running_time": status.running_time or context.now})
+        return context.put(status, "Running", True, "WorkersRunning", f"round {rendezvous.round}")
+    if status.phase == "Running" and not any(state.failure for state in states) and not _unheard_of(states):
+        return status  # stopping for a resize, or a launcher that is silent for a moment: training goes on
+    phase = "Starting" if first_time else "Recovering"
+    status = status.model_copy(update={"phase": phase})
+    return context.put(status, "Running", False, "RendezvousOpened", f"round {rendezvous.round} is starting")
+
+
+def _steps(context: Context, state: MemberState, number: int) -> bool:
+    launcher = context.observed.launchers.get(state.member.pod_uid)
+    return launcher is not None and launcher.report.round == number and launcher.report.progress is not None
+
+
+def _unheard_of(states: tuple[MemberState, ...]) -> bool:
+    return any(state.doing == "starting" for state in states)
+
+
+def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Reason, str] | None, float | None]:
+    """Whether a deadline has passed, and else how long the nearest has to go."""
+    spec, now = context.job.spec, context.now
+    assert status.start_time is not None
+    if status.running_time is None and spec.start_deadline_seconds is not None:
+        left = spec.start_deadline_seconds - (now - status.start_time).total_seconds()
+        text = (
+            f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s): the workers' logs show where"
+            " they are; a program reports its steps with edgecloud.worker.report"
+        )
+        return (("StartDeadlineExceeded", text), None) if left <= 0 else (None, left)
+    if status.running_time is not None and spec.active_deadline_seconds is not None:
+        left = spec.active_deadline_seconds - (now - status.running_time).total_seconds()
+        text = f"not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s) of first running"
+        return (("ActiveDeadlineExceeded", text), None) if left <= 0 else (None, left)
+    return None, None
+
+
+def with_blocked(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """The Blocked condition: what keeps the job from going on that somebody else must put right."""
+    reason, message = _blocked(context)
+    return context.put(status, "Blocked", reason != "NotBlocked", reason, message)
+
+
+def _blocked(context: Context) -> tuple[Reason, str]:
+    service = context.observed.service
+    if service is not None and not service.owned:
+        return "NameTaken", f"a Service {service.name} that is not this job's exists: rename the job or delete it"
+    pods = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
+    for pod in pods:
+        if not pod.owned:
+            return "NameTaken", f"a Pod {pod.name} that is not this job's exists: rename the job or delete it"
+    for pod in pods:
+        if pod.blocked and not pod.dead:
+            return pod.blocked[0], f"{pod.name}: {pod.blocked[1]}"
+    for pod in pods:
+        if _unheard(context, pod) <= 0:
+            return "CoordinatorUnreachable", (
+                f"{pod.name} runs, and its launcher was not heard for {UNHEARD_SECONDS:.0f} s: look at its log and at"
+                " what stands between it and the operator (NetworkPolicy, DNS)"
+            )
+    return "NotBlocked", ""
+
+
+def _unheard(context: Context, pod: Pod) -> float:
+    """Seconds until a running Pod counts as one that can't reach the coordinator; none left: it does."""
+    if pod.phase != "Running" or pod.running_since is None or not pod.owned:
+        return math.inf
+    launcher = context.observed.launchers.get(pod.uid)
+    last = max(pod.running_since, context.observed.listening_since, *([launcher.heard_at] if launcher else []))
+    return UNHEARD_SECONDS - (context.now - last).total_seconds()
+
+
+def waits_for_silence(context: Context, states: tuple[MemberState, ...]) -> list[float]:
+    """Seconds until somebody who says nothing more would be missed: a launcher, a member, the steps of a round."""
+    observed, now = context.observed, context.now
+    moments = [launcher.heard_at for launcher in observed.launchers.values()]
+    moments += [observed.listening_since] if states else []
+    waits = [SILENT_SECONDS - (now - moment).total_seconds() for moment in moments]
+    waits += [_unheard(context, pod) for pod in observed.pods]
+    waits += [steps_until(states, observed) - now.timestamp()] if states else []
+    return [wait for wait in waits if 0 < wait < math.inf]
+
+
+def with_stalled(context: Context, status: TrainingJobStatus) -> tuple[TrainingJobStatus, float | None]:
+    """The Stalled condition, and when it would come true."""
+    progress = status.progress
+    if status.phase != "Running" or progress is None or progress.reported_at is None:
+        return context.put(status, "Stalled", False, "Progressing"), None
+    running = conditions.get(status, "Running")
+    since = max(progress.reported_at, running.last_transition_time if running else progress.reported_at)
+    left = STALLED_SECONDS - (context.now - since).total_seconds()
+    if left > 0:
+        return context.put(status, "Stalled", False, "Progressing"), left
+    message = f"no step was reported for {STALLED_SECONDS:.0f} s: look at the workers' logs"
+    return context.put(status, "Stalled", True, "NoProgress", message), None

@@ -1,0 +1,223 @@
+"""The built-in trainer through `edgecloud run`: real ranks, real data, and results that nothing can move."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgecloud.api.job import TrainingJob
+from tests.e2e.local import ROOT, Run, run, wait_for
+
+DIGITS = ROOT / "manifests/examples/digits.yaml"
+
+
+def job(*, epochs: int = 4, **trainer: Any) -> dict[str, Any]:
+    """A short training on the digits, with the sample log on."""
+    said: dict[str, Any] = yaml.safe_load(DIGITS.read_text())
+    said["spec"]["trainer"] |= {"epochs": epochs, "sampleLog": True, **trainer}
+    said["spec"]["storage"] = {"checkpointIntervalSteps": 5}
+    return said
+
+
+EXACT = job(
+    epochs=8,
+    deterministic=True,
+    shards=6,
+    data={"name": "digits", "augment": "flip-crop"},
+    emaDecay=0.9,
+    precision="bf16",
+    optimizer={"momentum": 0.9, "gradientClipNorm": 5.0},
+)
+
+
+def weights(finished: Run) -> str:
+    checkpoint = finished.status.checkpoint
+    assert checkpoint is not None
+    assert checkpoint.weights_sha256 is not None
+    return checkpoint.weights_sha256
+
+
+def samples(finished: Run) -> dict[int, list[int]]:
+    """Sample ids by step, as the last round that did the step saw them; what a crash cut off was done again."""
+    rounds: dict[int, int] = {}
+    seen: dict[tuple[int, int], dict[int, list[int]]] = {}
+    for file in (finished.folder / "results").glob("rank-*-samples.jsonl"):
+        for text in file.read_text().splitlines():
+            line = json.loads(text)
+            step, number = line["step"], line["round"]
+            shards = seen.setdefault((step, number), {})
+            assert line["shard"] not in shards, (
+                f"shard {line['shard']} of step {step} was computed twice in round {number}"
+            )
+            shards[line["shard"]] = line["ids"]
+            rounds[step] = max(rounds.get(step, 0), number)
+    return {
+        step: [sample for _, ids in sorted(seen[step, number].items()) for sample in ids]
+        for step, number in sorted(rounds.items())
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, list[int]]]:
+    """Weights and sample log of a deterministic run with one worker that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with run(folder / "work", EXACT, "--workers", "1") as first:
+        assert first.end(within=240) == 0, first.output()
+        log = samples(first)
+        assert list(log) == list(range(len(log)))
+        return weights(first), log
+
+
+def test_the_quickstart(tmp_path: Path) -> None:
+    with run(tmp_path / "work", DIGITS, "-o", "json") as digits:
+        assert digits.end(within=240) == 0, digits.output()
+        status = TrainingJob.parse(json.loads(digits.stdout())).status
+        assert status is not None
+        assert (status.phase, status.restarts) == ("Succeeded", 0)
+        assert status.evaluation and status.evaluation.accuracy and status.evaluation.accuracy >= 0.97
+        assert status.performance and status.performance["samplesPerSecond"] > 0
+        assert status.progress and status.progress.percent == 100.0
+        assert len(weights(digits)) == 64
+        results = tmp_path / "work/results"
+        evaluation = json.loads((results / "evaluation.json").read_text())
+        assert evaluation["accuracy"] == status.evaluation.accuracy
+        assert sum(map(sum, evaluation["confusion"])) == evaluation["total"]
+        assert {path.name for path in results.iterdir()} >= {
+            "evaluation.json", "performance.json", "metrics.jsonl", "curves.png", "confusion.png",
+        }  # fmt: skip
+        metrics = [json.loads(line) for line in (results / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in metrics] == list(
+            range(1, status.progress.step + 1 if status.progress.step else 0)
+        )
+        assert len(list((tmp_path / "work/checkpoints").glob("step-*"))) == 3
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_weights_do_not_depend_on_the_workers(
+    tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]], workers: int
+) -> None:
+    with run(tmp_path / "work", EXACT, "--workers", str(workers)) as other:
+        assert other.end(within=240) == 0, other.output()
+        assert weights(other) == undisturbed[0]
+        assert samples(other) == undisturbed[1]
+
+
+def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]]) -> None:
+    """Three kills at random moments, of either rank, and two changes of the number of workers on the way."""
+    moments = random.Random(4)
+    for place, workers in enumerate((2, 3, 2)):
+        with run(tmp_path / "work", EXACT, "--workers", str(workers)) as part:
+            until_step(part, moments.randrange(5, 15))
+            before = part.status.restarts
+            part.rank(moments.randrange(workers)).kill()
+            until(part, "the next round", lambda part=part, before=before: part.status.restarts > before)
+            until_step(part, moments.randrange(3, 8))
+            if place < 2:
+                part.process.send_signal(signal.SIGTERM)
+                assert part.end(within=60) == 143, part.output()
+                continue
+            assert part.end(within=240) == 0, part.output()
+            assert (part.status.phase, part.status.restarts) == ("Succeeded", 3)
+            assert weights(part) == undisturbed[0]
+            assert samples(part) == undisturbed[1], "no sample was lost, and none seen twice"
+
+
+def until(part: Run, what: str, holds: Callable[[], bool]) -> None:
+    """Wait for something in a run that is not to end before."""
+
+    def look() -> bool:
+        assert part.process.poll() is None, part.output()
+        return holds()
+
+    wait_for(what, look, within=120, seen=part.output)
+
+
+def until_step(part: Run, more: int) -> None:
+    """Wait for that many new steps, counted from now or from where the round goes on."""
+    start = _step(part)
+    until(part, f"{more} steps after {start}", lambda: _step(part) >= start + more)
+
+
+def _step(part: Run) -> int:
+    progress = part.status.progress
+    return (progress.step or 0) if progress else 0
+
+
+def test_sigterm_to_a_training_process_stops_all_at_one_step(tmp_path: Path) -> None:
+    with run(tmp_path / "work", job(epochs=30)) as training:
+        wait_for("steps", lambda: _step(training) >= 10, within=120, seen=training.output)
+        training.rank(1).send_signal(signal.SIGTERM)
+        assert training.end(within=240) == 0, training.output()
+        assert training.status.restarts == 0
+        log = samples(training)
+        assert list(log) == list(range(len(log))), "exactly the next step"
+
+
+def test_a_finished_training_stays_finished_if_its_status_is_lost(tmp_path: Path) -> None:
+    with run(tmp_path / "work", job(epochs=1)) as first:
+        assert first.end(within=240) == 0, first.output()
+        digest = first.status.evaluation
+    (tmp_path / "work/job.yaml").unlink()
+    with run(tmp_path / "work", job(epochs=1)) as second:
+        assert second.end(within=240) == 0, second.output()
+        assert second.status.evaluation == digest
+        assert "has finished this training" in (tmp_path / "work/logs/worker-0.log").read_text()
+
+
+def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
+    with run(tmp_path / "work", job(epochs=1)) as first:
+        assert first.end(within=240) == 0, first.output()
+    (tmp_path / "work/job.yaml").unlink()
+    with run(tmp_path / "work", job(epochs=2)) as second:
+        assert second.end(within=120) == 1, second.output()
+        failure = second.status.last_failure
+        assert failure and failure.reason == "BadConfiguration"
+        assert second.status.restarts == 0
+
+
+def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
+    wild = job(optimizer={"learningRate": 1e9, "momentum": 0.0}, precision="fp32")
+    wild["spec"]["restartPolicy"] = {"maxRestarts": 1}
+    with run(tmp_path / "work", wild) as training:
+        assert training.end(within=240) == 1, training.output()
+        failure = training.status.last_failure
+        assert failure and (failure.reason, failure.exit_code) == ("NonFinite", 1)
+        assert "learningRate" in failure.message
+
+
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    gpu = job()
+    gpu["spec"] |= {"resources": {"limits": {"nvidia.com/gpu": 1}}, "restartPolicy": {"maxRestarts": 0}}
+    with run(tmp_path / "work", gpu, env={"CUDA_VISIBLE_DEVICES": ""}) as training:
+        assert training.end(within=240) == 1, training.output()
+        failure = training.status.last_failure
+        assert failure and failure.reason == "GPUNotVisible"
+        assert "trainer.device: cpu" in failure.message
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
+    with run(tmp_path / "work", job(epochs=30)) as first:
+        wait_for("steps", lambda: _step(first) >= 20, within=120, seen=first.output)
+        first.process.send_signal(signal.SIGTERM)
+        assert first.end(within=60) == 143, first.output()
+    newest = max((tmp_path / "work/checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
+    file = newest / "tensors.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data if damage == "flipped" else data[: len(data) // 2])
+    with run(tmp_path / "work", job(epochs=30)) as second:
+        assert second.end(within=240) == 0, second.output()
+        assert "checkpoint passed over" in (tmp_path / "work/logs/worker-0.log").read_text()
+        log = samples(second)
+        assert list(log) == list(range(len(log)))

@@ -1,0 +1,303 @@
+"""Each command from outside: what it prints where, and its exit code."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import edgecloud.cli
+from edgecloud.api.crd import crd
+from edgecloud.api.job import TrainingJob
+from edgecloud.cli.main import COMMANDS, cli
+from tests.unit.cli.command import EDGECLOUD, environment, job_file, run_edgecloud
+
+# Help
+
+
+def commands() -> dict[str, click.Command]:
+    context = click.Context(cli)
+    return {name: command for name in COMMANDS if (command := cli.get_command(context, name)) is not None}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_tells_of_every_option(name: str) -> None:
+    done = run_edgecloud(name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    command = commands()[name]
+    assert command.help and command.help.splitlines()[0].rstrip(".") in " ".join(done.stdout.split())
+    for parameter in command.params:
+        for option in parameter.opts if isinstance(parameter, click.Option) else ():
+            assert re.search(rf"(^|[\s,]){re.escape(option)}\b", done.stdout), option
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+        else:
+            assert parameter.make_metavar(click.Context(command)) in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_every_module_of_the_command_line_is_a_command() -> None:
+    found = {module.name for module in pkgutil.iter_modules(edgecloud.cli.__path__)}
+    assert found - {"main", "display"} == set(COMMANDS)
+
+
+def test_help_of_the_whole() -> None:
+    done = run_edgecloud("-h")
+    assert done.returncode == 0
+    for name, command in commands().items():
+        assert re.search(rf"^  {name} +\S", done.stdout, re.MULTILINE), name
+        assert command.help
+    assert "--version" in done.stdout
+
+
+def test_without_a_command_it_shows_its_help() -> None:
+    done = run_edgecloud()
+    assert "Usage: edgecloud" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version() -> None:
+    done = run_edgecloud("-V")
+    assert done.returncode == 0
+    assert re.fullmatch(r"edgecloud, version \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trian",),
+        ("run",),
+        ("run", "--worker", "1", "a"),
+        ("validate",),
+        ("completion", "tcsh"),
+        ("launcher",),
+        ("-x",),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
+    done = run_edgecloud(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Usage: edgecloud" in done.stderr and "Error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# validate
+
+
+def test_files_that_are_right(tmp_path: Path) -> None:
+    files = [job_file(tmp_path / f"{name}.yaml", name) for name in ("a", "b")]
+    done = run_edgecloud("validate", *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{files[0]}: ok (a)\n{files[1]}: ok (b)\n"
+    quiet = run_edgecloud("validate", "-q", *files)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_one_wrong_file_among_others(tmp_path: Path) -> None:
+    good = job_file(tmp_path / "good.yaml")
+    wrong = job_file(tmp_path / "wrong.yaml", workers=0, export={})
+    done = run_edgecloud("validate", wrong, tmp_path / "none.yaml", good)
+    assert done.returncode == 2
+    assert done.stdout == f"{good}: ok (digits)\n"
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2 or len(lines) == 3
+    assert lines[0].startswith(f"{wrong}:") and "spec.workers" in lines[0]
+    assert lines[-1].startswith(f"{tmp_path / 'none.yaml'}:") and "no such file" in lines[-1]
+
+
+def test_a_list_and_several_documents(tmp_path: Path) -> None:
+    one, two = (job_file(tmp_path / f"{name}.yaml", name).read_text() for name in ("one", "two"))
+    (tmp_path / "both.yaml").write_text(f"{one}---\n{two}")
+    assert run_edgecloud("validate", tmp_path / "both.yaml").stdout == f"{tmp_path / 'both.yaml'}: ok (one, two)\n"
+
+
+@pytest.mark.parametrize(("edit", "code"), [("", 0), ("workers: 1", 0), ("workers: zero", 2)])
+def test_standard_input(tmp_path: Path, edit: str, code: int) -> None:
+    text = job_file(tmp_path / "a.yaml").read_text()
+    done = run_edgecloud("validate", "-", stdin=re.sub("workers: 1", edit, text) if edit else text)
+    assert done.returncode == code
+    assert done.stdout == ("stdin: ok (digits)\n" if code == 0 else "")
+    assert (done.stderr == "") == (code == 0)
+
+
+@pytest.mark.parametrize("command", ["validate FILE", "run FILE --workdir FILE.d -q", "validate -"])
+def test_without_a_standard_input(tmp_path: Path, command: str) -> None:
+    """As a service manager or a cron job may start it."""
+    file = job_file(tmp_path / "a.yaml")
+    done = subprocess.run(
+        ["bash", "-c", f"{EDGECLOUD} {command} <&-".replace("FILE", str(file))],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if command == "validate -" else 0), done.stderr
+
+
+# crd
+
+
+def test_crd_prints_the_resource() -> None:
+    done = run_edgecloud("crd")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert yaml.safe_load(done.stdout) == crd()
+
+
+def test_crd_into_head() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{EDGECLOUD} crd | head -n 2"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1] == "apiVersion: apiextensions.k8s.io/v1"
+
+
+@pytest.mark.parametrize("arguments", [("crd",), ("--help",), ("completion", "bash")], ids=" ".join)
+def test_a_reader_that_is_gone(arguments: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [EDGECLOUD, *arguments], stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    finally:
+        os.close(write)
+    assert done.stderr == ""
+    assert done.returncode != 0
+
+
+# completion
+
+
+def test_completion_for_bash(tmp_path: Path) -> None:
+    done = run_edgecloud("completion", "bash")
+    assert done.returncode == 0
+    assert "complete " in done.stdout and "_EDGECLOUD_COMPLETE=bash_complete" in done.stdout
+    script = tmp_path / "completion.bash"
+    script.write_text(done.stdout)
+    checked = subprocess.run(["bash", "-n", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    # Sourced by a shell it offers the commands, and a command's options.
+    ask = (
+        f"source {script}; COMP_WORDS=(edgecloud run --wo); COMP_CWORD=2; "
+        '_edgecloud_completion edgecloud; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    path = f"{Path(EDGECLOUD).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    offered = subprocess.run(
+        ["bash", "-c", ask], capture_output=True, text=True, timeout=60, check=False, env=environment(PATH=path)
+    )
+    assert offered.stdout.split() == ["--workers", "--workdir"], offered.stderr
+
+
+@pytest.mark.parametrize(
+    ("shell", "first"), [("zsh", "#compdef edgecloud"), ("fish", "function _edgecloud_completion;")]
+)
+def test_completion_for_other_shells(shell: str, first: str) -> None:
+    done = run_edgecloud("completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip().startswith(first)
+    assert f"_EDGECLOUD_COMPLETE={shell}_complete" in done.stdout
+
+
+# launcher
+
+
+def test_launcher_is_one_file_that_any_python_runs(tmp_path: Path) -> None:
+    file = tmp_path / "edgecloud-launcher.pyz"
+    done = run_edgecloud("launcher", "-o", file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", f"wrote {file}\n")
+    helped = subprocess.run(
+        [sys.executable, "-I", "-S", file, "--help"],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env={},
+    )  # fmt: skip
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "EDGECLOUD_COORDINATOR" in helped.stdout
+    assert run_edgecloud("launcher", "-o", file).returncode == 0, "again, over the one that is there"
+
+
+@pytest.mark.parametrize("place", ["no/such/folder/l.pyz", "file/l.pyz", "."])
+def test_launcher_into_nowhere(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    done = run_edgecloud("launcher", "-o", tmp_path / place)
+    assert done.returncode in (1, 2)
+    assert "Error: " in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# run: what is refused before anything starts. The runs themselves: tests/e2e.
+
+
+def refused(tmp_path: Path, *arguments: str | Path) -> str:
+    """What it says; within this process, as nothing is started."""
+    done = CliRunner().invoke(cli, ["run", *map(str, arguments), "--workdir", str(tmp_path / "work")])
+    assert (done.exit_code, done.stdout) == (2, ""), done.output
+    assert isinstance(done.exception, SystemExit)
+    return done.stderr
+
+
+def test_run_refuses_what_no_laptop_has(tmp_path: Path) -> None:
+    program = {
+        "command": ["python"],
+        "workingDir": "/no/such/folder",
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+    }
+    file = job_file(tmp_path / "a.yaml", program=program)
+    assert "spec.program.workingDir: there is no folder /no/such/folder here" in refused(tmp_path, file)
+    program.pop("workingDir")
+    assert "spec.program.env[0].valueFrom" in refused(tmp_path, job_file(tmp_path / "b.yaml", program=program))
+    assert not (tmp_path / "work").exists()
+
+
+def test_run_refuses_two_jobs_and_none(tmp_path: Path) -> None:
+    both = tmp_path / "both.yaml"
+    both.write_text("---\n".join(job_file(tmp_path / f"{n}.yaml", n).read_text() for n in ("one", "two")))
+    assert "it holds 2 jobs (one, two)" in refused(tmp_path, both)
+    assert "there is no such file" in refused(tmp_path, tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("spec", "workers", "says"),
+    [
+        ({"workers": None, "pools": [{"name": "a", "workers": 1}]}, "2", "--workers 2: spec.workers: exactly one of"),
+        ({"workers": 3, "minWorkers": 3}, "2", "--workers 2: spec.minWorkers: minWorkers is above"),
+        ({}, "0", "0 is not in the range 1<=x<=1000"),
+    ],
+)
+def test_run_refuses_a_number_of_workers(tmp_path: Path, spec: dict[str, Any], workers: str, says: str) -> None:
+    assert says in refused(tmp_path, job_file(tmp_path / "a.yaml", **spec), "--workers", workers)
+
+
+def test_run_never_overwrites_or_moves_what_is_not_its_own(tmp_path: Path) -> None:
+    """`--workdir .` where the job file is called job.yaml, and `--fresh` in a folder with more in it than a run."""
+    work = tmp_path / "work"
+    work.mkdir()
+    mine = "# my comments\n" + job_file(work / "job.yaml").read_text()
+    (work / "job.yaml").write_text(mine)
+    assert "is a job file of your own" in refused(tmp_path, work / "job.yaml")
+    (work / "thesis.tex").write_text("")
+    assert "thesis.tex" in refused(tmp_path, work / "job.yaml", "--fresh")
+    assert (work / "job.yaml").read_text() == mine
+
+
+def test_run_of_what_another_run_wrote(tmp_path: Path) -> None:
+    """The record of a finished run is a job like any other in another folder: it is done again, and ends."""
+    file = job_file(tmp_path / "a.yaml")
+    first = run_edgecloud("run", file, "--workdir", tmp_path / "one", "-q", "-o", "yaml")
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "record.yaml").write_text(first.stdout)
+    second = run_edgecloud("run", tmp_path / "record.yaml", "--workdir", tmp_path / "two", "-q", "-o", "yaml")
+    assert second.returncode == 0, second.stderr
+    jobs = [TrainingJob.parse(yaml.safe_load(done.stdout)) for done in (first, second)]
+    assert jobs[0].metadata.uid != jobs[1].metadata.uid
+    assert (tmp_path / "two/logs/worker-0.log").exists()
+    again = run_edgecloud("run", file, "--workdir", tmp_path / "one", "-o", "yaml")
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "the job is finished" in again.stderr

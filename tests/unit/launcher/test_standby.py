@@ -1,0 +1,102 @@
+"""Processes that wait for their round: used when there is one, not missed when there is none, never left behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.launcher.harness import Job, alive, descendants, eventually, kill
+
+SCRIPT = """
+    import json, os, sys, time
+    ready = "--standby" in sys.argv
+    if ready:
+        path = os.path.join({folder!r}, "ready-" + str(os.getpid()))
+        open(path, "w").close()
+        line = sys.stdin.readline()
+        if not line:
+            sys.exit(0)
+        os.environ.update(json.loads(line))
+    from edgecloud import worker
+    print("waited" if ready else "new", os.environ["RANK"])
+    worker.report(step=1, waited=ready, pid=os.getpid())
+    {then}
+"""
+
+
+def waiting(job: Job) -> list[int]:
+    return [int(path.name.partition("-")[2]) for path in job.folder.glob("ready-*")]
+
+
+def script(job: Job, then: str = "pass") -> list[str]:
+    return job.script(SCRIPT.format(folder=str(job.folder), then=then))
+
+
+def test_a_waiting_process_takes_part_in_the_round(job: Job) -> None:
+    launcher = job.launch(script(job), EDGECLOUD_STANDBY="2")
+    eventually(lambda: len(waiting(job)) == 2, "two that wait", saw=lambda: waiting(job))
+    job.coordinator.run(1, first_rank=4, processes=2)
+    done = job.coordinator.wait_state("succeeded", 1)
+    assert done.progress is not None and done.progress.metrics["waited"] == 1
+    assert done.progress.metrics["pid"] in waiting(job)
+    assert {"[rank 4] waited 4", "[rank 5] waited 5"} == set(launcher.stdout.splitlines())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_one_that_was_killed_while_it_waited_is_replaced(job: Job, processes: int) -> None:
+    launcher = job.launch(script(job), EDGECLOUD_STANDBY="1")
+    [pid] = eventually(lambda: waiting(job), "one that waits")
+    kill(pid)
+    eventually(lambda: not alive(pid), "it is gone")
+    job.coordinator.run(1, processes=processes)
+    done = job.coordinator.wait_state("succeeded", 1)
+    assert done.progress is not None and done.progress.metrics["waited"] == 0
+    lines = set(launcher.stdout.splitlines())
+    assert lines == ({"new 0"} if processes == 1 else {"[rank 0] new 0", "[rank 1] new 1"})
+
+
+def test_a_round_that_ends_leaves_those_who_wait_alone(job: Job) -> None:
+    launcher = job.launch(script(job), EDGECLOUD_STANDBY="2")
+    eventually(lambda: len(waiting(job)) == 2, "two that wait")
+    job.coordinator.run(1, processes=1)
+    job.coordinator.wait_state("succeeded", 1)
+    assert len(descendants(launcher.pid)) == 1
+    job.coordinator.run(2, processes=1)
+    done = job.coordinator.wait_state("succeeded", 2)
+    assert done.progress is not None and done.progress.metrics["waited"] == 1
+
+
+@pytest.mark.parametrize("end", ["exit", "SIGTERM"])
+def test_nobody_who_waits_outlives_the_launcher(job: Job, end: str) -> None:
+    launcher = job.launch(script(job), EDGECLOUD_STANDBY="2")
+    pids = eventually(lambda: waiting(job) if len(waiting(job)) == 2 else [], "two that wait")
+    if end == "exit":
+        job.coordinator.say("exit", 0, exit_code=3)
+    else:
+        launcher.terminate()
+    assert launcher.exit_code() == (3 if end == "exit" else 143)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_failure_of_one_that_waited_is_told_as_any_other(job: Job) -> None:
+    job.launch(script(job, "raise ValueError('after all')"), EDGECLOUD_STANDBY="1")
+    eventually(lambda: waiting(job), "one that waits")
+    job.coordinator.run(1)
+    failure = job.coordinator.wait_state("failed", 1).failure
+    assert failure is not None and failure.message.endswith("ValueError: after all")
+
+
+def test_a_command_that_cannot_be_started_fails_in_its_round(job: Job) -> None:
+    job.launch(["no-such-program"], EDGECLOUD_STANDBY="1")
+    job.coordinator.run(1)
+    failure = job.coordinator.wait_state("failed", 1).failure
+    assert failure is not None and failure.reason == "StartFailed"
+
+
+def test_a_run_without_a_meeting_place_is_not_taken_up(job: Job) -> None:
+    job.launch(script(job))
+    job.coordinator.say("run", 1)
+    seen = len(job.coordinator.polls)
+    eventually(lambda: len(job.coordinator.polls) > seen + 2, "three more polls")
+    assert job.coordinator.polls[-1].ack is None
+    job.coordinator.run(1)
+    job.coordinator.wait_state("succeeded", 1)

@@ -1,0 +1,195 @@
+"""The API server of a local run: what it stores, what it refuses, and what happens when the disk is full."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+from pathlib import Path
+
+import pytest
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import TrainingJobStatus
+from edgecloud_operator.controller.cluster import Cluster, ConflictError
+from edgecloud_operator.core.builders import build_files, build_service
+from edgecloud_operator.core.observed import Service
+from edgecloud_operator.core.plan import Delete, Event
+from edgecloud_operator.local import LocalRun, Workdir, prepare
+from edgecloud_operator.local.cluster import LocalCluster
+from tests.unit.local.jobs import made, make_job
+
+PENDING, RUNNING = TrainingJobStatus(phase="Pending"), TrainingJobStatus(phase="Running")
+
+
+class Told:
+    """What the cluster tells of."""
+
+    def __init__(self, workdir: Workdir, job: TrainingJob) -> None:
+        self.jobs: list[TrainingJob] = []
+        self.written: list[TrainingJob] = []
+        self.services: list[Service | None] = []
+        self.events: list[Event] = []
+        self.cluster = LocalCluster(
+            job,
+            workdir,
+            on_job=self.jobs.append,
+            on_written=self.written.append,
+            on_service=self.services.append,
+            on_event=self.events.append,
+        )
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Workdir:
+    return made(tmp_path / "work")
+
+
+@pytest.fixture
+def told(workdir: Workdir) -> Told:
+    job, _ = prepare(make_job(), workdir, None)
+    return Told(workdir, job)
+
+
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(_workdir: Workdir, _job: TrainingJob) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Workdir, "save", save)
+
+
+def test_it_is_a_cluster(told: Told) -> None:
+    cluster: Cluster = told.cluster
+    assert cluster is told.cluster
+
+
+def test_a_status_is_stored_and_the_version_rises(told: Told, workdir: Workdir) -> None:
+    async def scenario() -> None:
+        job = told.cluster.job
+        versions = [job.metadata.resource_version]
+        for status in (PENDING, RUNNING, RUNNING):
+            job = await told.cluster.write_status(job, status)
+            assert job == told.cluster.job and job.status == status
+            assert workdir.load() == job
+            versions.append(job.metadata.resource_version)
+        assert versions == ["0", "1", "2", "3"]
+        assert [written.status for written in told.written] == [PENDING, RUNNING, RUNNING]
+        assert told.jobs == [], "of its own writes the control loop is not told"
+
+    asyncio.run(scenario())
+
+
+def test_an_older_version_is_a_conflict(told: Told, workdir: Workdir) -> None:
+    async def scenario() -> None:
+        old = told.cluster.job
+        newest = await told.cluster.write_status(old, PENDING)
+        for _ in range(2):
+            with pytest.raises(ConflictError):
+                await told.cluster.write_status(old, RUNNING)
+        assert workdir.load() == newest == told.cluster.job
+        assert len(told.written) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_suspension_is_a_change_of_spec(told: Told, workdir: Workdir) -> None:
+    async def scenario() -> None:
+        before = await told.cluster.write_status(told.cluster.job, RUNNING)
+        told.cluster.suspend()
+        after = told.cluster.job
+        assert after.spec.suspend and after.status == RUNNING
+        assert after.metadata.generation == before.metadata.generation + 1
+        assert told.jobs == [after] and workdir.load() == after
+        with pytest.raises(ConflictError):
+            await told.cluster.write_status(before, RUNNING)
+
+    asyncio.run(scenario())
+
+
+def test_what_could_not_be_saved_has_not_happened(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk for a moment: the next write goes through, and is no conflict."""
+
+    async def scenario() -> None:
+        job = await told.cluster.write_status(told.cluster.job, PENDING)
+        with monkeypatch.context() as patch:
+            full(patch)
+            for _ in range(3):
+                with pytest.raises(OSError, match="No space"):
+                    await told.cluster.write_status(job, RUNNING)
+            assert told.cluster.job == job
+        assert (await told.cluster.write_status(job, RUNNING)).status == RUNNING
+        assert [written.status for written in told.written] == [PENDING, RUNNING]
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_on_a_full_disk_says_so(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+
+    class Display:
+        def show(self, job: TrainingJob) -> None:
+            """Nothing."""
+
+        def event(self, event: Event) -> None:
+            """Nothing."""
+
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    async def scenario() -> None:
+        job, _ = prepare(make_job(), workdir, None)
+        run = LocalRun(job, workdir, Display())
+        full(monkeypatch)
+        run.stop(signal.SIGINT)
+        assert len(notes) == 2 and "SIGINT" in notes[0] and "No space left" in notes[1]
+        run.stop(signal.SIGINT)  # the second one stops at once
+        assert run._over.is_set() and run._at_once
+
+    asyncio.run(scenario())
+
+
+def test_files_are_laid_out(workdir: Workdir) -> None:
+    files = {"train.py": "print('ü')\n", "config.yaml": "a: 1\r\nb: 2", "empty": "", "_x-1.txt": "\0\n"}
+    job, _ = prepare(make_job(program={"command": ["a"], "files": files}), workdir, None)
+    told = Told(workdir, job)
+    config_map = build_files(job)
+    assert config_map is not None
+
+    async def scenario() -> None:
+        for _ in range(2):
+            await told.cluster.create(job, config_map)
+
+    asyncio.run(scenario())
+    assert {path.name: path.read_bytes().decode() for path in workdir.files.iterdir()} == files
+
+
+def test_the_service_is_there_once_it_was_made(told: Told) -> None:
+    async def scenario() -> None:
+        job = told.cluster.job
+        assert told.cluster.service is None
+        await told.cluster.create(job, build_service(job))
+        assert told.cluster.service is not None and told.cluster.service.owned
+        assert told.services == [told.cluster.service]
+
+    asyncio.run(scenario())
+
+
+def test_a_local_job_is_kept(told: Told, workdir: Workdir) -> None:
+    """ttlSecondsAfterFinished is for a cluster: nobody's results are deleted here."""
+
+    async def scenario() -> None:
+        job = await told.cluster.write_status(told.cluster.job, RUNNING)
+        await told.cluster.delete(job, Delete(kind="TrainingJob", name="digits", uid=job.metadata.uid or ""))
+        assert workdir.load() == job
+
+    asyncio.run(scenario())
+
+
+def test_events_are_passed_on(told: Told) -> None:
+    event = Event(type="Normal", reason="Accepted", message="m")
+
+    async def scenario() -> None:
+        await told.cluster.emit(told.cluster.job, event)
+
+    asyncio.run(scenario())
+    assert told.events == [event]
