@@ -151,7 +151,7 @@ def _step(part: Run) -> int:
 
 
 def test_sigterm_to_a_training_process_stops_all_at_one_step(tmp_path: Path) -> None:
-    with run(tmp_path / "work", job(epochs=30)) as training:
+    with run(tmp_path / "work", job(epochs=15)) as training:
         wait_for("steps", lambda: _step(training) >= 10, within=120, seen=training.output)
         training.rank(1).send_signal(signal.SIGTERM)
         assert training.end(within=240) == 0, training.output()
@@ -204,7 +204,7 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
-    with run(tmp_path / "work", job(epochs=30)) as first:
+    with run(tmp_path / "work", job(epochs=15)) as first:
         wait_for("steps", lambda: _step(first) >= 20, within=120, seen=first.output)
         first.process.send_signal(signal.SIGTERM)
         assert first.end(within=60) == 143, first.output()
@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> Non
     else:
         data[len(data) // 2] ^= 1
         file.write_bytes(data if damage == "flipped" else data[: len(data) // 2])
-    with run(tmp_path / "work", job(epochs=30)) as second:
+    with run(tmp_path / "work", job(epochs=15)) as second:
         assert second.end(within=240) == 0, second.output()
         assert "checkpoint passed over" in (tmp_path / "work/logs/worker-0.log").read_text()
         log = samples(second)

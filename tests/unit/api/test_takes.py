@@ -16,7 +16,7 @@ from edgecloud.api.base import Model
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.spec import TrainingJobSpec
 from tests.unit.api import strategies
-from tests.unit.api.server import SCHEMA, SPEC, Path, Schema, nodes, schema_errors, stored, takes
+from tests.unit.api.server import SCHEMA, SPEC, Path, Schema, fits, nodes, schema_errors, stored, takes
 
 heavy = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
@@ -223,20 +223,26 @@ def test_the_examples_are_right_and_have_every_field() -> None:
     ids=["trainer", "program", "source", "status"],
 )
 def test_one_field_at_a_time(example: dict[str, Any], part: str) -> None:
-    tried = 0
-    for path, schema, value in fields(SCHEMA, example):
+    tried, example = 0, copy.deepcopy(example)
+    for path, schema, value in list(fields(SCHEMA, example)):
         if path[:1] != (part,):
             continue
         for mutation in mutations(schema, value):
-            mutated = copy.deepcopy(example)
-            put(mutated, path, mutation)
-            errors = parse_errors(mutated)
-            if errors == {"extra_forbidden"}:
-                continue
-            refused = schema_errors(mutated)
-            assert bool(errors) == bool(refused), (path, str(mutation)[:80], errors, refused)
-            tried += 1
+            put(example, path, mutation)
+            errors = parse_errors(example)
+            if errors != {"extra_forbidden"}:
+                assert part_fits(example, path[:2]) == (not errors), (path, str(mutation)[:80], errors)
+                tried += 1
+        put(example, path, value)
     assert tried > 50
+
+
+def part_fits(resource: dict[str, Any], path: Path) -> bool:
+    """Whether the server takes this part of a resource; the rest of it is right."""
+    schema, value = SCHEMA, resource
+    for name in path:
+        schema, value = schema["properties"][name], value[str(name)]
+    return fits(schema, stored(schema, value))
 
 
 def test_what_only_one_side_refuses() -> None:

@@ -16,7 +16,7 @@ from edgecloud_operator.core.observed import Observed
 
 @dataclass
 class Books:
-    """Kept beside the world; each method that checks complains (`AssertionError`) if the core broke a rule of its own."""
+    """Kept beside the world; whatever checks complains (`AssertionError`) when the core breaks a rule of its own."""
 
     life: int = 0
     """Rises whenever a user meddles with the status: then rounds and restarts may go back."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.status import TERMINAL, TrainingJobStatus
 from edgecloud.protocol import Directive, PollRequest
 from edgecloud_operator.coordinator.admission import Admitted, admit
 from edgecloud_operator.core.observed import Launcher, Observed, Pod, Service
@@ -93,7 +93,7 @@ class Operator:
         self.decisions += 1
         after = rendezvous_of(plan.status or job.status)
         if after.round != rendezvous_of(job.status).round:
-            assert after.round > max(heard.report.round for heard in self.launchers.values())
+            assert after.round > max((heard.report.round for heard in self.launchers.values()), default=0)
         check_decision(job, observed, now, plan, thorough=self.decisions % 4 == 1)
         due = plan.status is not None and (plan.status_first or self._delay(job, plan.status) <= 0)
         status = [lambda: self._write(job, plan, observed, now)] if due else []
@@ -137,6 +137,7 @@ class Operator:
                 self.writes = []
 
     def _publish(self, job: TrainingJob, plan: Plan) -> None:
-        self.world.books.check_directives(plan.directives, finished=self.world.finished)
+        finished = job.status is not None and job.status.phase in TERMINAL
+        self.world.books.check_directives(plan.directives, finished=finished)
         self.published |= plan.directives
         self.told_round = rendezvous_of(job.status).round

@@ -302,7 +302,7 @@ def test_a_finished_job_is_neither_blocked_nor_stalled() -> None:
     assert scene.condition("Blocked").status == "True"
     scene.all_say(state="succeeded").settle()
     for kind in ("Blocked", "Stalled", "Failed", "Suspended"):
-        assert not conditions.is_true(scene.status, kind)  # type: ignore[arg-type]
+        assert not conditions.is_true(scene.status, kind)
 
 
 def test_pods_of_a_finished_job_whose_status_was_wiped_cost_nothing() -> None:

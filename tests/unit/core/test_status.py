@@ -57,7 +57,7 @@ def test_a_condition_keeps_its_transition_time_while_its_status_stays() -> None:
 def test_conditions_keep_their_order_and_stand_once() -> None:
     status = TrainingJobStatus()
     for kind in ("Accepted", "Running", "Accepted", "Blocked", "Running"):
-        status = conditions.put(status, kind, "True", "Accepted", now=NOW)  # type: ignore[arg-type]
+        status = conditions.put(status, kind, "True", "Accepted", now=NOW)
     assert [condition.type for condition in status.conditions] == ["Accepted", "Running", "Blocked"]
 
 

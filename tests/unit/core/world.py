@@ -1,7 +1,7 @@
 """A whole small world to try the core in: an API server with one job, nodes, launchers, and an operator that may die.
 
-It keeps the rules that a real one keeps, and its books complain (`AssertionError`) as soon as the core breaks one of its
-own. Nothing here waits: whoever drives it says who does what next.
+It keeps the rules that a real one keeps, and its books complain (`AssertionError`) as soon as the core breaks one of
+its own. Nothing here waits: whoever drives it says who does what next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from tests.unit.core.shell import ConflictError, Operator
 from tests.unit.core.worker import Worker
 
 OUTCOMES = ("succeeded", "failed", "preempted")
-PREEMPTED = 143
 
 
 class World:
@@ -265,7 +264,8 @@ class World:
 
     def user_meddles(self, place: int) -> None:
         """The status is put back to one of old, or wiped."""
-        status = self.history[place % len(self.history)] if place and self.history else None
+        past = [status for status in self.history if status.phase not in TERMINAL]
+        status = past[place % len(past)] if place and past else None
         self.books.life += 1
         self.books.credit += 2 + len(self.pods)
         self.books.reckoned = set()
