@@ -67,7 +67,7 @@ class Stepper:
         self._exact = ExactReduction(self._parameters, settings.world_size, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, settings.world_size)
         self.on_shards: Callable[[int, Sequence[tuple[int, np.ndarray]]], None] | None = None
-        """Told of each step and this rank's (shard, sample ids) before the exchange: every step that counts was told."""
+        """Told of each step and this rank's (shard, sample ids) before the exchange: each step that counts was told."""
         self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)
 
     def step(self, number: int, assignment: Assignment, *, stop: bool) -> Outcome:
