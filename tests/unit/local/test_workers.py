@@ -221,8 +221,8 @@ def test_a_worker_that_is_only_just_starting_is_not_swept_away(tmp_path: Path, m
             first = it.workers._workers[it.of(0).uid].process
             first.kill()
             await first.wait()
-            for _ in range(20):  # whatever follows from that end
-                await asyncio.sleep(0.005)
+            lock = it.workers._starting
+            await eventually(lambda: it.of(0).dead or lock._waiters, "that end is followed up, or waits")  # type: ignore[attr-defined]
             go_on.set()
             await starting
             await eventually(lambda: it.of(0).dead, "the first one's end is seen")
