@@ -11,9 +11,10 @@ together.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from edgecloud.api.base import Model
 
@@ -53,7 +54,29 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 EpochSeconds = Annotated[float, Field(ge=0, le=1e11)]
 
 
-Document = Annotated[dict[str, Any], Field(max_length=64)]
+MAX_DOCUMENT_DEPTH: Final = 8
+
+
+def _storable(value: Any, depth: int = 0) -> Any:
+    """JSON that an API server stores: no NaN, no number beyond a double's, not too deep.
+
+    Raises:
+        ValueError: for anything else; one such value in a status would block every later write of it.
+    """
+    if depth > MAX_DOCUMENT_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DOCUMENT_DEPTH}")
+    if isinstance(value, dict):
+        return {str(key): _storable(entry, depth + 1) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(entry, depth + 1) for entry in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**53:
+        raise ValueError("a whole number beyond 2 ** 53")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that is not finite")
+    return value
+
+
+Document = Annotated[dict[str, Any], Field(max_length=64), AfterValidator(_storable)]
 """A JSON object of the program's own making; bounded with the request."""
 
 

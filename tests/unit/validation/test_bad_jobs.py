@@ -129,7 +129,10 @@ VALUES: list[Row] = [
 ]
 
 RULES: list[Row] = [
-    (good("trainer: {data: {name: digits}}"), "7 | spec.program | exactly one of trainer and program is needed | or program:"),
+    (
+        good("trainer: {data: {name: digits}}"),
+        "7 | spec.program | exactly one of trainer and program is needed | or program:",
+    ),
     (job("workers: 1"), "5 | spec | exactly one of trainer and program is needed | or program:"),
     (job(PROGRAM), "5 | spec.workers | exactly one of workers and pools is needed | or pools:"),
     (good("minWorkers: 5"), "8 | spec.minWorkers | above the number of workers | at most workers"),
