@@ -45,9 +45,13 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
             events.append(Event(type="Warning", reason=condition.reason, message=condition.message))
         else:
             events.append(
-                Event(type="Normal", reason=new.phase, message=f"the job has {_VERB.get(new.phase, 'failed')}")
+                Event(type="Normal", reason=new.phase, message=_SENTENCES.get(new.phase, "the job has failed"))
             )
     return tuple(replace(event, message=event.message[:MAX_MESSAGE]) for event in events)
 
 
-_VERB = {"Running": "all its workers running", "Suspended": "been suspended", "Succeeded": "succeeded"}
+_SENTENCES = {
+    "Running": "all workers are running",
+    "Suspended": "the job is suspended",
+    "Succeeded": "the job has succeeded",
+}

@@ -196,7 +196,10 @@ class World:
             worker.group_ends("succeeded")
 
     def program_loses_peer(self, worker: Worker) -> None:
-        """A process whose peer has gone dies of it."""
+        """A process whose peer has gone dies of it; for one that has not come yet it waits."""
+        life, members = self.books.members_of(worker.round)
+        if len(self.books.parts.get((life, worker.round), ())) < len(members):
+            return
         if worker.group and not worker.hard and not self.all_there(worker):
             worker.breaks(self._report(worker, "Connection closed by peer", exit_code=1))
 
