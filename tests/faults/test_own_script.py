@@ -1,4 +1,4 @@
-"""An ordinary DDP script, unmodified, whose processes and workers are killed in turn: it goes on from its own checkpoint."""
+"""An ordinary DDP script whose processes and workers are killed in turn: it goes on from its own checkpoint."""
 
 from __future__ import annotations
 
