@@ -13,8 +13,11 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 FAILED: Final = 1
 BAD_CONFIGURATION: Final = 2
@@ -33,13 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         said = settings.read()
-        device, dataset, model = ready.make_ready(said)
+        made, problem = _attempt(lambda: ready.make_ready(said))
         if standby:
             line = sys.stdin.readline()
             if not line:
                 return 0  # the launcher has gone, or has no round for us
             os.environ.update(json.loads(line))
             said = settings.read()
+        if made is None:
+            assert problem is not None
+            raise problem  # only now: a standby knows where to say it when it has a round
+        device, dataset, model = made
         title.set_title(f"rank-{said.rank}")
         stepper = steps.Stepper(said, device, dataset, model)
         group.join(said, device)
@@ -67,6 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
         log.info("%s", stopped)
         return PREEMPTED
     return 0
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T, None] | tuple[None, Exception]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
 
 
 def _end(code: int, reason: str, message: str) -> int:

@@ -45,7 +45,8 @@ def calm(world: World, rounds: int, *, until_end: bool = False) -> bool:
             elif worker.group:
                 world.program_steps(worker, checkpoint=False)
         if until_end:
-            for worker in [worker for worker in world.workers.values() if world.all_there(worker)]:
+            able = [worker for worker in world.workers.values() if worker.group and world.all_there(worker)]
+            for worker in able[:1]:  # one after the other, so that the operator sees some done and some not
                 world.program_ends(worker)
         for worker in list(world.workers.values()):
             worker.say()
