@@ -27,7 +27,7 @@ def job(*, epochs: int = 4, **trainer: Any) -> dict[str, Any]:
 
 
 EXACT = job(
-    epochs=8,
+    epochs=6,
     deterministic=True,
     shards=6,
     data={"name": "digits", "augment": "flip-crop"},
