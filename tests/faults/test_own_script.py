@@ -18,14 +18,22 @@ def step(job: Run) -> int:
 
 
 def past_a_checkpoint(job: Run, round: int) -> int:
-    """Wait until the round has done steps of its own and written a checkpoint; the step it is at."""
+    """Wait until the round has written a checkpoint of its own and done steps after it; the step it is at."""
+
+    def saved() -> int:
+        return (job.status.checkpoint.step or 0) if job.status.checkpoint else 0
+
+    def opened() -> bool:
+        rendezvous = job.status.rendezvous
+        return rendezvous is not None and rendezvous.round == round
 
     def look() -> bool:
-        status = job.status
-        in_round = status.rendezvous is not None and status.rendezvous.round == round
-        saved = status.checkpoint.step if status.checkpoint else 0
-        return in_round and status.phase == "Running" and step(job) > saved >= EVERY * round
+        assert opened(), job.output()
+        return step(job) > saved() > inherited
 
+    wait_for(f"round {round}", opened, within=60, seen=lambda: (job.status, job.output()))
+    # The status still tells of the round before: only a newer checkpoint is this round's.
+    inherited = saved()
     wait_for(f"steps past a checkpoint in round {round}", look, within=120, seen=lambda: (job.status, job.output()))
     return step(job)
 
