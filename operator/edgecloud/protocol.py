@@ -109,6 +109,8 @@ class FailureReport(Model):
     reason: FailureReason
     message: Text = ""
     at: EpochSeconds
+    seen_round: RoundNumber | None = None
+    """A round whose traces the process met in its storage: the next one has to be above it."""
 
 
 class Acknowledged(Model):

@@ -145,6 +145,11 @@ def until_step(part: Run, more: int) -> None:
     until(part, f"{more} steps after {start}", lambda: _step(part) >= start + more)
 
 
+def _saved(part: Run) -> int:
+    checkpoint = part.status.checkpoint
+    return (checkpoint.step or 0) if checkpoint else 0
+
+
 def _step(part: Run) -> int:
     progress = part.status.progress
     return (progress.step or 0) if progress else 0
@@ -169,6 +174,25 @@ def test_a_finished_training_stays_finished_if_its_status_is_lost(tmp_path: Path
         assert second.end(within=240) == 0, second.output()
         assert second.status.evaluation == digest
         assert "has finished this training" in (tmp_path / "work/logs/worker-0.log").read_text()
+
+
+def test_goes_on_above_the_rounds_of_a_lost_status(tmp_path: Path) -> None:
+    """The job is applied again without its status: the checkpoints tell of rounds that it knows nothing of."""
+    with run(tmp_path / "work", job(epochs=15)) as first:
+        until_step(first, 10)
+        first.rank(1).kill()
+        until(first, "the next round", lambda: first.status.restarts == 1)
+        inherited = _saved(first)
+        until(first, "a checkpoint of it", lambda: _saved(first) > inherited)
+        first.process.send_signal(signal.SIGTERM)
+        assert first.end(within=60) == 143, first.output()
+    (tmp_path / "work/job.yaml").unlink()
+    with run(tmp_path / "work", job(epochs=15)) as second:
+        assert second.end(within=240) == 0, second.output()
+        assert (second.status.phase, second.status.restarts) == ("Succeeded", 0)
+        assert second.status.rendezvous and second.status.rendezvous.round == 3
+        log = samples(second)
+        assert list(log) == list(range(len(log)))
 
 
 def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:

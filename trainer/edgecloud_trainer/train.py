@@ -66,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _end(FAILED, "GPUNotVisible", str(error))
     except steps.NonFiniteError as error:
         return _end(FAILED, "NonFinite", str(error))
-    except (SupersededError, group.DisagreementError) as error:
+    except SupersededError as error:
+        return _end(TRANSIENT, "Transient", str(error), seenRound=error.seen)
+    except group.DisagreementError as error:
         return _end(TRANSIENT, "Transient", str(error))
     except CheckpointError as error:
         return _end(FAILED, "ProgramError", str(error))
@@ -83,12 +85,12 @@ def _attempt(work: Callable[[], T]) -> tuple[T, None] | tuple[None, Exception]:
         return None, error
 
 
-def _end(code: int, reason: str, message: str) -> int:
+def _end(code: int, reason: str, message: str, **more: int) -> int:
     """Say why in the log, and to the launcher, which has it shown in status.lastFailure."""
     log.error("%s: %s", reason, message)
     note = os.environ.get("EDGECLOUD_FAILURE_FILE")
     if note:
-        Path(note).write_text(json.dumps({"reason": reason, "message": message[:1900]}), encoding="utf-8")
+        Path(note).write_text(json.dumps({"reason": reason, "message": message[:1900], **more}), encoding="utf-8")
     return code
 
 

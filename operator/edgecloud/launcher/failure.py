@@ -26,6 +26,7 @@ NOTED = ("NonFinite", "GPUNotVisible", "Stalled", "PodLost")
 """Reasons that the launcher never finds itself, but that a process may note."""
 REASONS = (PROGRAM_ERROR, BAD_CONFIGURATION, TRANSIENT, KILLED, OUT_OF_MEMORY, START_FAILED, PORT_TAKEN, *NOTED)
 
+MAX_ROUND = 10**9
 MAX_LINES = 20
 MAX_CHARACTERS = 2000
 _MAX_FILE = 256 * 1024
@@ -60,6 +61,8 @@ class Note:
     message: str = ""
     at: float | None = None
     """When, in epoch seconds."""
+    seen_round: int | None = None
+    """A later round that it met traces of."""
 
 
 def printable(text: str) -> str:
@@ -112,7 +115,14 @@ def describe(end: End, output: str, note: Note) -> str:
 
 
 def report(
-    *, local_rank: int, rank: int, reason: str, message: str, at: float, end: End | None = None
+    *,
+    local_rank: int,
+    rank: int,
+    reason: str,
+    message: str,
+    at: float,
+    end: End | None = None,
+    seen_round: int | None = None,
 ) -> dict[str, Any]:
     """The protocol's FailureReport."""
     failure: dict[str, Any] = {"localRank": local_rank, "rank": rank, "reason": reason, "message": message, "at": at}
@@ -120,6 +130,8 @@ def report(
         failure["exitCode"] = end.code
     if end is not None and end.signal_name is not None:
         failure["signal"] = end.signal_name
+    if seen_round is not None:
+        failure["seenRound"] = seen_round
     return failure
 
 
@@ -155,7 +167,9 @@ def read_note(error_file: Path, failure_file: Path) -> Note:
     """What the process wrote for us: torch's @record into the error file, EdgeCloud's trainer into the failure file."""
     own, recorded = _json(failure_file), _json(error_file)
     if isinstance(own, dict) and own.get("reason") in REASONS and isinstance(own.get("message", ""), str):
-        return Note(reason=str(own["reason"]), message=own.get("message", ""))
+        seen = own.get("seenRound")
+        known = isinstance(seen, int) and not isinstance(seen, bool) and 0 <= seen <= MAX_ROUND
+        return Note(reason=str(own["reason"]), message=own.get("message", ""), seen_round=seen if known else None)
     return recorded_by_torch(recorded)
 
 

@@ -136,6 +136,7 @@ class Process:
             reason=failure.classify(end, text, note.reason),
             message=failure.describe(end, output, note),
             at=time.time(),
+            seen_round=note.seen_round,
         )
 
     def close(self) -> None:

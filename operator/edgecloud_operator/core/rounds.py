@@ -31,6 +31,10 @@ SMALLER_SECONDS: Final = 15.0
 """How long an elastic job waits for the missing before it goes on without them."""
 
 
+BELIEVED_ROUNDS: Final = 10**6
+"""A round that is further above the status than this is taken for a forgery."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """What the rounds come to now.
@@ -62,7 +66,8 @@ def advance(job: TrainingJob, status: TrainingJobStatus, observed: Observed, now
             return Step(status=status, failed=reckoning.failed)
     if not states:
         return _open(job, status, observed, now)
-    if any(launcher.report.round > rendezvous.round for launcher in observed.launchers.values()):
+    beyond = range(rendezvous.round + 1, rendezvous.round + 1 + BELIEVED_ROUNDS)
+    if any(launcher.report.round in beyond for launcher in observed.launchers.values()):
         # Somebody knows of a newer round than status does: status was set back. Go on above it, at nobody's cost.
         return _open(job, _closed(job, status, "RoundClosed", "status was set back", now), observed, now)
     situation = _Situation(job, status, observed, now, states)
@@ -235,14 +240,24 @@ def _open(
         waited = (now - running.last_transition_time).total_seconds() if running else 0.0
         if patient and waited < SMALLER_SECONDS:
             return Step(status=status, wait=SMALLER_SECONDS - waited)
-    rendezvous = status.rendezvous or Rendezvous()
-    number = 1 + max([rendezvous.round, *(launcher.report.round for launcher in observed.launchers.values())])
+    number = 1 + _highest(status, observed)
     opened = Rendezvous(
         round=number,
         members=tuple(Member(index=index, pod_uid=there[index]) for index in sorted(there)),
         opened_at=now,
     )
     return Step(status=status.model_copy(update={"rendezvous": opened}))
+
+
+def _highest(status: TrainingJobStatus, observed: Observed) -> int:
+    """The highest round that anybody knows of: the status, a launcher, or a process that met one in its storage."""
+    own = (status.rendezvous or Rendezvous()).round
+    rounds = [own]
+    for launcher in observed.launchers.values():
+        failure = launcher.report.failure
+        rounds += [launcher.report.round, (failure.seen_round or 0) if failure else 0]
+    # A forged number may cost its job some rounds, but not drive it out of their range.
+    return max(number for number in rounds if number <= own + BELIEVED_ROUNDS)
 
 
 def _closed(

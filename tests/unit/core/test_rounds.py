@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from edgecloud_operator.core.failures import MAX_UNPAID
-from edgecloud_operator.core.rounds import CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
-from tests.unit.core.build import Scene, make_progress, member
+from edgecloud_operator.core.rounds import BELIEVED_ROUNDS, CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
+from tests.unit.core.build import Scene, make_failure, make_progress, member
 
 # Opening
 
@@ -56,6 +56,26 @@ def test_a_round_is_above_all_that_anybody_knows() -> None:
     scene = Scene().accepted().up().says(1, round=6)
     scene.settle()
     assert scene.rendezvous.round == 7
+
+
+def test_a_round_is_above_what_a_process_met_in_its_storage() -> None:
+    """Status was wiped, but checkpoints of round 9 are there: whoever meets them says so, and it costs nothing."""
+    scene = Scene().accepted().up()
+    scene.settle()
+    scene.says(0, round=1, state="failed", failure=make_failure(75, reason="Transient", seen_round=9))
+    scene.says(1, round=1, state="failed", failure=make_failure(75, reason="Transient"))
+    scene.settle()
+    assert scene.rendezvous.round == 10
+    assert scene.status.restarts == 0
+
+
+@pytest.mark.parametrize("seen", [BELIEVED_ROUNDS + 2, 10**9])
+def test_a_forged_round_is_not_believed(seen: int) -> None:
+    scene = Scene().accepted().up()
+    scene.settle()
+    scene.says(0, round=1, state="failed", failure=make_failure(75, reason="Transient", seen_round=seen))
+    scene.settle()
+    assert scene.rendezvous.round <= 2
 
 
 def test_an_elastic_job_waits_15_seconds_for_the_missing() -> None:

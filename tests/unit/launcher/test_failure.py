@@ -151,6 +151,10 @@ def test_exit_code(report: dict[str, Any], code: int) -> None:
         ({"message": "E: x"}, {"reason": "Made up", "message": "m"}, Note(message="E: x")),
         (None, {"reason": ["NonFinite"]}, Note()),
         (None, {"reason": "NonFinite", "message": 3}, Note()),
+        (None, {"reason": "Transient", "seenRound": 7}, Note(reason="Transient", seen_round=7)),
+        (None, {"reason": "Transient", "seenRound": -1}, Note(reason="Transient")),
+        (None, {"reason": "Transient", "seenRound": 10**10}, Note(reason="Transient")),
+        (None, {"reason": "Transient", "seenRound": True}, Note(reason="Transient")),
     ],
 )
 def test_notes(tmp_path: Path, error: Any, own: Any, expected: Note) -> None:
