@@ -195,6 +195,30 @@ def test_goes_on_above_the_rounds_of_a_lost_status(tmp_path: Path) -> None:
         assert list(log) == list(range(len(log)))
 
 
+LOCAL = job(epochs=12, sync={"mode": "local", "everySteps": 6}, emaDecay=0.9, seed=3)
+
+
+def test_local_steps_are_exact_whatever_died(tmp_path: Path) -> None:
+    """`sync: local`, two workers: a kill, and a stop with another run, change no bit."""
+    with run(tmp_path / "undisturbed", LOCAL) as first:
+        assert first.end(within=240) == 0, first.output()
+        evaluation = first.status.evaluation
+        assert evaluation and evaluation.accuracy and evaluation.accuracy >= 0.9
+        expected = weights(first), samples(first)
+    with run(tmp_path / "work", LOCAL) as second:
+        until_step(second, 20)
+        second.rank(1).kill()
+        until(second, "the next round", lambda: second.status.restarts == 1)
+        inherited = _saved(second)
+        until(second, "a checkpoint of it", lambda: _saved(second) > inherited)
+        second.process.send_signal(signal.SIGTERM)
+        assert second.end(within=60) == 143, second.output()
+        assert _saved(second) % 6 == 0
+    with run(tmp_path / "work", LOCAL) as third:
+        assert third.end(within=240) == 0, third.output()
+        assert (weights(third), samples(third)) == expected
+
+
 def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
     with run(tmp_path / "work", job(epochs=1)) as first:
         assert first.end(within=240) == 0, first.output()

@@ -14,10 +14,11 @@ class Ema:
         self.state: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take the model's state of this step in."""
+    def update(self, model: nn.Module, steps: int = 1) -> None:
+        """Take the model's state in, that of the last so many steps."""
+        weight = 1 - self._decay**steps
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - self._decay)
+                self.state[name].lerp_(value, weight)
             else:
                 self.state[name].copy_(value)

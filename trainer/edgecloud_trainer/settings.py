@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from edgecloud.api.spec import StorageSpec
-from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec, TrainerSpec
+from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec, SyncSpec, TrainerSpec
 
 SPEC_VARIABLE: Final = "EDGECLOUD_TRAINER"
 """JSON with `trainer` and `storage`, as they stand in the job's spec."""
@@ -49,6 +49,15 @@ class Settings:
     @property
     def schedule(self) -> ScheduleSpec:
         return self.trainer.schedule or ScheduleSpec()
+
+    @property
+    def sync(self) -> SyncSpec:
+        return self.trainer.sync or SyncSpec()
+
+    @property
+    def local(self) -> bool:
+        """Whether the ranks come together every few steps only."""
+        return self.sync.mode == "local"
 
     @property
     def digest(self) -> str:

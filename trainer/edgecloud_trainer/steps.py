@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,12 +19,17 @@ from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.ema import Ema
 from edgecloud_trainer.order import batch_ids, shard_bounds, steps_per_epoch
+from edgecloud_trainer.outer import OuterSync
 from edgecloud_trainer.reduction import ExactReduction, FastReduction, Part, Totals
 from edgecloud_trainer.schedule import factor
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import Assignment, own
 
 _GOLDEN: Final = 0x9E3779B97F4A7C15
+_NOT_FINITE: Final = (
+    "the loss or a gradient is not finite: lower optimizer.learningRate, set optimizer.gradientClipNorm, or write"
+    " precision: fp32"
+)
 
 
 class NonFiniteError(ArithmeticError):
@@ -33,7 +38,10 @@ class NonFiniteError(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a step came to. loss: mean over the batch; seconds: of this rank; shard_seconds: for one of its shards."""
+    """What a step came to. loss: mean over the batch; seconds: of this rank; shard_seconds: for one of its shards.
+
+    With `sync: local` loss and accuracy are of this rank's part of the batch.
+    """
 
     loss: float
     accuracy: float
@@ -43,6 +51,8 @@ class Outcome:
     wait_seconds: float
     seconds: float
     shard_seconds: float
+    common: bool = True
+    """Whether all ranks have the same weights now: with `sync: local` only after an exchange."""
 
 
 class Stepper:
@@ -64,8 +74,11 @@ class Stepper:
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._exact = ExactReduction(self._parameters, settings.world_size, spec.shards) if spec.deterministic else None
-        self._fast = None if spec.deterministic else FastReduction(self._parameters, settings.world_size)
+        ranks = 1 if settings.local else settings.world_size  # that add up their gradients
+        self._exact = ExactReduction(self._parameters, ranks, spec.shards) if spec.deterministic else None
+        self._fast = None if spec.deterministic else FastReduction(self._parameters, ranks)
+        self.outer = OuterSync(model, settings.sync, world_size=settings.world_size) if settings.local else None
+        self._divisor = self.batch
         self.on_shards: Callable[[int, Sequence[tuple[int, np.ndarray]]], None] | None = None
         """Told of each step and this rank's (shard, sample ids) before the exchange: each step that counts was told."""
         self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)
@@ -82,6 +95,8 @@ class Stepper:
         mine = [(shard, ids[slice(*self.bounds[shard])]) for shard in own(assignment, settings.rank)]
         if self.on_shards is not None:
             self.on_shards(number, mine)
+        if self.outer is not None:
+            self._divisor = sum(len(shard_ids) for _, shard_ids in mine)
         self.model.train()
         optimizers.set_learning_rate(self.optimizers, factor(settings.schedule, number, self.total_steps))
         data_seconds, compute_began = 0.0, time.perf_counter()
@@ -96,7 +111,7 @@ class Stepper:
             computed = time.perf_counter()
             totals = self._fast.finish(part)
         self._update(totals)
-        return Outcome(
+        outcome = Outcome(
             loss=totals.loss_sum / max(1, totals.samples),
             accuracy=totals.correct / max(1, totals.samples),
             samples=totals.samples,
@@ -105,6 +120,32 @@ class Stepper:
             wait_seconds=totals.wait_seconds,
             seconds=time.perf_counter() - began,
             shard_seconds=(computed - compute_began) / max(1, len(mine)),
+        )
+        return outcome if self.outer is None else self._come_together(self.outer, number, outcome, stop=stop)
+
+    def _come_together(self, outer: OuterSync, number: int, outcome: Outcome, *, stop: bool) -> Outcome:
+        """`sync: local`: exchange weights if it is time, and say what the step came to with that."""
+        own = replace(outcome, samples=self.batch, stop=False, common=False, wait_seconds=0.0)
+        if not outer.due(number, self.total_steps):
+            return own
+        settings, began = self.settings, time.perf_counter()
+        exchanged = outer.exchange(
+            share=outcome.samples / self.batch,
+            seed=mixed(settings.trainer.seed, number, settings.trainer.shards + settings.rank),
+            stop=stop,
+        )
+        if not exchanged.finite:
+            raise NonFiniteError(_NOT_FINITE)
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        if self.ema is not None:
+            self.ema.update(self.model, settings.sync.every_steps)
+        return replace(
+            own,
+            stop=exchanged.stop,
+            common=True,
+            wait_seconds=exchanged.wait_seconds,
+            seconds=outcome.seconds + time.perf_counter() - began,
         )
 
     def _pass(
@@ -136,7 +177,7 @@ class Stepper:
         loss = functional.cross_entropy(
             logits, labels, reduction="sum", label_smoothing=self.settings.trainer.label_smoothing
         )
-        self._scaler.scale(loss / self.batch).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss / self._divisor).backward()  # type: ignore[no-untyped-call]
         part = Part(
             loss_sum=loss.detach(),
             correct=(logits.detach().argmax(1) == labels).sum(),
@@ -169,10 +210,7 @@ class Stepper:
     def _update(self, totals: Totals) -> None:
         """Move the weights. Every rank does the same to the same numbers."""
         if not totals.finite and not self.device.scales_loss:
-            raise NonFiniteError(
-                "the loss or a gradient is not finite: lower optimizer.learningRate, set optimizer.gradientClipNorm, or"
-                " write precision: fp32"
-            )
+            raise NonFiniteError(_NOT_FINITE)
         for optimizer in self.optimizers:
             self._scaler.unscale_(optimizer)
         clip = self.settings.optimizer.gradient_clip_norm
@@ -182,7 +220,7 @@ class Stepper:
             self._scaler.step(optimizer)
         self._scaler.update()
         norm.take_up(self.norms, totals.moments, totals.samples)
-        if self.ema is not None:
+        if self.ema is not None and self.outer is None:
             self.ema.update(self.model)
 
 

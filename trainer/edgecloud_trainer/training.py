@@ -93,6 +93,7 @@ class Training:
         if settings.trainer.sample_log:
             self._log_samples()
         shard_seconds: list[float] = []
+        validated = start // stepper.steps_per_epoch
         for number in range(start, stepper.total_steps):
             outcome = stepper.step(number, assignment, stop=self._stop_signal or worker.should_stop())
             done = number + 1
@@ -108,15 +109,17 @@ class Training:
                 metrics.write(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
             if outcome.stop and done < stepper.total_steps:
                 self._stop_here(done)
-            if settings.rank == 0 and self._due(done) and done < stepper.total_steps:
+            if settings.rank == 0 and outcome.common and self._due(done) and done < stepper.total_steps:
                 self._save(done)
-            if done % REBALANCE_STEPS == 0 and settings.world_size > 1:
+            if done % REBALANCE_STEPS == 0 and settings.world_size > 1 and not settings.local:
                 median = sorted(shard_seconds)[len(shard_seconds) // 2]
                 shard_seconds.clear()
                 assignment = rebalanced(assignment, group.gather_float(median, settings, self._device))
             if settings.rank == 0 and done % stepper.steps_per_epoch == 0:
                 self._say_epoch(done, outcome)
-            if stepper.dataset.validation is not None and done % stepper.steps_per_epoch == 0:
+            epochs_done = done // stepper.steps_per_epoch
+            if stepper.dataset.validation is not None and outcome.common and epochs_done > validated:
+                validated = epochs_done
                 self._validate(done, metrics)
         if metrics:
             metrics.close()
@@ -184,6 +187,8 @@ class Training:
             flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())
             tensors |= flat
             state[f"optimizer{place}"] = rest
+        if stepper.outer is not None:
+            tensors |= {f"outer.{name}": value for name, value in stepper.outer.state().items()}
         if stepper.ema is not None:
             tensors |= {f"ema.{name}": value for name, value in stepper.ema.state.items()}
         return tensors, state, list(weights)
@@ -230,6 +235,8 @@ class Training:
         stepper.model.load_state_dict(model)
         for place, optimizer in enumerate(stepper.optimizers):
             optimizer.load_state_dict(unflatten(f"optimizer{place}", tensors, state[f"optimizer{place}"]))
+        if stepper.outer is not None:
+            stepper.outer.take_up({n.removeprefix("outer."): t for n, t in tensors.items() if n.startswith("outer.")})
         if stepper.ema is not None:
             for name, value in stepper.ema.state.items():
                 value.copy_(tensors[f"ema.{name}"])

@@ -62,10 +62,18 @@ class ScheduleSpec(Model):
 class SyncSpec(Model):
     """How the ranks come together."""
 
-    mode: Literal["every", "local"] = Field("every", description="every: each step; local: every few steps.")
+    mode: Literal["every", "local"] = Field(
+        "every",
+        description="every: each step; local: each rank by itself for some steps, then the mean of what they learnt, in"
+        " 8 bits. For slow links. The result then depends on the number of ranks, and a stop waits for an exchange.",
+    )
     every_steps: Annotated[int, Field(ge=1, le=100000)] = Field(
         32, description="Steps between two exchanges in local mode."
     )
+    outer_learning_rate: Positive = Field(
+        0.7, description="Of the outer optimiser in local mode, which moves along the mean difference."
+    )
+    outer_momentum: Below1 = Field(0.6, description="Nesterov momentum of the outer optimiser in local mode.")
 
 
 class TrainerSpec(Model):

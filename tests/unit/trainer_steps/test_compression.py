@@ -1,0 +1,130 @@
+"""Differences in 8 bits, and the exchange of `sync: local` on one rank."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from edgecloud.api.trainer import SyncSpec
+from edgecloud_trainer import compression
+from edgecloud_trainer.outer import OuterSync, summed
+
+SHAPES = ((5, 3, 2), (4,), (2, 7))
+
+
+def differences(seed: int, scale: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([scale * torch.randn(shape, generator=generator).reshape(-1) for shape in SHAPES])
+
+
+LAYOUT = compression.rows([torch.empty(shape) for shape in SHAPES])
+LENGTHS = compression.row_lengths(LAYOUT, torch.device("cpu"))
+
+
+def test_rows() -> None:
+    assert LAYOUT == [(5, 6), (1, 4), (2, 7)]
+    assert LENGTHS.tolist() == [6] * 5 + [4] + [7] * 2
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.sampled_from([1e-30, 1e-4, 1.0, 1e30]))
+def test_a_sum_is_off_by_less_than_a_level_for_each_rank(seed: int, ranks: int, scale: float) -> None:
+    parts = [differences(seed + rank, scale) for rank in range(ranks)]
+    largest = torch.stack([compression.largest_by_row(part, LAYOUT) for part in parts]).amax(0)
+    total = torch.zeros(parts[0].numel(), dtype=torch.int16)
+    for rank, part in enumerate(parts):
+        generator = torch.Generator().manual_seed(seed + rank)
+        total += compression.compressed(part, largest, LENGTHS, generator)
+    level = (largest / compression.LEVELS).repeat_interleave(LENGTHS)
+    error = (compression.restored(total, largest, LENGTHS) - torch.stack(parts).sum(0)).abs()
+    assert bool((error <= 1.001 * ranks * level).all())
+
+
+def test_rounding_is_right_in_the_mean() -> None:
+    part = differences(1)
+    largest = compression.largest_by_row(part, LAYOUT)
+    found = [
+        compression.restored(
+            compression.compressed(part, largest, LENGTHS, torch.Generator().manual_seed(seed)).to(torch.int16),
+            largest,
+            LENGTHS,
+        )
+        for seed in range(2000)
+    ]
+    level = (largest / compression.LEVELS).repeat_interleave(LENGTHS)
+    # The mean of 2000 roundings, each off by less than a level with deviation under half of one.
+    assert bool(((torch.stack(found).mean(0) - part).abs() < 0.06 * level).all())
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    zeros = torch.zeros(48)
+    largest = compression.largest_by_row(zeros, LAYOUT)
+    found = compression.compressed(zeros, largest, LENGTHS, torch.Generator())
+    assert not found.any()
+    assert not compression.restored(found.to(torch.int16), largest, LENGTHS).any()
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+
+
+def moved(model: nn.Sequential, by: float = 0.1) -> None:
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)), alpha=by)
+
+
+def sync(**fields: float) -> SyncSpec:
+    return SyncSpec.parse({"mode": "local", "everySteps": 4, **fields})
+
+
+def test_when_an_exchange_is_due() -> None:
+    outer = OuterSync(network(), sync(), world_size=1)
+    assert [number for number in range(10) if outer.due(number, 10)] == [3, 7, 9]
+
+
+def test_alone_the_plain_outer_step_takes_over_what_was_learnt() -> None:
+    model = network()
+    outer = OuterSync(model, sync(outerLearningRate=1.0, outerMomentum=0.0), world_size=1)
+    moved(model)
+    learnt = copy.deepcopy(model.state_dict())
+    assert outer.exchange(share=1.0, seed=0, stop=True).stop
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, learnt[name], atol=0.01, rtol=0.0)
+
+
+def test_going_on_from_its_state_is_the_same() -> None:
+    one = network()
+    first = OuterSync(one, sync(), world_size=1)
+    moved(one)
+    first.exchange(share=1.0, seed=1, stop=False)
+    other = copy.deepcopy(one)
+    second = OuterSync(other, sync(), world_size=1)
+    second.take_up({name: value.clone() for name, value in first.state().items()})
+    for model, outer in ((one, first), (other, second)):
+        moved(model, 0.05)
+        assert not outer.exchange(share=1.0, seed=2, stop=False).stop
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_told(wrong: float) -> None:
+    model = network()
+    outer = OuterSync(model, sync(), world_size=1)
+    before = copy.deepcopy(outer.state())
+    with torch.no_grad():
+        model[0].weight[0, 0, 0, 0] = wrong
+    assert not outer.exchange(share=1.0, seed=0, stop=False).finite
+    for name, value in outer.state().items():
+        assert torch.equal(value, before[name])
+
+
+def test_alone_the_sum_is_the_value() -> None:
+    values = torch.arange(-127, 128).to(torch.int8)
+    assert summed(values, 1).tolist() == list(range(-127, 128))

@@ -1,0 +1,137 @@
+"""`sync: local`: ranks train on their own for some steps, then what they learnt is brought together.
+
+After Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language Models" (2023): the mean of the
+ranks' differences is the gradient of an outer optimiser, SGD with Nesterov's momentum. The differences travel in 8
+bits. Every sum is one of integers, and the ranks' own optimisers begin anew after each exchange: so all ranks hold the
+same state then, rank 0's checkpoint holds all there is, and a training that goes on from it is the undisturbed one, to
+the last bit, as long as the number of ranks is the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from edgecloud.api.trainer import SyncSpec
+from edgecloud_trainer import compression, exact
+
+_WORDS: Final = 3
+"""Beside the rows' scales: the wish to stop, the buffers' scale, and whether all is finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchanged:
+    """What an exchange came to. stop: whether any rank wants to stop now; finite: whether all ranks' weights are."""
+
+    stop: bool
+    finite: bool
+    wait_seconds: float
+
+
+class OuterSync:
+    """Holds the weights that all ranks had in common last, and the outer optimiser's momentum."""
+
+    def __init__(self, model: nn.Module, spec: SyncSpec, *, world_size: int) -> None:
+        self._spec = spec
+        self._world_size = world_size
+        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._layout = compression.rows(list(self._named.values()))
+        self._common = self._flat()
+        self._momentum = torch.zeros_like(self._common)
+        self._lengths = compression.row_lengths(self._layout, self._common.device)
+
+    def due(self, number: int, total_steps: int) -> bool:
+        """Whether step `number` (from 0) is followed by an exchange: every so many steps, and at the end."""
+        return (number + 1) % self._spec.every_steps == 0 or number + 1 == total_steps
+
+    @torch.no_grad()
+    def exchange(self, *, share: float, seed: int, stop: bool) -> Exchanged:
+        """Bring the ranks' weights together; on return all hold the same ones.
+
+        Args:
+            share: this rank's part of the samples, over all ranks 1.
+            seed: of the rounding; another for each rank and step.
+            stop: whether this rank wants to stop.
+        """
+        difference = (self._flat() - self._common).mul_(share)
+        buffers = torch.cat([b.reshape(-1).float() for b in self._buffers]) if self._buffers else torch.zeros(1)
+        buffers = buffers.to(difference.device).mul(share)
+        by_row = compression.largest_by_row(difference, self._layout)
+        words = torch.stack((by_row.new_tensor(float(stop)), buffers.abs().max(), by_row.max()))
+        finite = torch.isfinite(torch.stack((words[1], words[2]))).all()
+        words[2] = torch.where(finite, 0.0, 1.0)  # a maximum of NaN is not to be relied on between ranks
+        largest = torch.nan_to_num(torch.cat((by_row, words)))
+        began = time.perf_counter()
+        if self._world_size > 1:
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        waited = time.perf_counter() - began
+        wants, buffer_scale, broken = largest[-_WORDS:].tolist()
+        if broken:
+            return Exchanged(stop=wants > 0, finite=False, wait_seconds=waited)
+        scales = largest[:-_WORDS]
+        generator = torch.Generator().manual_seed(seed)
+        mine = compression.compressed(difference, scales, self._lengths, generator)
+        exponent = exact.scale_exponent(buffer_scale, self._world_size)
+        grid = exact.to_grid(buffers, exponent)
+        began = time.perf_counter()
+        total = summed(mine, self._world_size)
+        if self._world_size > 1:
+            dist.all_reduce(grid)
+        waited += time.perf_counter() - began
+        self._move(compression.restored(total, scales, self._lengths))
+        self._put_buffers(exact.from_grid(grid, exponent, torch.float32))
+        return Exchanged(stop=wants > 0, finite=True, wait_seconds=waited)
+
+    def _move(self, difference: Tensor) -> None:
+        """One step of the outer optimiser, from the last common weights."""
+        spec = self._spec
+        self._momentum.mul_(spec.outer_momentum).add_(difference)
+        self._common += spec.outer_learning_rate * (difference + spec.outer_momentum * self._momentum)
+        pieces = torch.split(self._common, [p.numel() for p in self._named.values()])
+        for parameter, piece in zip(self._named.values(), pieces, strict=True):
+            parameter.copy_(piece.view(parameter.shape))
+
+    def _put_buffers(self, flat: Tensor) -> None:
+        if self._buffers:
+            for buffer, piece in zip(self._buffers, torch.split(flat, [b.numel() for b in self._buffers]), strict=True):
+                buffer.copy_(piece.view(buffer.shape))
+
+    @torch.no_grad()
+    def _flat(self) -> Tensor:
+        return torch.cat([p.detach().reshape(-1).float() for p in self._named.values()])
+
+    def state(self) -> dict[str, Tensor]:
+        """The momentum, by the name of the parameter; what else there is are the weights themselves."""
+        pieces = torch.split(self._momentum, [p.numel() for p in self._named.values()])
+        return {name: m.view(p.shape) for (name, p), m in zip(self._named.items(), pieces, strict=True)}
+
+    def take_up(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint: after the model has its weights."""
+        self._common = self._flat()
+        self._momentum = torch.cat([state[name].reshape(-1).to(self._common.device) for name in self._named])
+
+
+def summed(values: Tensor, world_size: int) -> Tensor:
+    """int8 [N] -> int16 [N], the sum over all ranks: 3 bytes for each value over a rank's link, whatever their number.
+
+    Each rank gets all ranks' parts of its own stretch, adds them up, and tells the sums to all.
+    """
+    if world_size == 1:
+        return values.to(torch.int16)
+    length = -(-values.numel() // world_size)
+    sent = torch.zeros(world_size * length, dtype=torch.int8, device=values.device)
+    sent[: values.numel()] = values
+    parts = torch.empty_like(sent)
+    dist.all_to_all_single(parts, sent)
+    total = parts.view(world_size, length).sum(0, dtype=torch.int16)
+    # As bytes: not every backend knows 16-bit integers.
+    everything = torch.empty(world_size * length, dtype=torch.int16, device=values.device)
+    dist.all_gather_into_tensor(everything.view(torch.uint8), total.view(torch.uint8))
+    return everything[: values.numel()]
