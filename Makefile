@@ -48,7 +48,7 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 	    --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml "$$@"; }; \
 	compile --all-extras --output-file tests/requirements.lock; \
 	compile --extra operator --constraints tests/requirements.lock --output-file operator/requirements.lock; \
-	compile --extra trainer --constraints tests/requirements.lock --output-file trainer/requirements.lock
+	compile --extra trainer --extra tensorboard --constraints tests/requirements.lock --output-file trainer/requirements.lock
 
 .PHONY: test
 test: lint unit e2e ## everything: lint, unit, end to end

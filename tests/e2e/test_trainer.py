@@ -178,7 +178,8 @@ def test_a_finished_training_stays_finished_if_its_status_is_lost(tmp_path: Path
 
 def test_goes_on_above_the_rounds_of_a_lost_status(tmp_path: Path) -> None:
     """The job is applied again without its status: the checkpoints tell of rounds that it knows nothing of."""
-    with run(tmp_path / "work", job(epochs=15)) as first:
+    training = job(epochs=15, tensorboard=True)
+    with run(tmp_path / "work", training) as first:
         until_step(first, 10)
         first.rank(1).kill()
         until(first, "the next round", lambda: first.status.restarts == 1)
@@ -187,12 +188,37 @@ def test_goes_on_above_the_rounds_of_a_lost_status(tmp_path: Path) -> None:
         first.process.send_signal(signal.SIGTERM)
         assert first.end(within=60) == 143, first.output()
     (tmp_path / "work/job.yaml").unlink()
-    with run(tmp_path / "work", job(epochs=15)) as second:
+    with run(tmp_path / "work", training) as second:
         assert second.end(within=240) == 0, second.output()
         assert (second.status.phase, second.status.restarts) == ("Succeeded", 0)
         assert second.status.rendezvous and second.status.rendezvous.round == 3
         log = samples(second)
         assert list(log) == list(range(len(log)))
+        lines = [json.loads(line) for line in (tmp_path / "work/results/metrics.jsonl").read_text().splitlines()]
+        times = [line["seconds"] for line in lines]
+        assert times == sorted(times), "the time of training goes on where it was"
+        assert scalars(tmp_path / "work/results/tensorboard", "train/loss") == {
+            line["step"]: pytest.approx(line["loss"], rel=1e-5) for line in lines if "loss" in line
+        }
+
+
+def scalars(folder: Path, tag: str) -> dict[int, float]:
+    """What TensorBoard shows of a tag: records of (length, checksum, event, checksum), a start purging what it must."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    found: dict[int, float] = {}
+    for file in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime):
+        data, place = file.read_bytes(), 0
+        while place + 12 <= len(data):
+            length = int.from_bytes(data[place : place + 8], "little")
+            event = Event.FromString(data[place + 12 : place + 12 + length])
+            place += 16 + length
+            if event.session_log.status == SessionLog.START:
+                found = {step: value for step, value in found.items() if step < event.step}
+            for value in event.summary.value:
+                if value.tag == tag:
+                    found[event.step] = value.simple_value
+    return found
 
 
 LOCAL = job(epochs=12, sync={"mode": "local", "everySteps": 6}, emaDecay=0.9, seed=3)

@@ -16,6 +16,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW_STEPS)
+        self._began = time.perf_counter()
         self._steps = 0
         self._samples = 0
         self._seconds = self._data = self._wait = 0.0
@@ -29,6 +30,11 @@ class Stopwatch:
             self._seconds += seconds
             self._data += data_seconds
             self._wait += wait_seconds
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this process began to train."""
+        return time.perf_counter() - self._began
 
     @property
     def samples_per_second(self) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 from edgecloud_trainer.evaluation import Evaluation
 
 METRICS: Final = "metrics.jsonl"
+_MINUTES_FROM: Final = 300.0
 _NAMED_CLASSES: Final = 30
 """With more classes than this the confusion matrix has no room for their names."""
 
@@ -35,9 +36,12 @@ class MetricsLog:
         beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         beside.replace(self._path)
         self._handle = self._path.open("a", encoding="utf-8", buffering=1)
+        self._seconds_before = max((line.get("seconds", 0.0) for line in kept), default=0.0)
 
-    def write(self, **values: float) -> None:
-        self._handle.write(json.dumps(values) + "\n")
+    def write(self, *, step: int, seconds: float, **values: float) -> None:
+        """A line. seconds: of training in this process; those of the processes before it are added."""
+        line = {"step": step, "seconds": round(self._seconds_before + seconds, 3), **values}
+        self._handle.write(json.dumps(line) + "\n")
 
     def close(self) -> None:
         self._handle.close()
@@ -61,7 +65,7 @@ def _lines(path: Path) -> Iterator[dict[str, float]]:
 
 
 def draw_curves(metrics: list[dict[str, float]], path: Path) -> None:
-    """Loss, accuracy and learning rate over the steps."""
+    """Loss and accuracy over the steps, with the time of training on top."""
     plt = _pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     steps = [line["step"] for line in metrics]
@@ -72,12 +76,27 @@ def draw_curves(metrics: list[dict[str, float]], path: Path) -> None:
         axis.set_xlabel("step")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
+        _time_on_top(axis, metrics)
     validation = [(line["step"], line["validationAccuracy"]) for line in metrics if "validationAccuracy" in line]
     if validation:
         right.plot(*zip(*validation, strict=True), "o-", color="tab:orange", label="validation accuracy")
     right.legend(loc="lower right")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _time_on_top(axis: Any, metrics: list[dict[str, float]]) -> None:
+    """A second scale: the seconds (or minutes) of training at the steps below."""
+    seconds = np.maximum.accumulate([0.0, *(line.get("seconds", 0.0) for line in metrics)])
+    if seconds[-1] <= 0:
+        return
+    steps = np.array([0.0, *(line["step"] for line in metrics)])
+    unit, name = (60.0, "minutes") if seconds[-1] > _MINUTES_FROM else (1.0, "seconds")
+    top = axis.secondary_xaxis(
+        "top",
+        functions=(lambda x: np.interp(x, steps, seconds / unit), lambda x: np.interp(x, seconds / unit, steps)),
+    )
+    top.set_xlabel(f"{name} of training")
 
 
 def draw_confusion(evaluation: Evaluation, path: Path) -> None:

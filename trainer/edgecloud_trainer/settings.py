@@ -17,7 +17,7 @@ from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec, SyncSpec, Trainer
 
 SPEC_VARIABLE: Final = "EDGECLOUD_TRAINER"
 """JSON with `trainer` and `storage`, as they stand in the job's spec."""
-_NOT_IN_DIGEST: Final = ("sampleLog",)
+_NOT_IN_DIGEST: Final = ("sampleLog", "tensorboard")
 
 
 class SettingsError(ValueError):

@@ -19,6 +19,7 @@ from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointError, Checkpoin
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
+from edgecloud_trainer.events import EventLog
 from edgecloud_trainer.performance import Stopwatch
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import even, rebalanced
@@ -62,6 +63,8 @@ class Training:
         self._saved_at = time.monotonic()
         self._saved_step = 0
         self._watch = Stopwatch()
+        self._metrics: results.MetricsLog | None = None
+        self._events: EventLog | None = None
 
     def run(self) -> Finished:
         """Train to the end.
@@ -89,7 +92,10 @@ class Training:
     def _train(self, start: int) -> None:
         stepper, settings = self._stepper, self.settings
         assignment = even(settings.trainer.shards, settings.world_size)
-        metrics = results.MetricsLog(settings.results, start=start) if settings.rank == 0 else None
+        if settings.rank == 0:
+            self._metrics = results.MetricsLog(settings.results, start=start)
+            if settings.trainer.tensorboard:
+                self._events = EventLog(settings.results, start=start)
         if settings.trainer.sample_log:
             self._log_samples()
         shard_seconds: list[float] = []
@@ -105,8 +111,7 @@ class Training:
             )
             shard_seconds.append(outcome.shard_seconds)
             self._report(done, outcome)
-            if metrics:
-                metrics.write(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
+            self._record(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
             if outcome.stop and done < stepper.total_steps:
                 self._stop_here(done)
             if settings.rank == 0 and outcome.common and self._due(done) and done < stepper.total_steps:
@@ -120,9 +125,7 @@ class Training:
             epochs_done = done // stepper.steps_per_epoch
             if stepper.dataset.validation is not None and outcome.common and epochs_done > validated:
                 validated = epochs_done
-                self._validate(done, metrics)
-        if metrics:
-            metrics.close()
+                self._validate(done)
 
     def _report(self, done: int, outcome: Outcome) -> None:
         stepper = self._stepper
@@ -146,13 +149,19 @@ class Training:
             "?" if speed is None else f"{speed:,.0f}",
         )
 
-    def _validate(self, done: int, metrics: results.MetricsLog | None) -> None:
+    def _record(self, *, step: int, **values: float) -> None:
+        """Into metrics.jsonl and TensorBoard's files; rank 0 alone has them."""
+        if self._metrics is not None:
+            self._metrics.write(step=step, seconds=self._watch.elapsed, **values)
+        if self._events is not None:
+            self._events.write(step=step, samplesPerSecond=self._watch.samples_per_second, **values)
+
+    def _validate(self, done: int) -> None:
         images = self._dataset.validation
         assert images is not None
         evaluation = self._evaluate(images)
         worker.report(step=done, accuracy=evaluation.accuracy)
-        if metrics:
-            metrics.write(step=done, validationAccuracy=evaluation.accuracy)
+        self._record(step=done, validationAccuracy=evaluation.accuracy)
 
     def _log_samples(self) -> None:
         """Write which samples each step sees; one file a rank, a line a shard."""
@@ -180,6 +189,8 @@ class Training:
 
     def _state(self, done: int) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
         stepper = self._stepper
+        if self._events is not None:
+            self._events.flush()  # what a checkpoint knows of is not to be missing there
         weights = {f"model.{name}": value for name, value in stepper.model.state_dict().items()}
         tensors = dict(weights)
         state: dict[str, Any] = {"step": done, "fingerprint": fingerprint(self._device, self.settings.threads)}
@@ -262,6 +273,11 @@ class Training:
         performance = self._watch.to_json(world_size=settings.world_size, threads=settings.threads)
         group.together(lambda: self._save_now(stepper.total_steps), settings)
         evaluation = self._evaluate(self._dataset.test)
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._events is not None:
+            self._events.write(step=stepper.total_steps, testAccuracy=evaluation.accuracy)
+            self._events.close()
         finished = Finished(evaluation=evaluation.to_json(), performance=performance)
         group.together(lambda: self._write_results(finished, evaluation), settings)
         return self._publish(finished)

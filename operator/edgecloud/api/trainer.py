@@ -110,6 +110,9 @@ class TrainerSpec(Model):
     ema_decay: Below1 | None = Field(None, description="Decay of an exponential mean of the weights, for evaluation.")
     sync: SyncSpec | None = Field(None, description="How the ranks come together.")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, description="Seed of weights, order and augmentation.")
+    tensorboard: bool = Field(
+        False, description="true: TensorBoard's files in results/tensorboard; needs the extra of that name."
+    )
     sample_log: bool = Field(
         False, description="true: each rank writes the ids of the samples of every step into results/."
     )

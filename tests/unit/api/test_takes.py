@@ -106,7 +106,9 @@ WITH_TRAINER: Final = {
             "gradientClipNorm": 1.0,
         },
         "schedule": {"name": "step", "warmupFraction": 0.1}, "precision": "bf16", "channelsLast": True, "compile": True,
-        "labelSmoothing": 0.1, "emaDecay": 0.9, "sync": {"mode": "local", "everySteps": 8}, "seed": 7,
+        "labelSmoothing": 0.1, "emaDecay": 0.9,
+        "sync": {"mode": "local", "everySteps": 8, "outerLearningRate": 0.8, "outerMomentum": 0.5},
+        "tensorboard": True, "seed": 7,
         "deterministic": True, "sampleLog": True, "device": "cpu",
     },
     "export": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec
 from edgecloud_trainer import optimizers, results
 from edgecloud_trainer.evaluation import Evaluation, wilson
+from edgecloud_trainer.events import EventLog
 from edgecloud_trainer.schedule import factor
 from edgecloud_trainer.settings import SettingsError, read
 from edgecloud_trainer.steps import mixed
@@ -103,7 +105,7 @@ def test_evaluation_counts() -> None:
 
 def test_pictures_are_pictures(tmp_path: Path) -> None:
     results.draw_confusion(evaluation(), tmp_path / "confusion.png")
-    metrics = [{"step": n, "loss": 1 / n, "accuracy": 1 - 1 / n} for n in range(1, 40)]
+    metrics = [{"step": n, "seconds": n / 2, "loss": 1 / n, "accuracy": 1 - 1 / n} for n in range(1, 40)]
     results.draw_curves([*metrics, {"step": 39, "validationAccuracy": 0.9}], tmp_path / "curves.png")
     for name in ("confusion.png", "curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -112,14 +114,15 @@ def test_pictures_are_pictures(tmp_path: Path) -> None:
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     log = results.MetricsLog(tmp_path, start=0)
     for step in range(1, 11):
-        log.write(step=step, loss=float(step))
+        log.write(step=step, seconds=2.0 * step, loss=float(step))
     log.close()
     with (tmp_path / results.METRICS).open("a") as handle:
         handle.write('{"step": 11, "lo')  # what a crash leaves
     again = results.MetricsLog(tmp_path, start=7)
-    again.write(step=8, loss=0.0)
+    again.write(step=8, seconds=1.5, loss=0.0)
     again.close()
     assert [line["step"] for line in results.read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert results.read_metrics(tmp_path)[-1]["seconds"] == 14 + 1.5, "the time of training adds up"
 
 
 def test_settings_say_what_is_missing() -> None:
@@ -134,6 +137,12 @@ def test_digest_is_of_what_makes_the_training() -> None:
         spec = {"data": {"name": "digits"}, **trainer}
         return read({"EDGECLOUD_TRAINER": json.dumps({"trainer": spec})}).digest
 
-    assert said() == said(sampleLog=True)
+    assert said() == said(sampleLog=True) == said(tensorboard=True)
     assert said() != said(seed=1)
     assert said() == said(epochs=10), "a default that is written out is no other training"
+
+
+def test_tensorboard_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(SettingsError, match=r"edgecloud\[tensorboard\]"):
+        EventLog(tmp_path, start=0)
