@@ -13,7 +13,9 @@ UV_HOME := $(CACHE)/uv-$(UV_VERSION)
 UV := $(UV_HOME)/bin/uv
 export UV_CACHE_DIR := $(CACHE)/uv-packages
 export UV_NATIVE_TLS := 1
-JOB ?= manifests/examples/own-script.yaml
+JOB ?= manifests/examples/digits.yaml
+# Two at a time: end-to-end tests wait more than they compute, and start two processes each.
+PARALLEL := -n 2 --dist loadgroup
 
 .PHONY: help
 help: ## list the targets
@@ -55,11 +57,11 @@ test: lint unit e2e ## everything: lint, unit, end to end
 
 .PHONY: unit
 unit: venv ## the pure core, the API, the protocol, the launcher
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
 .PHONY: e2e
 e2e: venv ## whole jobs with real processes and real torch.distributed
-	@$(BIN)/python -m pytest tests/e2e tests/faults
+	@$(BIN)/python -m pytest $(PARALLEL) tests/e2e tests/faults
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter, shellcheck
@@ -79,8 +81,9 @@ manifests: venv ## write manifests/crd.yaml from the models
 	@$(BIN)/edgecloud crd > manifests/crd.yaml.new && mv manifests/crd.yaml.new manifests/crd.yaml
 
 .PHONY: bench
-bench: venv ## recovery time beside torchrun's, side by side in one run
+bench: venv ## recovery time beside torchrun's, and images/s beside a plain PyTorch loop's; about 20 minutes
 	@$(BIN)/python -m tests.bench.recovery
+	@$(BIN)/python -m tests.bench.speed
 
 .PHONY: clean
 clean: ## take away what the targets made in this folder

@@ -6,6 +6,7 @@ import json
 import random
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,21 @@ def job(*, epochs: int = 4, **trainer: Any) -> dict[str, Any]:
 
 
 EXACT = job(
-    epochs=6,
+    epochs=8,
     deterministic=True,
+    model="dropout_net:build",
     shards=6,
     data={"name": "digits", "augment": "flip-crop"},
     emaDecay=0.9,
     precision="bf16",
     optimizer={"momentum": 0.9, "gradientClipNorm": 5.0},
 )
+EXACT["spec"]["restartPolicy"] = {"maxRestarts": 20}
+
+
+def exact(folder: Path, *, workers: int) -> AbstractContextManager[Run]:
+    """A deterministic training: batch norm, dropout, augmentation, EMA, momentum, clipping, bf16."""
+    return run(folder, EXACT, "--workers", str(workers), env={"PYTHONPATH": str(ROOT / "tests/e2e/models")})
 
 
 def weights(finished: Run) -> str:
@@ -68,7 +76,7 @@ def samples(finished: Run) -> dict[int, list[int]]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[int, list[int]]]:
     """Weights and sample log of a deterministic run with one worker that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with run(folder / "work", EXACT, "--workers", "1") as first:
+    with exact(folder / "work", workers=1) as first:
         assert first.end(within=240) == 0, first.output()
         log = samples(first)
         assert list(log) == list(range(len(log)))
@@ -103,30 +111,54 @@ def test_the_quickstart(tmp_path: Path) -> None:
 def test_weights_do_not_depend_on_the_workers(
     tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]], workers: int
 ) -> None:
-    with run(tmp_path / "work", EXACT, "--workers", str(workers)) as other:
+    with exact(tmp_path / "work", workers=workers) as other:
         assert other.end(within=240) == 0, other.output()
         assert weights(other) == undisturbed[0]
         assert samples(other) == undisturbed[1]
 
 
 def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]]) -> None:
-    """Three kills at random moments, of either rank, and two changes of the number of workers on the way."""
+    """Ten kills at random moments, of any rank, some in the midst of a checkpoint; two changes of size."""
     moments = random.Random(4)
-    for place, workers in enumerate((2, 3, 2)):
-        with run(tmp_path / "work", EXACT, "--workers", str(workers)) as part:
-            until_step(part, moments.randrange(5, 15))
-            before = part.status.restarts
-            part.rank(moments.randrange(workers)).kill()
-            until(part, "the next round", lambda part=part, before=before: part.status.restarts > before)
-            until_step(part, moments.randrange(3, 8))
-            if place < 2:
+    plan = ((2, 4), (3, 3), (2, 3))
+    for place, (workers, kills) in enumerate(plan):
+        with exact(tmp_path / "work", workers=workers) as part:
+            for number in range(kills):
+                before = part.status.restarts
+                steps_of_a_new_round(part, moments.randrange(1, 7))
+                victim = part.rank(moments.randrange(workers))
+                if number % 3 == 2:
+                    victim = part.rank(0)
+                    until(part, "a checkpoint being written", lambda part=part: being_written(part))
+                victim.kill()
+                until(part, "the next round", lambda part=part, before=before: part.status.restarts > before)
+            if place + 1 < len(plan):
+                steps_of_a_new_round(part, 2)
                 part.process.send_signal(signal.SIGTERM)
                 assert part.end(within=60) == 143, part.output()
                 continue
             assert part.end(within=240) == 0, part.output()
-            assert (part.status.phase, part.status.restarts) == ("Succeeded", 3)
+            assert (part.status.phase, part.status.restarts) == ("Succeeded", 10)
             assert weights(part) == undisturbed[0]
             assert samples(part) == undisturbed[1], "no sample was lost, and none seen twice"
+
+
+def being_written(part: Run) -> bool:
+    """Whether a checkpoint is under way at this moment."""
+    return any(path.name.startswith(".step-") for path in (part.folder / "checkpoints").iterdir())
+
+
+def steps_of_a_new_round(part: Run, count: int) -> None:
+    """Wait until rank 0 has begun so many steps in the newest round; its sample log tells of each at once."""
+
+    def look() -> bool:
+        rendezvous, file = part.status.rendezvous, part.folder / "results/rank-0-samples.jsonl"
+        if rendezvous is None or not rendezvous.members or not file.exists():
+            return False
+        lines = [json.loads(text) for text in file.read_text().splitlines() if text.endswith("}")]
+        return len({line["step"] for line in lines if line["round"] == rendezvous.round}) >= count
+
+    until(part, f"{count} steps of a new round", look)
 
 
 def until(part: Run, what: str, holds: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -27,19 +28,28 @@ class EventLog:
             SettingsError: the extra is not installed.
         """
         try:
-            from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+            from tensorboardX.event_file_writer import EventsWriter  # type: ignore[import-untyped]
+            from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
         except ImportError:
             raise SettingsError(
                 "trainer.tensorboard needs an extra package: pip install 'edgecloud[tensorboard]', or leave it out and"
                 " look at results/metrics.jsonl and results/curves.png"
             ) from None
-        self._writer = SummaryWriter(str(folder / FOLDER), purge_step=start + 1 if start else None)
+        self._event = Event
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        # Not SummaryWriter: that queues events for a thread, and its flush() leaves the queued ones behind.
+        self._writer = EventsWriter(str(folder / FOLDER / "events"), f".from-{start}")
+        if start:
+            log = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=start + 1, session_log=log))
 
     def write(self, *, step: int, **values: float | None) -> None:
         """Values under the names of metrics.jsonl; what has no tag or no value is left out."""
+        event = self._event(wall_time=time.time(), step=step)
         for name, value in values.items():
             if name in _TAGS and value is not None:
-                self._writer.add_scalar(_TAGS[name], value, step)
+                event.summary.value.add(tag=_TAGS[name], simple_value=value)
+        self._writer.write_event(event)
 
     def flush(self) -> None:
         self._writer.flush()

@@ -64,6 +64,21 @@ def agree(settings: Settings, fingerprint: Mapping[str, str]) -> None:
             )
 
 
+def refuse_mixture(written: Mapping[str, str], fingerprint: Mapping[str, str]) -> None:
+    """Compare the machine that wrote a checkpoint of a deterministic training with this one.
+
+    Raises:
+        MixtureError: it computes differently, so that the result would be neither's.
+    """
+    differing = [name for name in fingerprint if written.get(name) != fingerprint[name]]
+    if differing:
+        text = ", ".join(f"{name} {written.get(name)} there and {fingerprint[name]} here" for name in differing)
+        raise MixtureError(
+            f"deterministic: true can't go on from a checkpoint of a machine that computes differently: {text}; place"
+            " the workers on nodes like the first ones, or begin anew under another name"
+        )
+
+
 def broadcast_object(value: Any, settings: Settings) -> Any:
     """Rank 0's value, on every rank."""
     if settings.world_size == 1:

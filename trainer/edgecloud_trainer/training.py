@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edgecloud import worker
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 REBALANCE_STEPS: Final = 50
 """How often the ranks compare their speeds."""
+MAY_PASS: Final = ("ENOSPC", "EDQUOT")
+"""What the storage may refuse at the start without ending the training: there may be room by the time that counts."""
 SAMPLE_LOG: Final = "samples.jsonl"
 
 
@@ -63,6 +66,7 @@ class Training:
         self._saved_at = time.monotonic()
         self._saved_step = 0
         self._watch = Stopwatch()
+        self._fingerprint = fingerprint(device, torch.get_num_threads())
         self._metrics: results.MetricsLog | None = None
         self._events: EventLog | None = None
 
@@ -75,11 +79,12 @@ class Training:
         """
         settings = self.settings
         signal.signal(signal.SIGTERM, self._asked)
-        group.agree(settings, fingerprint(self._device, settings.threads))
+        group.agree(settings, self._fingerprint)
         finished = group.broadcast_object(group.together(self._store.done, settings), settings)
         if finished is not None:
             log.info("an earlier round has finished this training")
             return self._publish(Finished(evaluation=finished["evaluation"], performance=finished["performance"]))
+        group.together(self._probe, settings)
         start = self._restore()
         self._train(start)
         return self._finish()
@@ -178,6 +183,14 @@ class Training:
 
     # -- checkpoints
 
+    def _probe(self) -> None:
+        try:
+            self._store.probe()
+        except CheckpointError as error:
+            if error.kind not in MAY_PASS:
+                raise
+            self._save_failed(error)
+
     def _due(self, done: int) -> bool:
         storage = self.settings.storage
         if (
@@ -193,7 +206,7 @@ class Training:
             self._events.flush()  # what a checkpoint knows of is not to be missing there
         weights = {f"model.{name}": value for name, value in stepper.model.state_dict().items()}
         tensors = dict(weights)
-        state: dict[str, Any] = {"step": done, "fingerprint": fingerprint(self._device, self.settings.threads)}
+        state: dict[str, Any] = {"step": done, "fingerprint": self._fingerprint}
         for place, optimizer in enumerate(stepper.optimizers):
             flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())
             tensors |= flat
@@ -233,6 +246,8 @@ class Training:
         found = group.broadcast_object(None if loaded is None else loaded.state, self.settings)
         if found is None:
             return 0
+        if self.settings.trainer.deterministic:
+            group.refuse_mixture(found.get("fingerprint", {}), self._fingerprint)
         tensors = group.broadcast_tensors(None if loaded is None else loaded.tensors, self.settings, self._device)
         self._take_up(tensors, found)
         step = int(found["step"])

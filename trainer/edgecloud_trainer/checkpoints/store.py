@@ -33,6 +33,7 @@ from edgecloud_trainer.checkpoints.manifest import Manifest
 from edgecloud_trainer.checkpoints.survey import Candidate, Survey, survey
 
 MAX_STEP = 10**18 - 1
+_PROBE = b"written to find out whether it can be"
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,20 @@ class CheckpointStore:
                 raise
             self._verified.add(_identity(manifest))
             return Saved(step, path, manifest.weights_sha256)
+
+    def probe(self) -> None:
+        """Find out now, rather than after hours of training, whether the storage takes what we shall write there.
+
+        Raises SupersededError, and CheckpointError.
+        """
+        with self._turn, self._writing(f"cannot write checkpoints into {self.folder}"):
+            files.make_folder(self.folder)
+            self._survey()
+            path = layout.temporary_done(self.folder, self.round)
+            try:
+                path.write_bytes(_PROBE)
+            finally:
+                path.unlink(missing_ok=True)
 
     def choose(self) -> Loaded | None:
         """The newest checkpoint by (round, step) that verifies, or None if there is none.

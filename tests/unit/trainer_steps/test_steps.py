@@ -1,0 +1,125 @@
+"""A step against the loop that a PyTorch tutorial would write, on the same images."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecloud_trainer import data, devices, group, models
+from edgecloud_trainer.augment import to_input
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.order import batch_ids
+from edgecloud_trainer.settings import Settings, read
+from edgecloud_trainer.shards import even
+from edgecloud_trainer.steps import Stepper
+
+STEPS = 8
+SGD = {"name": "sgd", "learningRate": 0.05, "momentum": 0.9, "nesterov": True, "weightDecay": 0.001}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return data.load(settings().trainer.data, seed=0, cache=tmp_path_factory.mktemp("data"))
+
+
+def settings(**trainer: Any) -> Settings:
+    spec = {
+        "data": {"name": "digits"}, "batchSize": 96, "epochs": 2, "optimizer": SGD, "precision": "fp32",
+        "schedule": {"name": "constant", "warmupFraction": 0.0}, **trainer,
+    }  # fmt: skip
+    return read({"EDGECLOUD_TRAINER": json.dumps({"trainer": spec})})
+
+
+def model_of(name: str, dataset: Dataset) -> nn.Module:
+    channels, height, width = dataset.shape
+    torch.manual_seed(0)
+    built = models.build(name, classes=10, channels=channels, height=height, width=width)
+    models.initialise(built, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
+    return built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def trained(dataset: Dataset, model: nn.Module, steps: int = STEPS, **trainer: Any) -> tuple[nn.Module, list[float]]:
+    """The model after some steps of ours, and the losses."""
+    said = settings(**trainer)
+    stepper = Stepper(said, devices.choose(said), dataset, copy.deepcopy(model))
+    outcomes = [stepper.step(number, even(said.trainer.shards, 1), stop=False) for number in range(steps)]
+    assert [outcome.samples for outcome in outcomes] == [96] * steps
+    return stepper.model, [outcome.loss for outcome in outcomes]
+
+
+def plainly_trained(dataset: Dataset, model: nn.Module, *, smoothing: float) -> tuple[nn.Module, list[float]]:
+    model, losses = copy.deepcopy(model).train(), []
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": SGD["weightDecay"]},
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=SGD["learningRate"], momentum=SGD["momentum"], nesterov=SGD["nesterov"],
+    )  # fmt: skip
+    criterion = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    for number in range(STEPS):
+        _, ids = batch_ids(0, number, len(dataset.train.labels), 96)
+        images = to_input(
+            dataset.train.pixels[ids], dataset.mean, dataset.std,
+            dtype=torch.float32, memory_format=torch.channels_last,
+        )  # fmt: skip
+        loss = criterion(model(images), torch.from_numpy(np.ascontiguousarray(dataset.train.labels[ids])))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return model, losses
+
+
+def distance(one: nn.Module, other: nn.Module) -> float:
+    """Of the weights, relative to their size."""
+    own, theirs = (torch.cat([p.detach().reshape(-1).double() for p in m.parameters()]) for m in (one, other))
+    return float((own - theirs).norm() / theirs.norm())
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_as_the_plain_loop(digits: Dataset, deterministic: bool, smoothing: float) -> None:
+    """Losses, and so the gradients behind them, and weights: equal within rounding."""
+    model = model_of("article-cnn", digits)
+    expected, losses = plainly_trained(digits, model, smoothing=smoothing)
+    found, own = trained(digits, model, deterministic=deterministic, labelSmoothing=smoothing, shards=5)
+    assert own == pytest.approx(losses, rel=1e-5)
+    assert distance(found, expected) < 1e-6
+    assert distance(expected, model) > 1e-2, "it has moved at all"
+
+
+@pytest.mark.parametrize("model", ["article-cnn", "edgenet"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, optimizer: str) -> None:
+    """With augmentation, EMA, clipping, and batch norm by shard."""
+    more = {
+        "optimizer": {"name": optimizer, "learningRate": 0.01, "gradientClipNorm": 1.0}, "emaDecay": 0.9,
+        "data": {"name": "digits", "augment": "flip-crop"}, "shards": 6,
+    }  # fmt: skip
+    begin = model_of(model, digits)
+    exact, losses = trained(digits, begin, deterministic=True, **more)
+    fast, others = trained(digits, begin, **more)
+    assert others == pytest.approx(losses, rel=1e-4)
+    assert distance(fast, exact) < 1e-4
+
+
+def test_shards_do_not_change_the_mean(digits: Dataset) -> None:
+    """Without batch norm the number of shards is nothing but bookkeeping."""
+    model = model_of("article-cnn", digits)
+    one, _ = trained(digits, model, shards=1)
+    many, _ = trained(digits, model, shards=13)
+    assert distance(many, one) < 1e-5
+
+
+def test_a_checkpoint_of_another_machine_is_no_exact_one() -> None:
+    here = {"torch": "2.15", "isa": "AVX512", "threads": "1"}
+    group.refuse_mixture(here, here)
+    with pytest.raises(group.MixtureError, match="isa AVX2 there and AVX512 here"):
+        group.refuse_mixture({**here, "isa": "AVX2"}, here)
