@@ -81,7 +81,7 @@ manifests: venv ## write manifests/crd.yaml from the models
 	@$(BIN)/edgecloud crd > manifests/crd.yaml.new && mv manifests/crd.yaml.new manifests/crd.yaml
 
 .PHONY: bench
-bench: venv ## recovery time beside torchrun's, and images/s beside a plain PyTorch loop's; about 20 minutes
+bench: venv ## recovery time beside torchrun's, and images/s beside a plain PyTorch loop's, side by side in one run
 	@$(BIN)/python -m tests.bench.recovery
 	@$(BIN)/python -m tests.bench.speed
 
