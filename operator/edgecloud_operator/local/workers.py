@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -19,15 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from edgecloud.api.job import TrainingJob
 from edgecloud.launcher import linux
-from edgecloud.protocol import FailureReport
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.names import worker_name
 from edgecloud_operator.core.observed import Pod, Termination
+from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
 from edgecloud_operator.local.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -35,8 +32,7 @@ log = logging.getLogger(__name__)
 ADDRESS: Final = "127.0.0.1"
 KILL_SECONDS: Final = 10.0
 """What a launcher needs at most to end everything below it once it was told to."""
-MAX_TERMINATION_BYTES: Final = 4096
-_OUTCOMES: Final = ("succeeded", "preempted", "failed")
+MAX_TERMINATION_BYTES: Final = MAX_BYTES
 
 
 @dataclass
@@ -231,17 +227,12 @@ class Workers:
 
 def read_termination(path: Path, exit_code: int) -> Termination:
     """What a launcher wrote before it ended; it may have written nothing, or nonsense."""
-    end = Termination(exit_code=exit_code)
     try:
         with path.open("rb") as handle:
-            said = json.loads(handle.read(MAX_TERMINATION_BYTES))
-        outcome, number = said.get("outcome"), said.get("round")
-        failure = FailureReport.parse(said["failure"]) if said.get("failure") else None
-    except (OSError, ValueError, AttributeError, RecursionError, ValidationError):
-        return end
-    if type(number) is int and 0 <= number <= 10**9:
-        end = replace(end, round=number, outcome=outcome if outcome in _OUTCOMES else "none", failure=failure)
-    return end
+            message = handle.read(MAX_TERMINATION_BYTES)
+    except OSError:
+        message = b""
+    return parse_termination(message, exit_code)
 
 
 def _digest(token: str) -> str:
