@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.status import Reason, TrainingJobStatus
 from edgecloud_operator.core.plan import Delete, Event
 
 
@@ -17,6 +17,26 @@ class GoneError(Exception):
     """The resource no longer exists."""
 
 
+class RefusedError(Exception):
+    """The API server does not take a child: a quota, an admission rule, or somebody else's stands in its place.
+
+    Another try may succeed when somebody has put that right; the reason is shown in the job's Blocked condition.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class LaterError(Exception):
+    """A write was not made, because too many were made just now. Its turn comes in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"in {seconds:.1f} s")
+        self.seconds = seconds
+
+
 class Cluster(Protocol):
     """The API server, as far as the control loop needs it."""
 
@@ -26,6 +46,7 @@ class Cluster(Protocol):
         Raises:
             ConflictError: it has changed since.
             GoneError: there is no such job any more.
+            LaterError: writes are bounded, and it is not this one's turn; a newer status may come in its place.
         """
 
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
@@ -33,6 +54,9 @@ class Cluster(Protocol):
 
         What the server returns is best shown to the control loop before this returns: a watch takes a while to tell
         of it, and what has not been seen is asked for again.
+
+        Raises:
+            RefusedError: the server takes no such child.
         """
 
     async def delete(self, job: TrainingJob, target: Delete) -> None:

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Final
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TERMINAL, Rendezvous, TrainingJobStatus
-from edgecloud_operator.controller.cluster import Cluster, ConflictError, GoneError
+from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
+from edgecloud_operator.controller.cluster import Cluster, ConflictError, GoneError, LaterError, RefusedError
 from edgecloud_operator.controller.workqueue import WorkQueue
 from edgecloud_operator.coordinator.desk import Desk, JobKey
 from edgecloud_operator.core.builders import Settings
@@ -43,6 +43,12 @@ class _Record:
     """Attempts to act that have failed in a row."""
     retry_at: float = 0.0
     """Until when, on the loop's clock, none is made."""
+    refused: tuple[Reason, str] | None = None
+    """Why the newest attempt to create the missing children was refused, if it was."""
+    refusals: int = 0
+    """Such attempts in a row."""
+    create_at: float = 0.0
+    """Until when, on the loop's clock, no other is made. Everything else of the job goes on meanwhile."""
 
 
 class Controller:
@@ -153,6 +159,7 @@ class Controller:
             pods=tuple(sorted(record.pods.values(), key=lambda pod: (pod.index, pod.uid))),
             service=record.service,
             launchers=self.desk.launchers(key),
+            refused=record.refused,
             listening_since=self._listening_since,
         )
         plan = reconcile(record.job, observed, datetime.now(UTC), self._settings)
@@ -165,7 +172,7 @@ class Controller:
 
     def _try_later(self, key: JobKey, record: _Record) -> None:
         """After a failure: log it, and wait the longer the more there were in a row."""
-        pause = min(FIRST_RETRY_SECONDS * 2**record.failures, LAST_RETRY_SECONDS)
+        pause = _pause(record.failures)
         log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
         record.failures += 1
         record.retry_at = asyncio.get_running_loop().time() + pause
@@ -174,11 +181,16 @@ class Controller:
     async def _act(self, key: JobKey, record: _Record, plan: Plan) -> None:
         """Make the plan's writes: the status alone where it comes first, and else whatever is due."""
         if plan.status is not None:
-            await self._write(key, record, plan.status, plan)
+            try:
+                await self._write(key, record, plan.status, plan)
+            except LaterError as later:
+                self._queue.add_after(key, later.seconds)
+                if _status_alone(plan):
+                    return
         if _status_alone(plan):
             self._queue.add(key)  # decide again on what now stands there
             return
-        await self._change_children(record.job, plan)
+        await self._change_children(key, record, plan)
         if plan.requeue_after is not None:
             self._queue.add_after(key, plan.requeue_after)
 
@@ -203,24 +215,57 @@ class Controller:
         for event in plan.events:
             await self._cluster.emit(written, event)
 
-    async def _change_children(self, job: TrainingJob, plan: Plan) -> None:
-        """Carry out creates and deletes, the Service before the Pods, a bounded number side by side."""
-        limit = asyncio.Semaphore(PARALLEL_WRITES)
+    async def _change_children(self, key: JobKey, record: _Record, plan: Plan) -> None:
+        """Carry out creates and deletes, the Service before the Pods, a bounded number side by side.
+
+        A create that is refused holds up the creates alone: members of a round must not wait for a quota.
+        """
+        job, limit = record.job, asyncio.Semaphore(PARALLEL_WRITES)
+        left = record.create_at - asyncio.get_running_loop().time()
+        creates = plan.create if left <= 0 else ()
 
         async def one(write: Callable[[], Awaitable[None]]) -> None:
             async with limit:
                 await write()
 
-        for child in plan.create:
-            if child["kind"] != "Pod":
-                await self._cluster.create(job, child)
-        writes = [partial(self._cluster.create, job, child) for child in plan.create if child["kind"] == "Pod"]
+        try:
+            for child in creates:
+                if child["kind"] != "Pod":
+                    await self._cluster.create(job, child)
+            writes = [partial(self._cluster.create, job, child) for child in creates if child["kind"] == "Pod"]
+        except RefusedError as refusal:
+            self._refused(key, record, refusal)
+            writes, creates = [], ()
         writes += [partial(self._cluster.delete, job, target) for target in plan.delete]
         # Each is seen to its end, so that none is still under way when the next decision is made.
         results = await asyncio.gather(*map(one, writes), return_exceptions=True)
+        refusals = [result for result in results if isinstance(result, RefusedError)]
         for result in results:
-            if isinstance(result, BaseException):
+            if isinstance(result, BaseException) and not isinstance(result, RefusedError):
                 raise result
+        if refusals:
+            self._refused(key, record, refusals[0])
+        elif record.refused and (creates or not plan.create):
+            record.refused, record.refusals = None, 0
+            self._queue.add(key)
+        elif left > 0 and plan.create:
+            self._queue.add_after(key, left)
+
+    def _refused(self, key: JobKey, record: _Record, refusal: RefusedError) -> None:
+        """Note a refusal, for the Blocked condition, and try again the later the more there were in a row."""
+        pause = _pause(record.refusals)
+        if record.refused is None or record.refused[0] != refusal.reason:
+            log.warning("%s/%s: a child was refused (%s): %s", *key, refusal.reason, refusal.message)
+            self._queue.add(key)
+        record.refused = (refusal.reason, refusal.message)
+        record.refusals += 1
+        record.create_at = asyncio.get_running_loop().time() + pause
+        self._queue.add_after(key, pause)
+
+
+def _pause(before: int) -> float:
+    """Seconds until the next attempt, after so many failed ones before this."""
+    return float(min(FIRST_RETRY_SECONDS * 2 ** min(before, 10), LAST_RETRY_SECONDS))
 
 
 def _key(job: TrainingJob) -> JobKey:

@@ -80,6 +80,8 @@ def _blocked(context: Context) -> tuple[Reason, str]:
     for pod in pods:
         if not pod.owned:
             return "NameTaken", f"a Pod {pod.name} that is not this job's exists: rename the job or delete it"
+    if context.observed.refused:
+        return context.observed.refused
     for pod in pods:
         if pod.blocked and not pod.dead:
             return pod.blocked[0], f"{pod.name}: {pod.blocked[1]}"

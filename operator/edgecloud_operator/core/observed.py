@@ -76,5 +76,7 @@ class Observed:
     service: Service | None = None
     launchers: Mapping[str, Launcher] = field(default_factory=dict)
     """By Pod uid; a vanished Pod's last word stays while it is a member of the round."""
+    refused: tuple[Reason, str] | None = None
+    """Why the API server does not take a child: reason and its own words; None once it has taken them all."""
     listening_since: datetime
     """When this operator began to hear launchers: silence before that says nothing."""

@@ -17,7 +17,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud.protocol import Directive, PollRequest, ProgressReport
 from edgecloud_operator.controller import controller as module
-from edgecloud_operator.controller.cluster import ConflictError, GoneError
+from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError
 from edgecloud_operator.controller.controller import LAST_RETRY_SECONDS, PARALLEL_WRITES, Controller
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.core.observed import Pod
@@ -690,3 +690,110 @@ def test_a_member_that_is_gone_is_remembered_as_long_as_it_is_one(monkeypatch: p
             assert set(controller.desk.launchers(key_of(job))) == {"p"}
 
     simulate(scenario())
+
+
+# What the server does not take
+
+
+def blocked(memory: Memory) -> str:
+    status = memory.jobs[KEY].status
+    return next((one.reason for one in status.conditions if one.type == "Blocked"), "") if status else ""
+
+
+def test_a_refused_child_is_shown_and_tried_again() -> None:
+    async def scenario() -> None:
+        def fault(verb: str, _job: str, about: str) -> Exception | None:
+            hit = verb == "create" and about == "Pod/digits-worker-1" and now() < start + 60
+            return RefusedError("QuotaExceeded", "exceeded quota: pods") if hit else None
+
+        start = now()
+        memory = Memory(fault=fault)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: blocked(memory) == "QuotaExceeded", "it is shown")
+            assert [pod.index for pod in memory.pods[KEY].values()] == [0]
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds once there is room", memory.phase)
+        assert blocked(memory) == "NotBlocked"
+        assert 5 <= len([write for write in memory.of("create") if write.about == "Pod/digits-worker-1"]) <= 10
+        assert len(memory.of("status")) < 12
+
+    simulate(scenario())
+
+
+def test_a_refused_child_holds_up_nothing_else() -> None:
+    """An elastic job whose last worker does not fit the quota goes through its rounds as quickly as any other."""
+
+    async def scenario() -> None:
+        def fault(verb: str, _job: str, about: str) -> Exception | None:
+            hit = verb == "create" and about == "Pod/digits-worker-2"
+            return RefusedError("QuotaExceeded", "exceeded quota: pods") if hit else None
+
+        memory = Memory(fault=fault, steps=1000)
+        async with running(memory):
+            memory.store(make_job(workers=3, minWorkers=1))
+            await eventually(lambda: memory.phase() == "Running", "two of three run", memory.phase)
+            await asyncio.sleep(100)
+            asked = now()
+            memory.change_spec(KEY, suspend=True)
+            await eventually(lambda: memory.phase() == "Suspended", "it is suspended", memory.phase)
+            assert now() - asked < 5
+
+    simulate(scenario())
+
+
+def test_a_service_that_is_refused_comes_before_the_pods_all_the_same() -> None:
+    async def scenario() -> None:
+        def fault(verb: str, _job: str, about: str) -> Exception | None:
+            hit = verb == "create" and about == "Service/digits" and now() < start + 20
+            return RefusedError("AdmissionDenied", "no Services here") if hit else None
+
+        start = now()
+        memory = Memory(fault=fault)
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: blocked(memory) == "AdmissionDenied", "it is shown")
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+
+    simulate(scenario())
+
+
+def test_a_write_whose_turn_comes_later_is_made_then_with_what_is_true_then() -> None:
+    async def scenario() -> None:
+        allowed = 0.0
+
+        def fault(verb: str, _job: str, _about: str) -> Exception | None:
+            return LaterError(allowed - now()) if verb == "status" and now() < allowed else None
+
+        memory = Memory(fault=fault, steps=100)
+        async with running(memory):
+            allowed = now() + 2.0
+            memory.store(make_job())
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            assert now() >= allowed
+            tries = len(memory.of("status"))
+            assert tries < 10
+            allowed = now() + 40.0
+            await asyncio.sleep(39)
+            old = memory.jobs[KEY].status
+            await eventually(lambda: memory.jobs[KEY].status != old, "the newest progress is written")
+            status = memory.jobs[KEY].status
+            assert status and status.progress and (status.progress.step or 0) > 50
+            assert now() < allowed + 12
+
+    simulate(scenario())
+
+
+def test_an_outage_of_hours_ends_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """Attempts are counted; their number must not break the arithmetic of the pauses."""
+    caplog.set_level(logging.CRITICAL)
+
+    async def scenario() -> None:
+        start = now()
+        memory = Memory(fault=fails("status", until=start + 10 * 3600))
+        async with running(memory):
+            memory.store(make_job())
+            while now() < start + 10 * 3600:  # noqa: ASYNC110 - simulated time
+                await asyncio.sleep(60)
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+
+    simulate(scenario(), within=12 * 3600)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgecloud_operator.core.health import STALLED_SECONDS, UNHEARD_SECONDS
+from edgecloud_operator.core.reconcile import reconcile
 from tests.unit.core.build import Scene, make_progress
 
 
@@ -71,6 +72,19 @@ def test_what_blocks_a_job(change: Any, reason: str, words: str) -> None:
     blocked = scene.condition("Blocked")
     assert (blocked.reason, blocked.status) == (reason, "False" if reason == "NotBlocked" else "True")
     assert words in blocked.message
+
+
+def test_a_refused_child_blocks_for_as_long_as_it_is_refused() -> None:
+    scene = Scene(workers=2).accepted().up(0)
+    observed = replace(scene.observed, refused=("QuotaExceeded", "pods: used 4 of 4"))
+    plan = reconcile(scene.job, observed, scene.now)
+    assert plan.status is not None
+    scene.job = scene.job.with_status(plan.status)
+    blocked = scene.condition("Blocked")
+    assert (blocked.reason, blocked.status, blocked.message) == ("QuotaExceeded", "True", "pods: used 4 of 4")
+    assert [child["metadata"]["name"] for child in plan.create] == ["digits-worker-1"]
+    scene.later(1).settle()
+    assert scene.condition("Blocked").status == "False"
 
 
 def test_what_no_longer_blocks_is_taken_back() -> None:
