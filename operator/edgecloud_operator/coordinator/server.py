@@ -25,8 +25,8 @@ BODY_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 """How long a connection may be open without a request, or with the beginning of one."""
 
-Authenticate = Callable[[str], Awaitable[Identity | None]]
-"""From a bearer token to whom it stands for; None if it is nobody's."""
+Authenticate = Callable[[str], Awaitable[Identity | Refusal | None]]
+"""From a bearer token to whom it stands for; None if it is nobody's; a Refusal where that is not known yet."""
 
 
 _http_log: Final = logging.getLogger(f"{__name__}.http")
@@ -79,6 +79,8 @@ class CoordinatorServer:
             return self._refused(
                 request, self._desk.refuse(Refusal("unauthorized", "no token, or one that is nobody's"))
             )
+        if isinstance(identity, Refusal):
+            return self._refused(request, self._desk.refuse(identity))
         body = await _body(request)
         report = body if isinstance(body, Refusal) else _parse(body)
         if isinstance(report, Refusal):

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import aiohttp
 
 from edgecloud.protocol import Directive, RunOrder
-from edgecloud_operator.coordinator.admission import Identity
+from edgecloud_operator.coordinator.admission import Identity, Refusal
 from edgecloud_operator.coordinator.desk import Desk, JobKey
 from edgecloud_operator.coordinator.server import CoordinatorServer
 
@@ -95,7 +95,7 @@ class Served:
     desk: Desk
     port: int
     session: aiohttp.ClientSession
-    identities: dict[str, Identity]
+    identities: dict[str, Identity | Refusal]
     reported: list[JobKey] = field(default_factory=list)
     """The jobs of which a report was taken up, in order."""
 
@@ -154,9 +154,9 @@ class Served:
 async def serving(*workers: Identity) -> AsyncIterator[Served]:
     """A coordinator that knows these workers, or three of a job and two of another."""
     known = workers or (*(identity("digits", index) for index in range(3)), identity("other", 0), identity("other", 1))
-    identities = {f"{who.job}-{who.index}": who for who in known}
+    identities: dict[str, Identity | Refusal] = {f"{who.job}-{who.index}": who for who in known}
 
-    async def authenticate(token: str) -> Identity | None:
+    async def authenticate(token: str) -> Identity | Refusal | None:
         return identities.get(token)
 
     reported: list[JobKey] = []

@@ -55,6 +55,17 @@ def refused(answer: Answer, reason: RefusalReason) -> None:
     assert answer.body["message"]
 
 
+def test_a_worker_that_is_not_known_yet_is_asked_to_come_again() -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            served.identities["digits-0"] = Refusal("not-ready", "this Pod has not been seen yet")
+            refused(await served.poll(GOOD), "not-ready")
+            assert served.desk.refused == {"not-ready": 1}
+            assert served.desk.launchers((GOOD.namespace, GOOD.job)) == {}
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     "headers",
     [
