@@ -59,13 +59,15 @@ class Stepper:
     """Holds the model, its optimisers and the exchange, and does steps."""
 
     def __init__(self, settings: Settings, device: Device, dataset: Dataset, model: nn.Module) -> None:
+        spec = settings.trainer
         self.settings = settings
         self.device = device
         self.dataset = dataset
         self.model = model
+        if hasattr(model, "test_time_mirror"):
+            model.test_time_mirror = spec.data.augment != "none"
         self.norms = norm.convert(model)
         self.optimizers = optimizers.build(model, settings.optimizer)
-        spec = settings.trainer
         self.ema = Ema(model, spec.ema_decay) if spec.ema_decay is not None else None
         self.steps_per_epoch = steps_per_epoch(len(dataset.train.labels), spec.batch_size)
         self.total_steps = spec.epochs * self.steps_per_epoch

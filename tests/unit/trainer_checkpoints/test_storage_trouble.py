@@ -50,6 +50,16 @@ def test_full_disk_does_not_end_the_training(make_disk: MakeDisk) -> None:
     assert names(disk) == ["step-3", "step-9"]
 
 
+def test_probing_leaves_nothing_and_finds_a_read_only_disk(make_disk: MakeDisk) -> None:
+    disk = make_disk("1m")
+    store(disk / "checkpoints").probe()
+    assert names(disk / "checkpoints") == []
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(CheckpointError, match="mount the storage writable") as caught:
+        store(disk / "checkpoints").probe()
+    assert caught.value.kind == "EROFS"
+
+
 def test_full_at_every_point_of_a_save(make_disk: MakeDisk) -> None:
     disk = make_disk("256k")
     folder = disk / "checkpoints"

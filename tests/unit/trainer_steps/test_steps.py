@@ -96,9 +96,12 @@ def test_as_the_plain_loop(digits: Dataset, deterministic: bool, smoothing: floa
 
 
 @pytest.mark.parametrize("model", ["article-cnn", "edgenet"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
-def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, optimizer: str) -> None:
-    """With augmentation, EMA, clipping, and batch norm by shard."""
+@pytest.mark.parametrize(("optimizer", "within"), [("sgd", 1e-4), ("muon", 1e-4), ("adamw", 1e-2)])
+def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, optimizer: str, within: float) -> None:
+    """With augmentation, EMA, clipping, and batch norm by shard.
+
+    AdamW begins with the gradients' signs: where one is 0 but for rounding, it moves this way or that.
+    """
     more = {
         "optimizer": {"name": optimizer, "learningRate": 0.01, "gradientClipNorm": 1.0}, "emaDecay": 0.9,
         "data": {"name": "digits", "augment": "flip-crop"}, "shards": 6,
@@ -106,8 +109,8 @@ def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, opti
     begin = model_of(model, digits)
     exact, losses = trained(digits, begin, deterministic=True, **more)
     fast, others = trained(digits, begin, **more)
-    assert others == pytest.approx(losses, rel=1e-4)
-    assert distance(fast, exact) < 1e-4
+    assert others == pytest.approx(losses, rel=within)
+    assert distance(fast, exact) < within
 
 
 def test_shards_do_not_change_the_mean(digits: Dataset) -> None:

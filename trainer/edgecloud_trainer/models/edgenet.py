@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-_WIDTHS: Final = (32, 128, 256)
+_WIDTHS: Final = (64, 256, 256)
 _HEAD_GAIN: Final = 3.0
 """Small logits at first, and one learning rate for the head and the convolutions. Tried on CIFAR-10: 1, 3 and 8."""
 _FULL: Final = 32
