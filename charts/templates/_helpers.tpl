@@ -1,0 +1,60 @@
+{{/* The release's name for its objects: "edgecloud", or "x-edgecloud" for a release that doesn't have it in its name. */}}
+{{- define "edgecloud.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" (.Release.Name | trunc 40 | trimSuffix "-") .Chart.Name }}{{ end }}
+{{- end }}
+
+{{/* What the Deployment and the Service select by; never to change. */}}
+{{- define "edgecloud.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "edgecloud.labels" -}}
+{{ include "edgecloud.selector" . }}
+app.kubernetes.io/version: {{ .Chart.Version | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "edgecloud.serviceAccount" -}}
+{{- if not (or .Values.serviceAccount.create .Values.serviceAccount.name) }}
+{{- fail "serviceAccount.name: name the ServiceAccount to use, or let serviceAccount.create be true" }}
+{{- end }}
+{{- .Values.serviceAccount.name | default (include "edgecloud.name" .) }}
+{{- end }}
+
+{{/* An image's full name from {repository, tag, digest}: list $ .Values.image */}}
+{{- define "edgecloud.image" -}}
+{{- $root := index . 0 }}{{ $image := index . 1 }}
+{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}
+{{- else }}{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "edgecloud.coordinatorAddress" -}}
+{{- .Values.coordinator.address | default (printf "http://%s-coordinator.%s.svc:%d" (include "edgecloud.name" .) .Release.Namespace (int .Values.coordinator.port)) }}
+{{- end }}
+
+{{/* What the operator does, and no more. */}}
+{{- define "edgecloud.rules" -}}
+- apiGroups: [edgecloud.io]
+  resources: [trainingjobs]
+  verbs: [get, list, watch, delete]
+- apiGroups: [edgecloud.io]
+  resources: [trainingjobs/status]
+  verbs: [get, update, patch]
+# Children name their job as an owner that waits for them, which clusters with owner reference checks ask this for.
+- apiGroups: [edgecloud.io]
+  resources: [trainingjobs/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [pods, services]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

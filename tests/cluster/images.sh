@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Builds the container images with what is there: docker, or buildah where no docker daemon answers.
+#
+#   tests/cluster/images.sh                    edgecloud/operator:dev and edgecloud/trainer:dev
+#   tests/cluster/images.sh operator           one of them
+#
+#   IMAGE_BUILDER=docker|buildah   not the first that works
+#   TAG=dev                        the images' tag
+#   BASE_IMAGE=NAME                instead of python:3.11-slim; or of the base that debootstrap makes where that can't be pulled
+#   BUILD_ARGS="A=1 B=2"           more --build-arg, such as EXTRA_PACKAGES=g++
+#
+# Says names, seconds and sizes at the end. buildah's images are called localhost/edgecloud/...
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=tests/cluster/versions.sh
+source "$here/versions.sh"
+
+root=$here/../..
+tag=${TAG:-dev}
+usual_base=python:3.11-slim
+# Debian's release and what is added to its minimum. The last figure rises when base() makes something else of them.
+suite=bookworm
+base_name=edgecloud/base:$suite-1
+base_file=$CACHE/base-$suite-1.tar.gz
+
+builder() {
+  if [ -n "${IMAGE_BUILDER:-}" ]; then
+    echo "$IMAGE_BUILDER"
+  elif command -v docker > /dev/null && docker info > /dev/null 2>&1; then
+    echo docker
+  elif command -v buildah > /dev/null; then
+    echo buildah
+  else
+    fail "building images needs a docker daemon that answers, or buildah (as root on Debian and Ubuntu: apt-get install buildah)"
+  fi
+}
+
+# base: the image to build on
+base() {
+  local log
+  if [ -n "${BASE_IMAGE:-}" ]; then
+    echo "$BASE_IMAGE"
+    return
+  fi
+  case $builder in
+    docker)
+      docker image inspect "$usual_base" > /dev/null 2>&1 && { echo "$usual_base"; return; }
+      docker image inspect "$base_name" > /dev/null 2>&1 && { echo "$base_name"; return; } ;;
+    buildah)
+      buildah inspect --type image "docker.io/library/$usual_base" > /dev/null 2>&1 \
+        && { echo "docker.io/library/$usual_base"; return; }
+      buildah inspect --type image "localhost/$base_name" > /dev/null 2>&1 \
+        && { echo "localhost/$base_name"; return; } ;;
+  esac
+  log=$(mktemp)
+  case $builder in
+    docker) timeout 300 docker pull "$usual_base" > "$log" 2>&1 && { rm "$log"; echo "$usual_base"; return; } ;;
+    buildah)
+      timeout 300 buildah pull "docker.io/library/$usual_base" > "$log" 2>&1 \
+        && { rm "$log"; echo "docker.io/library/$usual_base"; return; } ;;
+  esac
+  say "$usual_base can't be pulled ($(tail -n 1 "$log")); debootstrap makes the base"
+  rm "$log"
+  bootstrapped
+}
+
+# bootstrapped: Debian's minimum with Python, as an image
+bootstrapped() {
+  local container
+  [ -e "$base_file" ] || debian
+  case $builder in
+    docker)
+      docker import --change "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
+        "$base_file" "$base_name" > /dev/null
+      echo "$base_name" ;;
+    buildah)
+      container=$(buildah from scratch)
+      buildah add --quiet "$container" "$base_file" / > /dev/null
+      buildah config --cmd bash --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+      buildah commit --quiet --rm "$container" "localhost/$base_name" > /dev/null
+      echo "localhost/$base_name" ;;
+  esac
+}
+
+# debian: $base_file, made by debootstrap
+debian() {
+  local folder
+  [ "$(id -u)" = 0 ] || fail "debootstrap has to run as root; or name an image that can be pulled in BASE_IMAGE"
+  command -v debootstrap > /dev/null || fail "no debootstrap (apt-get install debootstrap); or name an image in BASE_IMAGE"
+  folder=$(mktemp -d "$CACHE/.base-XXXXXX")
+  # What the image doesn't need: manuals, translations, the package lists.
+  if ! debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$suite" "$folder/root" \
+    > "$folder/log" 2>&1; then
+    tail -n 20 "$folder/log" >&2
+    rm -rf "$folder"
+    fail "debootstrap failed"
+  fi
+  rm -rf "$folder"/root/{var/lib/apt/lists,var/cache/apt,usr/share/doc,usr/share/man,usr/share/locale,var/log}/* \
+    "$folder/root/dev" "$folder/root/etc/resolv.conf" "$folder/root/etc/hostname"
+  mkdir "$folder/root/dev"
+  tar --create --numeric-owner --directory "$folder/root" . | gzip -1 > "$folder/base.tar.gz"
+  mv "$folder/base.tar.gz" "$base_file"
+  rm -rf "$folder"
+}
+
+build() {
+  local arguments=(--target "$1" --build-arg "BASE_IMAGE=$base" --build-arg "VERSION=$version" --build-arg "REVISION=$revision") extra
+  for extra in ${BUILD_ARGS:-}; do
+    arguments+=(--build-arg "$extra")
+  done
+  case $builder in
+    docker) docker build "${arguments[@]}" --tag "edgecloud/$1:$tag" "$root" ;;
+    buildah)
+      # The host's certificates: a mirror of the packages may have a CA of its own.
+      [ ! -e /etc/ssl/certs/ca-certificates.crt ] \
+        || arguments+=(--volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro)
+      buildah bud --layers --network host --pull-never "${arguments[@]}" --tag "localhost/edgecloud/$1:$tag" "$root" ;;
+  esac
+}
+
+size() {
+  case $builder in
+    docker) docker image ls --format '{{.Size}}' "edgecloud/$1:$tag" ;;
+    buildah) buildah images --noheading --format '{{.Size}}' "localhost/edgecloud/$1:$tag" ;;
+  esac
+}
+
+mkdir -p "$CACHE"
+builder=$(builder)
+case $builder in
+  docker) ;;
+  # chroot: needs neither a runtime nor cgroups, and works in containers.
+  buildah) export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot} ;;
+  *) fail "IMAGE_BUILDER is docker or buildah, not $builder" ;;
+esac
+exec 9> "$CACHE/.images.lock"
+flock 9
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
+revision=$(git -C "$root" describe --always --dirty --abbrev=12 2> /dev/null || echo unknown)
+base=$(base)
+summary=
+for target in "${@:-operator trainer}"; do
+  for name in $target; do
+    case $name in
+      operator | trainer) ;;
+      *) fail "no image named $name; there are operator and trainer" ;;
+    esac
+    started=$SECONDS
+    log=$(mktemp)
+    if ! build "$name" > "$log" 2>&1; then
+      tail -n 40 "$log" >&2
+      fail "$name does not build; all of it is in $log"
+    fi
+    rm "$log"
+    summary+="edgecloud/$name:$tag $((SECONDS - started)) s $(size "$name")"$'\n'
+  done
+done
+echo "built with $builder on $base"
+column -t <<< "$summary"

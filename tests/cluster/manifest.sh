@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Prints manifests/operator.yaml: the chart with its default values, for kubectl instead of Helm. $HELM names the helm.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cat << 'YAML'
+# Made from charts/ by `make manifests`; a test compares the two. The TrainingJob resource itself is crd.yaml beside it:
+#   kubectl apply -f manifests/
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: edgecloud-system
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+YAML
+# Helm's own labels say who looks after an object, and here Helm doesn't.
+"${HELM:-helm}" template edgecloud charts --namespace edgecloud-system --set crds.install=false \
+  | sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: Helm$/d'

@@ -1,0 +1,78 @@
+"""What can be said of the chart and of the images without Helm or a builder."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import Any, Final
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.unit.chart.helm import CHART, ROOT
+
+SCHEMA: Final[dict[str, Any]] = json.loads((CHART / "values.schema.json").read_text())
+VALUES: Final[dict[str, Any]] = yaml.safe_load((CHART / "values.yaml").read_text())
+PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_the_schema_is_one_and_takes_the_defaults() -> None:
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    jsonschema.Draft7Validator(SCHEMA).validate(VALUES)
+
+
+def test_every_value_has_a_default_and_a_schema() -> None:
+    assert set(SCHEMA["properties"]) - {"global"} == set(VALUES)
+    for name, schema in SCHEMA["properties"].items():
+        if schema.get("additionalProperties") is False and VALUES.get(name):
+            assert set(VALUES[name]) <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("name", [key for key, value in VALUES.items() if value is not None])
+def test_a_value_of_the_wrong_kind_is_refused(name: str) -> None:
+    for wrong in (7, "word", ["word"], {"word": 7}):
+        if type(wrong) is not type(VALUES[name]) or isinstance(wrong, (list, dict)):
+            if name in {"podSecurityContext", "securityContext"} and isinstance(wrong, dict):
+                continue  # the API server's to check
+            if name == "namespaces" and isinstance(wrong, list):
+                continue
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.Draft7Validator(SCHEMA).validate(VALUES | {name: wrong})
+
+
+def test_the_chart_has_the_projects_version() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["version"] == PROJECT["version"]
+
+
+def test_the_charts_resource_is_the_manifest() -> None:
+    assert (CHART / "files" / "crd.yaml").read_text() == (ROOT / "manifests" / "crd.yaml").read_text(), "make manifests"
+
+
+def test_the_dockerfile_speaks_of_the_same_versions() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.findall(r"^ARG VERSION=(.*)$", dockerfile, re.M) == [PROJECT["version"]]
+    assert re.findall(r"uv==([\d.]+)", dockerfile) == re.findall(r"^UV_VERSION := (.*)$", makefile, re.M)
+
+
+def test_the_dockerfile_installs_nothing_unhashed() -> None:
+    """And nothing but lock files and the two source roots gets into an image."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    installs = re.findall(r"pip (?:install|sync)[^;]*", dockerfile)
+    assert len(installs) == 4
+    for install in installs:
+        assert "--require-hashes" in install
+        assert "--only-binary :all:" in install
+    sources = re.findall(r"^COPY (?!--from)(\S+) ", dockerfile, re.M)
+    assert set(sources) == {
+        "LICENSE",
+        "operator/edgecloud",
+        "operator/edgecloud_operator",
+        "operator/requirements.lock",
+        "trainer/edgecloud_trainer",
+        "trainer/requirements.lock",
+    }
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert set(allowed) == set(sources)

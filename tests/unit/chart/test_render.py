@@ -1,0 +1,304 @@
+"""What Helm makes of the chart: with its defaults, with a table of values, and with values that are wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from edgecloud_operator.core.builders import Settings
+from tests.unit.chart.helm import (
+    CHART,
+    HELM,
+    ROOT,
+    Object,
+    container,
+    needs_helm,
+    of_kind,
+    only,
+    option,
+    refused,
+    rendered,
+    run,
+)
+from tests.unit.chart.restricted import violations
+
+pytestmark = needs_helm
+
+DIGEST: Final = "sha256:" + "0123456789abcdef" * 4
+RULES: Final[list[Object]] = [
+    {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs"], "verbs": ["get", "list", "watch", "delete"]},
+    {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/status"], "verbs": ["get", "update", "patch"]},
+    {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/finalizers"], "verbs": ["update"]},
+    {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["get", "list", "watch", "create", "delete"]},
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+]
+
+
+@pytest.fixture(scope="module")
+def defaults() -> list[Object]:
+    return rendered()
+
+
+def pod(objects: list[Object]) -> Object:
+    return dict(only(objects, "Deployment")["spec"]["template"]["spec"])
+
+
+def roles(objects: list[Object]) -> list[Object]:
+    """The operator's own, without those that are for people."""
+    return [role for role in of_kind(objects, "Role", "ClusterRole") if "trainingjobs" not in role["metadata"]["name"]]
+
+
+def test_lint() -> None:
+    done = run("lint", "--strict", str(CHART))
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_objects(defaults: list[Object]) -> None:
+    assert [(each["kind"], each["metadata"]["name"]) for each in defaults] == [
+        ("ServiceAccount", "edgecloud"),
+        ("CustomResourceDefinition", "trainingjobs.edgecloud.io"),
+        ("ClusterRole", "edgecloud-trainingjobs-view"),
+        ("ClusterRole", "edgecloud-trainingjobs-edit"),
+        ("ClusterRole", "edgecloud-ours"),
+        ("ClusterRoleBinding", "edgecloud-ours"),
+        ("Service", "edgecloud-coordinator"),
+        ("Deployment", "edgecloud"),
+    ]
+    for each in of_kind(defaults, "ServiceAccount", "Service", "Deployment"):
+        assert each["metadata"]["namespace"] == "ours"
+
+
+def test_the_resource_is_the_manifest_and_stays(defaults: list[Object]) -> None:
+    found = only(defaults, "CustomResourceDefinition")
+    assert found["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert found == yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text())
+
+
+def test_one_operator_at_a_time(defaults: list[Object]) -> None:
+    spec = only(defaults, "Deployment")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_the_service_leads_to_the_operator(defaults: list[Object]) -> None:
+    service, deployment = only(defaults, "Service"), only(defaults, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (port,) = service["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (8443, "coordinator")
+    assert container(defaults)["ports"] == [{"name": "coordinator", "containerPort": 8443}]
+    assert option(defaults, "listen") == "0.0.0.0:8443"
+    assert option(defaults, "coordinator-address") == "http://edgecloud-coordinator.ours.svc:8443"
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container(defaults)[probe]["httpGet"] == {"path": "/healthz", "port": "coordinator"}
+
+
+def test_the_images_are_those_that_make_images_builds(defaults: list[Object]) -> None:
+    assert container(defaults)["image"] == "edgecloud/operator:dev"
+    assert option(defaults, "trainer-image") == "edgecloud/trainer:dev" == Settings().trainer_image
+
+
+def test_the_operators_rights(defaults: list[Object]) -> None:
+    (role,) = roles(defaults)
+    assert role["rules"] == RULES
+    binding = only(defaults, "ClusterRoleBinding")
+    assert binding["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": role["metadata"]["name"],
+    }
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "edgecloud", "namespace": "ours"}]
+    assert pod(defaults)["serviceAccountName"] == "edgecloud"
+
+
+def test_namespaces_take_the_place_of_the_cluster() -> None:
+    objects = rendered({"namespaces": ["one", "two"]})
+    assert [role["kind"] for role in roles(objects)] == ["Role", "Role"]
+    assert not of_kind(objects, "ClusterRoleBinding")
+    for role, binding, namespace in zip(roles(objects), of_kind(objects, "RoleBinding"), ("one", "two"), strict=True):
+        assert role["rules"] == RULES
+        assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == namespace
+        assert binding["roleRef"]["kind"] == "Role"
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "edgecloud", "namespace": "ours"}]
+    assert option(objects, "namespaces") == "one,two"
+    assert option(rendered(), "namespaces") is None
+
+
+def test_whoever_may_edit_a_namespace_may_edit_its_jobs(defaults: list[Object]) -> None:
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    rights: dict[str, set[str]] = {}
+    for role in of_kind(defaults, "ClusterRole"):
+        for label in role["metadata"]["labels"]:
+            if label.startswith(prefix):
+                verbs = {verb for rule in role["rules"] for verb in rule["verbs"]}
+                rights.setdefault(label.removeprefix(prefix), set()).update(verbs)
+                assert all(rule["apiGroups"] == ["edgecloud.io"] for rule in role["rules"])
+                writes = [rule for rule in role["rules"] if "update" in rule["verbs"]]
+                assert not any("trainingjobs/status" in rule["resources"] for rule in writes)
+    look = {"get", "list", "watch"}
+    change = {"create", "update", "patch", "delete", "deletecollection"}
+    assert rights == {"view": look, "edit": look | change, "admin": look | change}
+
+
+def test_the_pod_fits_the_restricted_level(defaults: list[Object]) -> None:
+    assert violations(pod(defaults)) == []
+    assert container(defaults)["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"name": "tmp", "mountPath": "/tmp"} in container(defaults)["volumeMounts"]
+
+
+def test_user_ids_may_be_left_to_the_platform() -> None:
+    objects = rendered({"podSecurityContext": {"runAsUser": None, "runAsGroup": None}})
+    assert pod(objects)["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert violations(pod(objects)) == []
+
+
+_TOLERATION: Final = {"key": "edge", "operator": "Exists", "effect": "NoSchedule"}
+_AFFINITY: Final[Object] = {
+    "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
+}
+_VARIABLE: Final[Object] = {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+Place = Callable[[list[Object]], Any]
+TABLE: Final[list[tuple[Object, Place, Any]]] = [
+    ({"image": {"tag": "0.2.0"}}, lambda all_: container(all_)["image"], "edgecloud/operator:0.2.0"),
+    (
+        {"image": {"repository": "example.com:5000/a/b", "digest": DIGEST, "tag": "no"}},
+        lambda all_: container(all_)["image"],
+        f"example.com:5000/a/b@{DIGEST}",
+    ),
+    ({"image": {"pullPolicy": "Never"}}, lambda all_: container(all_)["imagePullPolicy"], "Never"),
+    ({"imagePullSecrets": [{"name": "x"}]}, lambda all_: pod(all_)["imagePullSecrets"], [{"name": "x"}]),
+    ({"trainer": {"image": {"tag": "9"}}}, lambda all_: option(all_, "trainer-image"), "edgecloud/trainer:9"),
+    (
+        {"trainer": {"image": {"digest": DIGEST}}},
+        lambda all_: option(all_, "trainer-image"),
+        f"edgecloud/trainer@{DIGEST}",
+    ),
+    ({"crds": {"install": False}}, lambda all_: of_kind(all_, "CustomResourceDefinition"), []),
+    (
+        {"rbac": {"create": False, "aggregate": False}},
+        lambda all_: of_kind(all_, "ClusterRole", "ClusterRoleBinding"),
+        [],
+    ),
+    ({"serviceAccount": {"name": "other"}}, lambda all_: only(all_, "ServiceAccount")["metadata"]["name"], "other"),
+    (
+        {"serviceAccount": {"create": False, "name": "other"}},
+        lambda all_: (of_kind(all_, "ServiceAccount"), pod(all_)["serviceAccountName"]),
+        ([], "other"),
+    ),
+    (
+        {"serviceAccount": {"annotations": {"a": "b"}}},
+        lambda all_: only(all_, "ServiceAccount")["metadata"]["annotations"],
+        {"a": "b"},
+    ),
+    (
+        {"coordinator": {"port": 9000}},
+        lambda all_: (only(all_, "Service")["spec"]["ports"][0]["port"], option(all_, "coordinator-address")),
+        (9000, "http://edgecloud-coordinator.ours.svc:9000"),
+    ),
+    (
+        {"coordinator": {"address": "https://edge.example.com"}},
+        lambda all_: option(all_, "coordinator-address"),
+        "https://edge.example.com",
+    ),
+    ({"log": {"format": "json"}}, lambda all_: option(all_, "log-format"), "json"),
+    (
+        {"resources": {"limits": {"cpu": 2}}},
+        lambda all_: container(all_)["resources"],
+        {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": 2, "memory": "512Mi"}},
+    ),
+    ({"priorityClassName": "high"}, lambda all_: pod(all_)["priorityClassName"], "high"),
+    ({"nodeSelector": {"a": "true"}}, lambda all_: pod(all_)["nodeSelector"], {"a": "true"}),
+    ({"tolerations": [_TOLERATION]}, lambda all_: pod(all_)["tolerations"], [_TOLERATION]),
+    ({"affinity": _AFFINITY}, lambda all_: pod(all_)["affinity"], _AFFINITY),
+    (
+        {"podAnnotations": {"a": "1"}},
+        lambda all_: only(all_, "Deployment")["spec"]["template"]["metadata"]["annotations"],
+        {"a": "1"},
+    ),
+    (
+        {"podLabels": {"a": "1"}},
+        lambda all_: only(all_, "Deployment")["spec"]["template"]["metadata"]["labels"].get("a"),
+        "1",
+    ),
+    ({"extraEnv": [_VARIABLE]}, lambda all_: container(all_)["env"], [_VARIABLE]),
+]
+
+
+@pytest.mark.parametrize(("values", "place", "expected"), TABLE, ids=[str(values)[:60] for values, _, _ in TABLE])
+def test_values(values: Object, place: Place, expected: Any) -> None:
+    assert place(rendered(values)) == expected
+
+
+def test_names_of_another_release() -> None:
+    done = run("template", "blue", str(CHART), "--namespace", "ours", values={})
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    assert only(objects, "Service")["metadata"]["name"] == "blue-edgecloud-coordinator"
+    assert option(objects, "coordinator-address") == "http://blue-edgecloud-coordinator.ours.svc:8443"
+    done = run("template", "x" * 53, str(CHART), values={})
+    assert done.returncode == 0
+    for each in yaml.safe_load_all(done.stdout):
+        assert not each or len(each["metadata"]["name"]) <= 63
+
+
+REFUSED: Final[list[tuple[Object, str]]] = [
+    ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+    ({"image": {"tagg": "1"}}, "additional properties 'tagg' not allowed"),
+    ({"image": {"tag": 1}}, "at '/image/tag': got number, want string"),
+    ({"image": {"repository": "a/b:1.0@x"}}, "at '/image/repository'"),
+    ({"image": {"digest": "sha256:1234"}}, "at '/image/digest'"),
+    ({"image": {"pullPolicy": "Sometimes"}}, "'Always', 'IfNotPresent', 'Never'"),
+    ({"namespaces": "one"}, "at '/namespaces': got string, want array"),
+    ({"namespaces": ["One"]}, "at '/namespaces/0'"),
+    ({"namespaces": ["a", "a"]}, "at '/namespaces'"),
+    ({"crds": {"install": "no"}}, "at '/crds/install': got string, want boolean"),
+    ({"coordinator": {"port": 70000}}, "at '/coordinator/port'"),
+    ({"coordinator": {"address": "edge.example.com"}}, "at '/coordinator/address'"),
+    ({"log": {"format": "xml"}}, "'text', 'json'"),
+    ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
+    ({"tolerations": [{"effect": "NoSchedul"}]}, "at '/tolerations/0/effect'"),
+    ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
+    ({"extraEnv": {"A": "b"}}, "at '/extraEnv': got object, want array"),
+    ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), REFUSED, ids=[str(values)[:60] for values, _ in REFUSED])
+def test_wrong_values_are_refused_by_name(values: Object, said: str) -> None:
+    assert said in refused(values)
+
+
+def test_the_notes_are_about_this_installation() -> None:
+    done = run(
+        "install", "edgecloud", str(CHART), "--dry-run=client", "--namespace", "ours", values={"namespaces": ["lab"]}
+    )
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    for text in ("-n ours rollout status deployment/edgecloud", "-n lab get tj -w", "edgecloud/trainer:dev"):
+        assert text in notes
+    assert (ROOT / "manifests/examples/own-script.yaml").exists()
+
+
+def test_the_plain_manifest_is_the_chart() -> None:
+    assert HELM
+    done = subprocess.run(
+        [str(ROOT / "tests" / "cluster" / "manifest.sh")],
+        env={**os.environ, "HELM": HELM},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (ROOT / "manifests" / "operator.yaml").read_text() == done.stdout, "make manifests"
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    assert option(objects, "coordinator-address") == "http://edgecloud-coordinator.edgecloud-system.svc:8443"
+    for each in objects:
+        labels = each["metadata"].get("labels", {})
+        assert not any("helm" in f"{key}{value}".lower() for key, value in labels.items())
