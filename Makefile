@@ -13,6 +13,7 @@ UV_HOME := $(CACHE)/uv-$(UV_VERSION)
 UV := $(UV_HOME)/bin/uv
 export UV_CACHE_DIR := $(CACHE)/uv-packages
 export UV_NATIVE_TLS := 1
+HELM = $(or $(wildcard $(CACHE)/bin/helm),$(shell command -v helm))
 JOB ?= manifests/examples/digits.yaml
 # Two at a time: end-to-end tests wait more than they compute, and start two processes each.
 PARALLEL := -n 2 --dist loadgroup
@@ -64,12 +65,13 @@ e2e: venv ## whole jobs with real processes and real torch.distributed
 	@$(BIN)/python -m pytest $(PARALLEL) tests/e2e tests/faults
 
 .PHONY: lint
-lint: venv ## ruff, mypy --strict, import-linter, shellcheck
+lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm where it is there
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@git ls-files -z '*.sh' .ci/run | xargs -0r $(BIN)/shellcheck
+	@$(if $(HELM),$(HELM) lint --strict --quiet charts,echo "no helm here: the chart is not linted (tests/cluster/tools.sh helm builds one)" >&2)
 
 .PHONY: format
 format: venv ## let ruff rewrite what it can
@@ -77,8 +79,16 @@ format: venv ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
 
 .PHONY: manifests
-manifests: venv ## write manifests/crd.yaml from the models
+manifests: venv ## write manifests/crd.yaml from the models and, where helm is, manifests/operator.yaml from the chart
 	@$(BIN)/edgecloud crd > manifests/crd.yaml.new && mv manifests/crd.yaml.new manifests/crd.yaml
+	@cp manifests/crd.yaml charts/files/crd.yaml
+	@if [ -n "$(HELM)" ]; then HELM=$(HELM) tests/cluster/manifest.sh > manifests/operator.yaml.new \
+	  && mv manifests/operator.yaml.new manifests/operator.yaml; \
+	else echo "no helm here: manifests/operator.yaml stays as it is (tests/cluster/tools.sh helm builds one)" >&2; fi
+
+.PHONY: images
+images: ## build edgecloud/operator:dev and edgecloud/trainer:dev with docker or buildah (ONLY=operator for one)
+	@tests/cluster/images.sh $(ONLY)
 
 .PHONY: bench
 bench: venv ## recovery time beside torchrun's, and images/s beside a plain PyTorch loop's, side by side in one run
