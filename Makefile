@@ -90,6 +90,18 @@ manifests: venv ## write manifests/crd.yaml from the models and, where helm is, 
 images: ## build edgecloud/operator:dev and edgecloud/trainer:dev with docker or buildah (ONLY=operator for one)
 	@tests/cluster/images.sh $(ONLY)
 
+.PHONY: tools
+tools: ## build etcd, Kubernetes, kind, helm ... from Go modules: once, 8 minutes (TOOLS=control-plane for a part)
+	@tests/cluster/tools.sh $(or $(TOOLS),all)
+
+.PHONY: cluster
+cluster: ## bring up a cluster of two nodes with kind, and print its KUBECONFIG (CLUSTER=existing takes yours)
+	@tests/cluster/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## take the cluster away with all that came with it
+	@tests/cluster/cluster.sh down
+
 .PHONY: bench
 bench: venv ## recovery time beside torchrun's, and images/s beside a plain PyTorch loop's, side by side in one run
 	@$(BIN)/python -m tests.bench.recovery

@@ -32,7 +32,7 @@ wrap() {
 
 # build NAME VERSION MODULE PACKAGE...: one folder of programs, put in place when all of it is there
 build() {
-  local name=$1 version=$2 module=$3 target started flags=() out=out/
+  local name=$1 version=$2 module=$3 target started status flags=() out=out/
   shift 3
   [ $# -gt 1 ] || out=out/$name
   target=$CACHE/$name-$version
@@ -46,12 +46,17 @@ build() {
     )
     [ "$module" != helm.sh/helm/v3 ] || flags=(-X "helm.sh/helm/v3/internal/version.version=$version")
     mkdir "$scratch/out"
-    if ! (
+    set +e # in a condition, the errors in there would not count
+    (
+      set -e
       wrap "$module" "$version"
       [ ! -d "$here/$name" ] || cp "$here/$name"/*.go "$scratch/"
       cd "$scratch"
       go build -mod=mod -trimpath -ldflags "-s -w ${flags[*]}" -o "$out" "$@"
-    ) > "$scratch/log" 2>&1; then
+    ) > "$scratch/log" 2>&1
+    status=$?
+    set -e
+    if [ "$status" != 0 ]; then
       tail -n 30 "$scratch/log" >&2
       fail "$name $version does not build"
     fi
@@ -108,7 +113,7 @@ mkdir -p "$BIN"
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
 exec 9> "$CACHE/.tools.lock"
 flock 9
-rm -rf "$CACHE"/.build-* # a build that was killed
+rm -rf "$CACHE"/.build-*/ # a build that was killed
 trap '[ -z "$scratch" ] || rm -rf "$scratch"' EXIT
 for word in "$@"; do
   for name in $(expand "$word"); do
