@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, delete]
 - apiGroups: [edgecloud.io]
   resources: [trainingjobs/status]
-  verbs: [get, update, patch]
+  verbs: [update]
 # Children name their job as an owner that waits for them, which clusters with owner reference checks ask this for.
 - apiGroups: [edgecloud.io]
   resources: [trainingjobs/finalizers]
@@ -56,5 +56,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, create]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [get, create, patch]
 {{- end }}

@@ -4,7 +4,7 @@
 #   tests/cluster/images.sh                    edgecloud/operator:dev and edgecloud/trainer:dev
 #   tests/cluster/images.sh operator           one of them
 #
-#   IMAGE_BUILDER=docker|buildah   not the first that works
+#   IMAGE_BUILDER=docker|buildah   this one; else docker where it answers and has or can pull a base, else buildah
 #   TAG=dev                        the images' tag
 #   BASE_IMAGE=NAME                instead of python:3.11-slim; or of the base that debootstrap makes where that can't be pulled
 #   BUILD_ARGS="A=1 B=2"           more --build-arg, such as EXTRA_PACKAGES=g++
@@ -23,68 +23,71 @@ suite=bookworm
 base_name=edgecloud/base:$suite-1
 base_file=$CACHE/base-$suite-1.tar.gz
 
-builder() {
-  if [ -n "${IMAGE_BUILDER:-}" ]; then
-    echo "$IMAGE_BUILDER"
-  elif command -v docker > /dev/null && docker info > /dev/null 2>&1; then
-    echo docker
-  elif command -v buildah > /dev/null; then
-    echo buildah
-  else
-    fail "building images needs a docker daemon that answers, or buildah (as root on Debian and Ubuntu: apt-get install buildah)"
+# choose: sets builder and base
+choose() {
+  builder=${IMAGE_BUILDER:-}
+  if [ -z "$builder" ]; then
+    if command -v docker > /dev/null && docker info > /dev/null 2>&1; then
+      builder=docker
+    elif command -v buildah > /dev/null; then
+      builder=buildah
+    else
+      fail "building images needs a docker daemon that answers, or buildah (as root on Debian: apt-get install buildah)"
+    fi
   fi
-}
-
-# base: the image to build on
-base() {
-  local log
+  case $builder in
+    docker) local prefix='' library='' ;;
+    buildah) local prefix=localhost/ library=docker.io/library/ ;;
+    *) fail "IMAGE_BUILDER is docker or buildah, not $builder" ;;
+  esac
   if [ -n "${BASE_IMAGE:-}" ]; then
-    echo "$BASE_IMAGE"
-    return
+    base=$BASE_IMAGE
+  elif present "$library$usual_base" || pulled "$library$usual_base"; then
+    base=$library$usual_base
+  elif [ -z "${IMAGE_BUILDER:-}" ] && [ "$builder" = docker ] && command -v buildah > /dev/null; then
+    # Where there is no registry there may be a mirror of the packages whose CA only buildah lets a build know.
+    IMAGE_BUILDER=buildah
+    choose
+  else
+    base=$prefix$base_name
+    present "$base" || bootstrap
   fi
-  case $builder in
-    docker)
-      docker image inspect "$usual_base" > /dev/null 2>&1 && { echo "$usual_base"; return; }
-      docker image inspect "$base_name" > /dev/null 2>&1 && { echo "$base_name"; return; } ;;
-    buildah)
-      buildah inspect --type image "docker.io/library/$usual_base" > /dev/null 2>&1 \
-        && { echo "docker.io/library/$usual_base"; return; }
-      buildah inspect --type image "localhost/$base_name" > /dev/null 2>&1 \
-        && { echo "localhost/$base_name"; return; } ;;
-  esac
-  log=$(mktemp)
-  case $builder in
-    docker) timeout 300 docker pull "$usual_base" > "$log" 2>&1 && { rm "$log"; echo "$usual_base"; return; } ;;
-    buildah)
-      timeout 300 buildah pull "docker.io/library/$usual_base" > "$log" 2>&1 \
-        && { rm "$log"; echo "docker.io/library/$usual_base"; return; } ;;
-  esac
-  say "$usual_base can't be pulled ($(tail -n 1 "$log")); debootstrap makes the base"
-  rm "$log"
-  bootstrapped
 }
 
-# bootstrapped: Debian's minimum with Python, as an image
-bootstrapped() {
-  local container
+present() {
+  case $builder in
+    docker) docker image inspect "$1" > /dev/null 2>&1 ;;
+    buildah) buildah inspect --type image "$1" > /dev/null 2>&1 ;;
+  esac
+}
+
+pulled() {
+  local said
+  # A base that has been made already says that there was no registry. Removed, it is looked for again.
+  ! present "$base_name" && ! present "localhost/$base_name" || return 1
+  said=$(timeout 300 "$builder" pull "$1" 2>&1) && return
+  say "$1 can't be pulled: $(tail -n 1 <<< "$said")"
+  return 1
+}
+
+# bootstrap: $base, Debian's minimum with Python
+bootstrap() {
+  local container path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   [ -e "$base_file" ] || debian
   case $builder in
-    docker)
-      docker import --change "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
-        "$base_file" "$base_name" > /dev/null
-      echo "$base_name" ;;
+    docker) docker import --change "ENV PATH=$path" --change "CMD bash" "$base_file" "$base" > /dev/null ;;
     buildah)
       container=$(buildah from scratch)
       buildah add --quiet "$container" "$base_file" / > /dev/null
-      buildah config --cmd bash --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
-      buildah commit --quiet --rm "$container" "localhost/$base_name" > /dev/null
-      echo "localhost/$base_name" ;;
+      buildah config --cmd bash --env "PATH=$path" "$container"
+      buildah commit --quiet --rm "$container" "$base" > /dev/null ;;
   esac
 }
 
 # debian: $base_file, made by debootstrap
 debian() {
   local folder
+  say "debootstrap makes the base image"
   [ "$(id -u)" = 0 ] || fail "debootstrap has to run as root; or name an image that can be pulled in BASE_IMAGE"
   command -v debootstrap > /dev/null || fail "no debootstrap (apt-get install debootstrap); or name an image in BASE_IMAGE"
   folder=$(mktemp -d "$CACHE/.base-XXXXXX")
@@ -126,18 +129,13 @@ size() {
 }
 
 mkdir -p "$CACHE"
-builder=$(builder)
-case $builder in
-  docker) ;;
-  # chroot: needs neither a runtime nor cgroups, and works in containers.
-  buildah) export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot} ;;
-  *) fail "IMAGE_BUILDER is docker or buildah, not $builder" ;;
-esac
+# chroot: needs neither a runtime nor cgroups, and works in containers.
+export BUILDAH_ISOLATION=${BUILDAH_ISOLATION:-chroot}
 exec 9> "$CACHE/.images.lock"
 flock 9
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
 revision=$(git -C "$root" describe --always --dirty --abbrev=12 2> /dev/null || echo unknown)
-base=$(base)
+choose
 summary=
 for target in "${@:-operator trainer}"; do
   for name in $target; do

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import Settings
 from tests.unit.chart.helm import (
     CHART,
     HELM,
+    KUBERNETES,
     ROOT,
     Object,
     container,
@@ -32,11 +37,11 @@ pytestmark = needs_helm
 DIGEST: Final = "sha256:" + "0123456789abcdef" * 4
 RULES: Final[list[Object]] = [
     {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs"], "verbs": ["get", "list", "watch", "delete"]},
-    {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/status"], "verbs": ["get", "update", "patch"]},
+    {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/status"], "verbs": ["update"]},
     {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/finalizers"], "verbs": ["update"]},
     {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["get", "list", "watch", "create", "delete"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "create", "patch"]},
 ]
 
 
@@ -61,12 +66,13 @@ def test_lint() -> None:
 
 def test_the_objects(defaults: list[Object]) -> None:
     assert [(each["kind"], each["metadata"]["name"]) for each in defaults] == [
+        ("NetworkPolicy", "edgecloud"),
         ("ServiceAccount", "edgecloud"),
         ("CustomResourceDefinition", "trainingjobs.edgecloud.io"),
         ("ClusterRole", "edgecloud-trainingjobs-view"),
         ("ClusterRole", "edgecloud-trainingjobs-edit"),
-        ("ClusterRole", "edgecloud-ours"),
-        ("ClusterRoleBinding", "edgecloud-ours"),
+        ("ClusterRole", "edgecloud"),
+        ("ClusterRoleBinding", "edgecloud"),
         ("Service", "edgecloud-coordinator"),
         ("Deployment", "edgecloud"),
     ]
@@ -93,11 +99,42 @@ def test_the_service_leads_to_the_operator(defaults: list[Object]) -> None:
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
     (port,) = service["spec"]["ports"]
     assert (port["port"], port["targetPort"]) == (8443, "coordinator")
-    assert container(defaults)["ports"] == [{"name": "coordinator", "containerPort": 8443}]
     assert option(defaults, "listen") == "0.0.0.0:8443"
     assert option(defaults, "coordinator-address") == "http://edgecloud-coordinator.ours.svc:8443"
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container(defaults)[probe]["httpGet"] == {"path": "/healthz", "port": "coordinator"}
+    assert container(defaults)["ports"] == [
+        {"name": "coordinator", "containerPort": 8443},
+        {"name": "health", "containerPort": 8081},
+    ]
+    assert option(defaults, "liveness-port") == "8081"
+    for probe, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
+        assert container(defaults)[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "health"}
+
+
+def test_workers_alone_reach_the_coordinator(defaults: list[Object]) -> None:
+    policy = only(defaults, "NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"] == only(defaults, "Service")["spec"]["selector"]
+    workers, probes = policy["ingress"]
+    (peer,) = workers["from"]
+    assert workers["ports"] == [{"port": "coordinator"}]
+    assert probes == {"ports": [{"port": "health"}]}
+    assert peer["namespaceSelector"] == {}
+    assert peer["podSelector"]["matchLabels"].items() <= names.worker_labels("some", 0).items()
+    (peer,) = only(rendered({"namespaces": ["a", "b"]}), "NetworkPolicy")["spec"]["ingress"][0]["from"]
+    assert peer["namespaceSelector"]["matchExpressions"] == [
+        {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]}
+    ]
+
+
+def test_the_operator_takes_its_command_line(defaults: list[Object]) -> None:
+    """Were an option renamed, the Pod would end with a usage message."""
+    from edgecloud_operator.__main__ import main as command
+
+    everything = rendered({"namespaces": ["a", "b"], "log": {"format": "json", "level": "debug"}})
+    for objects in (defaults, everything):
+        assert container(objects)["command"] == ["python", "-m", "edgecloud_operator"]
+        context = command.make_context("edgecloud_operator", list(container(objects)["args"]))
+        assert context.params["listen"] == ("0.0.0.0", 8443)
+        assert context.params["coordinator_address"] == "http://edgecloud-coordinator.ours.svc:8443"
 
 
 def test_the_images_are_those_that_make_images_builds(defaults: list[Object]) -> None:
@@ -209,6 +246,9 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
         "https://edge.example.com",
     ),
     ({"log": {"format": "json"}}, lambda all_: option(all_, "log-format"), "json"),
+    ({"log": {"level": "debug"}}, lambda all_: option(all_, "log-level"), "debug"),
+    ({"progressSeconds": 2.5}, lambda all_: option(all_, "progress-seconds"), "2.5"),
+    ({"networkPolicy": {"enabled": False}}, lambda all_: of_kind(all_, "NetworkPolicy"), []),
     (
         {"resources": {"limits": {"cpu": 2}}},
         lambda all_: container(all_)["resources"],
@@ -238,14 +278,15 @@ def test_values(values: Object, place: Place, expected: Any) -> None:
 
 
 def test_names_of_another_release() -> None:
-    done = run("template", "blue", str(CHART), "--namespace", "ours", values={})
+    done = run("template", "blue", str(CHART), "--namespace", "ours", KUBERNETES, values={})
     objects = [each for each in yaml.safe_load_all(done.stdout) if each]
     assert only(objects, "Service")["metadata"]["name"] == "blue-edgecloud-coordinator"
     assert option(objects, "coordinator-address") == "http://blue-edgecloud-coordinator.ours.svc:8443"
-    done = run("template", "x" * 53, str(CHART), values={})
-    assert done.returncode == 0
+    done = run("template", "x" * 53, str(CHART), KUBERNETES, values={})
+    assert done.returncode == 0, done.stderr
     for each in yaml.safe_load_all(done.stdout):
-        assert not each or len(each["metadata"]["name"]) <= 63
+        # Role names may be longer; what becomes a host name or a label may not.
+        assert not each or len(each["metadata"]["name"]) <= (63 if each["kind"] in {"Service", "Deployment"} else 253)
 
 
 REFUSED: Final[list[tuple[Object, str]]] = [
@@ -262,6 +303,8 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"coordinator": {"port": 70000}}, "at '/coordinator/port'"),
     ({"coordinator": {"address": "edge.example.com"}}, "at '/coordinator/address'"),
     ({"log": {"format": "xml"}}, "'text', 'json'"),
+    ({"log": {"level": "loud"}}, "'debug', 'info', 'warning', 'error'"),
+    ({"progressSeconds": 0}, "at '/progressSeconds'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
     ({"tolerations": [{"effect": "NoSchedul"}]}, "at '/tolerations/0/effect'"),
     ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
@@ -275,15 +318,29 @@ def test_wrong_values_are_refused_by_name(values: Object, said: str) -> None:
     assert said in refused(values)
 
 
-def test_the_notes_are_about_this_installation() -> None:
-    done = run(
-        "install", "edgecloud", str(CHART), "--dry-run=client", "--namespace", "ours", values={"namespaces": ["lab"]}
+def test_the_notes_are_about_this_installation(tmp_path: Path) -> None:
+    """Helm prints them only with a cluster at hand, so they are rendered as a file's content here."""
+    shutil.copytree(CHART, tmp_path / "charts")
+    (tmp_path / "charts/templates/NOTES.txt").rename(tmp_path / "charts/notes")
+    (tmp_path / "charts/templates/notes.yaml").write_text(
+        'notes: {{ tpl (.Files.Get "notes") . | toJson }}\nkind: Notes\n'
     )
+    done = run(
+        "template", "edgecloud", str(tmp_path / "charts"), "--namespace", "ours", KUBERNETES,
+        values={"namespaces": ["lab"], "crds": {"install": False}},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    notes = done.stdout.partition("NOTES:")[2]
-    for text in ("-n ours rollout status deployment/edgecloud", "-n lab get tj -w", "edgecloud/trainer:dev"):
+    notes = only([each for each in yaml.safe_load_all(done.stdout) if each], "Notes")["notes"]
+    for text in (
+        "runs the TrainingJobs of lab.",
+        "kubectl -n ours rollout status deployment/edgecloud",
+        "kubectl -n lab get tj -w",
+        "edgecloud/trainer:dev",
+        "kubectl apply -f manifests/crd.yaml",
+    ):
         assert text in notes
-    assert (ROOT / "manifests/examples/own-script.yaml").exists()
+    for file in re.findall(r"-f (manifests/\S+)", notes):
+        assert (ROOT / file).exists()
 
 
 def test_the_plain_manifest_is_the_chart() -> None:
