@@ -40,13 +40,16 @@ existing() {
   echo "$KUBECONFIG"
 }
 
-# healthy: whether everything runs, the nodes that a test has stopped being started again
+# healthy: whether everything runs; nodes that a test has stopped are started again
 healthy() {
   [ -e "$kubeconfig" ] || return 1
   if own_docker; then
-    running dockerd && running forward && running registry || return 1
+    { running dockerd && running registry; } || return 1
+    docker start "${nodes[@]}" > /dev/null 2>&1 || return 1
+    running forward || start_forward
+  else
+    docker start "${nodes[@]}" $REGISTRY_CONTAINER > /dev/null 2>&1 || return 1
   fi
-  docker start "${nodes[@]}" > /dev/null 2>&1 || return 1
   within 60 answers && kubectl wait --for=condition=Ready nodes --all --timeout=90s > /dev/null
 }
 
@@ -60,6 +63,7 @@ up() {
     return
   fi
   down
+  kubeconfig=$STATE/kubeconfig.new # until all is there
   find_docker
   "$here/tools.sh" cluster >&2
   choose_image
@@ -67,32 +71,35 @@ up() {
   remember_settings
   if own_docker; then
     start_docker
+    remove_nodes # of a machine that went down with its cluster
   fi
-  if [ "$own" = true ]; then
-    load_image
-  fi
+  [ "$own" = false ] || load_image
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   write_config > "$STATE/kind.yaml"
-  "$BIN/kind" create cluster --config "$STATE/kind.yaml" --image "$image" --kubeconfig "$STATE/kubeconfig.new" --retain \
+  "$BIN/kind" create cluster --config "$STATE/kind.yaml" --image "$image" --kubeconfig "$kubeconfig" --retain \
     > "$LOGS/kind.log" 2>&1 || { tail -n 30 "$LOGS/kind.log" >&2; fail "kind create failed; the nodes are kept for a look"; }
   if own_docker; then
-    start forward python3 "$here/forward.py" "$RUN/network" "$port"
+    start_forward
   fi
   start_registry
-  mv "$STATE/kubeconfig.new" "$kubeconfig"
   within 60 answers || fail "the API server does not answer"
   start_steward
   kubectl wait --for=condition=Ready nodes --all --timeout=120s > /dev/null
   kubectl -n kube-system rollout status deployment/coredns --timeout=120s > /dev/null
   within 60 gpus_there || fail "no GPUs on the nodes; cluster.sh docker exec ${nodes[0]} journalctl -u edgecloud-steward"
+  mv "$kubeconfig" "$STATE/kubeconfig"
   say "cluster: up in $((SECONDS - begun)) s; images go to $REGISTRY_NAME by tests/cluster/push.sh"
-  echo "$kubeconfig"
+  echo "$STATE/kubeconfig"
 }
 
 # choose_image: sets image, and own to whether it is the one that we make
 choose_image() {
   image=${NODE_IMAGE:-kindest/node:$KUBERNETES}
-  if [ "$image" != own ] && ! own_docker; then
+  if own_docker; then
+    [ "${NODE_IMAGE:-own}" = own ] || fail "a dockerd of our own reaches nothing that it could pull $NODE_IMAGE from"
+    image=own
+  fi
+  if [ "$image" != own ]; then
     docker image inspect "$image" > /dev/null 2>&1 && return
     say "pulling $image"
     timeout "${PULL_SECONDS:-300}" docker pull --quiet "$image" > "$LOGS/pull.log" 2>&1 && return
@@ -111,10 +118,17 @@ load_image() {
 }
 
 write_config() {
-  local drop=()
-  [ "$own" = true ] || drop+=(-e '/^- | # own image/,/^[-n]/{/^- | # own image/d;/^ /d}')
-  [ ! -e /sys/fs/cgroup/cgroup.controllers ] || drop+=(-e '/^- | # cgroup v1/,/^[-n]/{/^- | # cgroup v1/d;/^ /d}')
-  sed "${drop[@]}" -e "s|@PORT@|$port|; s|@OWN_IMAGE@|$own|; s|@VOLUMES@|$STATE/volumes|" "$here/kind.yaml"
+  local without='|'
+  [ "$own" = true ] || without+='own image|'
+  [ ! -e /sys/fs/cgroup/cgroup.controllers ] || without+='cgroup v1|'
+  awk -v without="$without" \
+    '/^[^ ]/ { tag = $0; off = sub(/^- \| # /, "", tag) && index(without, "|" tag "|") } !off' "$here/kind.yaml" \
+    | sed "s|@PORT@|$port|; s|@OWN_IMAGE@|$own|; s|@VOLUMES@|$STATE/volumes|"
+}
+
+start_forward() {
+  start forward python3 "$here/forward.py" "$RUN/network" \
+    "$(sed -n 's|^ *server: https://127\.0\.0\.1:||p' "$kubeconfig")"
 }
 
 start_steward() {
@@ -139,8 +153,7 @@ down() {
     running dockerd || start_docker
   fi
   if docker_answers; then
-    docker ps --all --quiet --filter "label=io.x-k8s.kind.cluster=$name" \
-      | xargs --no-run-if-empty docker rm --force --volumes > /dev/null
+    remove_nodes
     stop_registry
     own_docker || ! docker image ls --quiet edgecloud/node | grep -q . \
       || docker image ls --quiet edgecloud/node | sort -u | xargs docker image rm --force > /dev/null
@@ -149,10 +162,17 @@ down() {
     stop_docker
     leave_no_mount "$RUN"
     restore_settings
-    rm -rf --one-file-system "$RUN" /etc/docker/key.json
-    rmdir /etc/docker 2> /dev/null || true
+    [ ! -e "$RUN/key-is-ours" ] || rm -f /etc/docker/key.json
+    rmdir /run/docker/plugins /run/docker /etc/docker 2> /dev/null || true
   fi
   rm -rf --one-file-system "$STATE/volumes" "$STATE/registry" "$STATE/kind.yaml" "$RUN"
+}
+
+remove_nodes() {
+  # Root's files, which we may not be allowed to remove ourselves
+  docker exec "${nodes[0]}" find /var/lib/edgecloud-volumes -mindepth 1 -delete > /dev/null 2>&1 || true
+  docker ps --all --quiet --filter "label=io.x-k8s.kind.cluster=$name" \
+    | xargs --no-run-if-empty docker rm --force --volumes > /dev/null
 }
 
 [ $# -gt 0 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }

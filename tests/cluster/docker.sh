@@ -27,6 +27,7 @@ find_docker() {
   install_packages
   mkdir -p "$RUN"
   touch "$RUN/own"
+  [ -e /etc/docker/key.json ] || touch "$RUN/key-is-ours"
   export DOCKER_HOST=unix://$RUN/docker.sock
 }
 
@@ -91,7 +92,7 @@ stop_docker() {
 # leave_no_mount FOLDER
 leave_no_mount() {
   local point
-  cut -d' ' -f5 /proc/self/mountinfo | grep -F "$1/" | sort -r | while read -r point; do
+  { cut -d" " -f5 /proc/self/mountinfo | grep -F "$1/" || true; } | sort -r | while read -r point; do
     umount "$point" 2> /dev/null || umount --lazy "$point" || true
   done
 }

@@ -16,8 +16,9 @@ start_registry() {
     within 30 registry_answers || { tail "$LOGS/registry.log" >&2; fail "the registry does not answer"; }
     inside=http://$(gateway):5000
   else
-    docker run --detach --quiet --restart=unless-stopped --network kind --publish 127.0.0.1::5000 \
-      --volume edgecloud-registry:/var/lib/registry --name $REGISTRY_CONTAINER registry:2 > /dev/null
+    docker run --detach --restart=unless-stopped --network kind --publish 127.0.0.1::5000 \
+      --volume edgecloud-registry:/var/lib/registry --name $REGISTRY_CONTAINER registry:2 > "$LOGS/registry.log" 2>&1 \
+      || { tail -n 3 "$LOGS/registry.log" >&2; fail "the registry does not start"; }
     docker port $REGISTRY_CONTAINER 5000/tcp | head -n 1 > "$STATE/registry"
     inside=http://$REGISTRY_CONTAINER:5000
   fi

@@ -18,8 +18,11 @@ packages=(
 
 tag=$KUBERNETES-$(cat "$here/../versions.sh" "$here"/{build.sh,oci.py,pause.c} "$here"/files/* | sha256sum | cut -c1-8)
 file=$CACHE/node-$tag.tar
-echo "edgecloud/node:$tag $file"
-[ ! -e "$file" ] || exit 0
+done_with() {
+  echo "edgecloud/node:$tag $file"
+  exit
+}
+[ ! -e "$file" ] || done_with
 
 [ "$(id -u)" = 0 ] || fail "making the node image takes root"
 for program in debootstrap gcc python3; do
@@ -30,6 +33,7 @@ done
 started=$SECONDS
 exec 8> "$CACHE/.node.lock"
 flock 8
+[ ! -e "$file" ] || done_with # somebody else's doing, while we waited
 rm -rf --one-file-system "$CACHE"/.node-*/ # of one that was killed
 work=$(mktemp -d "$CACHE/.node-XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
@@ -133,3 +137,4 @@ if [ "$status" != 0 ]; then
 fi
 mv "$work/node.tar" "$file"
 say "node image: $((SECONDS - started)) s"
+done_with

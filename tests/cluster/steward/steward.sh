@@ -69,10 +69,10 @@ changes() {
   kill $(jobs -p)
 }
 
-exec 3< <(changes)
-until [ -z "$(kubectl get --raw /readyz > /dev/null || echo no)" ]; do
+until kubectl get --raw /readyz > /dev/null; do
   sleep 1
 done
+exec 3< <(changes)
 while true; do
   put_gpus
   make_volumes
