@@ -6,7 +6,7 @@
 #
 #   IMAGE_BUILDER=docker|buildah   this one; else docker where it answers and has or can pull a base, else buildah
 #   TAG=dev                        the images' tag
-#   BASE_IMAGE=NAME                instead of python:3.11-slim; or of the base that debootstrap makes where that can't be pulled
+#   BASE_IMAGE=NAME                instead of python:3.11-slim, or of what debootstrap makes where that can't be pulled
 #   BUILD_ARGS="A=1 B=2"           more --build-arg, such as EXTRA_PACKAGES=g++
 #
 # Says names, seconds and sizes at the end. buildah's images are called localhost/edgecloud/...
@@ -18,7 +18,7 @@ source "$here/versions.sh"
 root=$here/../..
 tag=${TAG:-dev}
 usual_base=python:3.11-slim
-# Debian's release and what is added to its minimum. The last figure rises when base() makes something else of them.
+# Debian's release and what is added to its minimum. The last figure rises when debian() makes something else of them.
 suite=bookworm
 base_name=edgecloud/base:$suite-1
 base_file=$CACHE/base-$suite-1.tar.gz
@@ -32,7 +32,8 @@ choose() {
     elif command -v buildah > /dev/null; then
       builder=buildah
     else
-      fail "building images needs a docker daemon that answers, or buildah (as root on Debian: apt-get install buildah)"
+      have buildah || fail "building images needs a docker daemon that answers, or buildah: your system's packages have both"
+      builder=buildah
     fi
   fi
   case $builder in
@@ -52,6 +53,15 @@ choose() {
     base=$prefix$base_name
     present "$base" || bootstrap
   fi
+}
+
+# have PROGRAM: it is there, or can be installed: as root on Debian
+have() {
+  command -v "$1" > /dev/null && return
+  [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
+  say "installing $1"
+  { apt-get update -qq \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$1"; } >&2
 }
 
 present() {
@@ -89,7 +99,7 @@ debian() {
   local folder
   say "debootstrap makes the base image"
   [ "$(id -u)" = 0 ] || fail "debootstrap has to run as root; or name an image that can be pulled in BASE_IMAGE"
-  command -v debootstrap > /dev/null || fail "no debootstrap (apt-get install debootstrap); or name an image in BASE_IMAGE"
+  have debootstrap || fail "no debootstrap here; or name an image that can be pulled in BASE_IMAGE"
   folder=$(mktemp -d "$CACHE/.base-XXXXXX")
   # What the image doesn't need: manuals, translations, the package lists.
   if ! debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$suite" "$folder/root" \
