@@ -10,7 +10,7 @@ import pytest
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS
 from edgecloud_operator.core.plan import Plan
-from tests.unit.core.build import NOW, Scene, make_progress
+from tests.unit.core.build import NOW, Scene, make_pod, make_progress
 
 # Taken on
 
@@ -32,6 +32,7 @@ def test_a_new_job_is_accepted_before_anything_is_made() -> None:
         "Suspended": ("False", "NotSuspended"),
         "Complete": ("False", "NotFinished"),
         "Failed": ("False", "NotFinished"),
+        "Stalled": ("False", "Progressing"),
     }
 
 
@@ -322,3 +323,10 @@ def test_times_are_kept_to_the_second() -> None:
     scene.running()
     assert scene.status.start_time == NOW
     assert scene.decide().status is None
+
+
+def test_a_job_that_was_accepted_is_written_once_until_its_workers_are_heard() -> None:
+    scene = Scene(workers=2).accepted()
+    assert scene.act().status is None
+    scene.pods = {f"pod-{index}": make_pod(index, phase="Pending", running_since=None) for index in range(2)}
+    assert scene.later(1).act().status is None
