@@ -1,0 +1,237 @@
+"""Requests to the API server: plain dicts out and in, a time limit on each, and an exception for each way to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+
+from edgecloud.api.job import GROUP, PLURAL, VERSION
+from edgecloud_operator.kube.access import bearer_token
+
+REQUEST_SECONDS: Final = 20.0
+"""How long a request may take in all. One that takes longer is given up, and whoever wanted it tries again."""
+PAGE: Final = 500
+"""Objects in one page of a list."""
+MAX_LISTINGS: Final = 3
+"""A list whose later pages have expired on the server is begun anew; so often at most."""
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Kind = Literal["TrainingJob", "Pod", "Service", "ConfigMap", "Event"]
+_CORE: Final = {"Pod": "pods", "Service": "services", "ConfigMap": "configmaps", "Event": "events"}
+
+
+class ApiError(Exception):
+    """The API server said no.
+
+    status: HTTP status; 0 where there was no answer. reason: Kubernetes' one word for it, such as AlreadyExists.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 0, reason: str = "", details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(f"{status} {reason}: {message}" if status else message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.details = details or {}
+
+
+class BadRequestError(ApiError):
+    """400: it does not understand the object."""
+
+
+class UnauthorizedError(ApiError):
+    """401: it does not accept our credentials."""
+
+
+class ForbiddenError(ApiError):
+    """403: not allowed, to us or to anybody: RBAC, a quota, an admission rule."""
+
+
+class NotFoundError(ApiError):
+    """404: no such object, namespace or kind."""
+
+
+class AlreadyExistsError(ApiError):
+    """409 on a create: there is one of that name."""
+
+
+class ChangedError(ApiError):
+    """409 on a change: the object is not the one, or not in the version, that was meant."""
+
+
+class ExpiredError(ApiError):
+    """410: a version of the past that the server no longer has."""
+
+
+class InvalidError(ApiError):
+    """422: it understands the object and finds it wrong."""
+
+
+class UnavailableError(ApiError):
+    """429, 5xx, no connection or no answer in time: the same request may succeed later."""
+
+
+_BY_STATUS: Final[dict[int, type[ApiError]]] = {
+    400: BadRequestError,
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    410: ExpiredError,
+    422: InvalidError,
+    429: UnavailableError,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """All objects of a list at one version of the store; version is empty where the server named none."""
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    version: str = ""
+
+
+def path(kind: Kind, namespace: str | None, name: str | None = None, *, sub: str = "") -> str:
+    """Path of a collection (without a name) or of an object; namespace None: of all namespaces."""
+    root = f"/apis/{GROUP}/{VERSION}" if kind == "TrainingJob" else "/api/v1"
+    parts = [root, f"namespaces/{quote(namespace, safe='')}" if namespace is not None else ""]
+    parts += [PLURAL if kind == "TrainingJob" else _CORE[kind], quote(name, safe="") if name is not None else "", sub]
+    return "/".join(part for part in parts if part)
+
+
+def error_of(status: int, body: bytes) -> ApiError:
+    """The exception for an answer that is no success. The body is a Status object, or whatever a proxy says."""
+    said: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
+        said = json.loads(body)
+    if not isinstance(said, dict):
+        said = {"message": body[:300].decode("utf-8", "replace").strip()}
+    reason, details = said.get("reason"), said.get("details")
+    reason = reason if isinstance(reason, str) else ""
+    if status == 409:
+        kind: type[ApiError] = AlreadyExistsError if reason == "AlreadyExists" else ChangedError
+    else:
+        kind = _BY_STATUS.get(status) or (UnavailableError if status >= 500 else ApiError)
+    return kind(
+        str(said.get("message") or "no message"),
+        status=status,
+        reason=reason,
+        details=details if isinstance(details, dict) else None,
+    )
+
+
+class Client:
+    """One API server, and a pool of connections to it."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        reload: Callable[[], Awaitable[Configuration]] | None = None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        """reload: gives fresh credentials when the present ones are refused. seconds: time limit of a request."""
+        self._configuration = configuration
+        self._reload = reload
+        self._api = ApiClient(configuration)
+        self._timeout = aiohttp.ClientTimeout(total=seconds)
+
+    @property
+    def configuration(self) -> Configuration:
+        return self._configuration
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def request(
+        self,
+        method: Method,
+        where: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Make a request and return the object of the answer.
+
+        Raises:
+            ApiError: in the class that says why.
+        """
+        try:
+            return await self._request(method, where, query, body, content_type)
+        except UnauthorizedError:
+            if self._reload is None:
+                raise
+        await self._renew()
+        return await self._request(method, where, query, body, content_type)
+
+    async def _renew(self) -> None:
+        """Take the credentials that are on disk now."""
+        assert self._reload is not None
+        old, self._configuration = self._api, await self._reload()
+        self._api = ApiClient(self._configuration)
+        # Requests that are under way on the old connections may finish.
+        asyncio.get_running_loop().call_later(self._timeout.total or 0.0, lambda: asyncio.ensure_future(old.close()))
+
+    async def _request(
+        self,
+        method: Method,
+        where: str,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        content_type: str,
+    ) -> dict[str, Any]:
+        url = self._configuration.host + where + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "edgecloud-operator"}
+        try:
+            if token := await bearer_token(self._configuration):
+                headers["Authorization"] = f"Bearer {token}"
+            response = await self._api.call_api(method, url, headers, body, _request_timeout=self._timeout)
+            data = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"{method} {where}: {type(error).__name__} {error}".rstrip()) from error
+        if not 200 <= response.status < 300:
+            raise error_of(response.status, data)
+        try:
+            answer = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise UnavailableError(f"{method} {where}: the answer is no JSON", status=response.status) from error
+        if not isinstance(answer, dict):
+            raise UnavailableError(f"{method} {where}: the answer is no object", status=response.status)
+        return answer
+
+    async def list_all(self, kind: Kind, namespace: str | None, *, selector: str = "") -> Listing:
+        """All objects of a kind, page by page, in one namespace or in all (None), by label selector.
+
+        Raises:
+            ApiError: in the class that says why.
+        """
+        for attempt in range(1, MAX_LISTINGS + 1):
+            try:
+                return await self._list(path(kind, namespace), selector)
+            except ExpiredError:
+                if attempt == MAX_LISTINGS:
+                    raise
+        raise AssertionError("the last attempt has raised")
+
+    async def _list(self, where: str, selector: str) -> Listing:
+        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+        items: list[dict[str, Any]] = []
+        version = ""
+        while True:
+            page = await self.request("GET", where, query=query)
+            metadata = page.get("metadata") or {}
+            items += [item for item in page.get("items") or () if isinstance(item, dict)]
+            version = version or str(metadata.get("resourceVersion") or "")
+            if not metadata.get("continue"):
+                return Listing(items=items, version=version)
+            query["continue"] = str(metadata["continue"])

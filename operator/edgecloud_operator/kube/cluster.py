@@ -1,0 +1,153 @@
+"""The control loop's writes, made to the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from edgecloud.api.job import API_VERSION, KIND, TrainingJob
+from edgecloud.api.status import Reason, TrainingJobStatus
+from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError
+from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.plan import Delete, Event
+from edgecloud_operator.core.writes import write_delay
+from edgecloud_operator.kube.client import (
+    AlreadyExistsError,
+    BadRequestError,
+    ChangedError,
+    Client,
+    ForbiddenError,
+    InvalidError,
+    Kind,
+    NotFoundError,
+    UnavailableError,
+    path,
+)
+from edgecloud_operator.kube.events import Recorder
+from edgecloud_operator.kube.pace import Pace
+from edgecloud_operator.kube.sight import owner_of
+from edgecloud_operator.kube.store import Store
+
+log = logging.getLogger(__name__)
+
+STATUS_WRITES: Final = 50.0
+"""Status writes of all jobs together, a second, in the long run."""
+STATUS_BURST: Final = 100
+"""Status writes at once after a quiet time: a hundred jobs may be accepted in the same moment."""
+PROGRESS_WRITES: Final = 35.0
+"""Of these, writes of mere progress; what a round waits for always finds room beside them."""
+
+
+class KubeCluster:
+    """Implements the control loop's Cluster on the API server."""
+
+    def __init__(self, client: Client, store: Store, recorder: Recorder) -> None:
+        self._client = client
+        self._store = store
+        self._recorder = recorder
+        self._all: Pace[JobKey] = Pace(STATUS_WRITES, STATUS_BURST)
+        self._progress: Pace[JobKey] = Pace(PROGRESS_WRITES, int(PROGRESS_WRITES))
+
+    async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
+        key = (job.metadata.namespace, job.metadata.name)
+        self._take_turn(key, job, status)
+        where = path("TrainingJob", *key, sub="status")
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            # The uid is a precondition too: a job that was deleted and made anew has no use for this status.
+            "metadata": {
+                "namespace": job.metadata.namespace,
+                "name": job.metadata.name,
+                "uid": job.metadata.uid,
+                "resourceVersion": job.metadata.resource_version,
+            },
+            "status": status.dump(),
+        }
+        try:
+            with self._store.writing(key):
+                return self._store.wrote(await self._client.request("PUT", where, body=body))
+        except ChangedError:
+            await self._look(key)
+            raise ConflictError from None
+        except NotFoundError:
+            raise GoneError from None
+
+    def _take_turn(self, key: JobKey, job: TrainingJob, status: TrainingJobStatus) -> None:
+        """Count a write against the bounds, or put it off."""
+        loop, now = asyncio.get_running_loop(), datetime.now(UTC)
+        urgent = write_delay(job.status, status, last_write=now, now=now, progress_seconds=1.0) == 0.0
+        counted = urgent or self._all.has_place(key)
+        wait = 0.0 if counted else self._progress.wait(key, loop.time())
+        wait = wait or self._all.wait(key, loop.time())
+        if wait > 0:
+            raise LaterError(wait)
+
+    async def _look(self, key: JobKey) -> None:
+        """See what stands there now; a watch will tell as well, but may be late."""
+        try:
+            self._store.saw("TrainingJob", await self._client.request("GET", path("TrainingJob", *key)))
+        except (NotFoundError, UnavailableError) as error:
+            log.debug("%s/%s was not seen after a conflict: %s", *key, error)
+
+    async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
+        kind: Kind = child["kind"]
+        namespace, name = job.metadata.namespace, child["metadata"]["name"]
+        for _ in range(2):
+            try:
+                made = await self._client.request("POST", path(kind, namespace), body=child)
+            except AlreadyExistsError:
+                try:
+                    made = await self._client.request("GET", path(kind, namespace, name))
+                except NotFoundError:
+                    continue  # it has just gone: its place is free now
+            except NotFoundError:
+                raise GoneError from None  # the namespace
+            except ForbiddenError as error:
+                raise _refusal(error) from None
+            except (InvalidError, BadRequestError) as error:
+                raise RefusedError("AdmissionDenied", error.message) from None
+            self._show(job, kind, made)
+            return
+        raise UnavailableError(f"{kind} {namespace}/{name} comes and goes")
+
+    def _show(self, job: TrainingJob, kind: Kind, made: dict[str, Any]) -> None:
+        """Show the control loop at once what stands in a child's place, whosever it is."""
+        if kind in ("Pod", "Service"):
+            self._store.saw(kind, made)
+        elif owner_of(made) != job.metadata.uid:
+            name = made["metadata"]["name"]
+            text = f"a {kind} {name} that is not this job's exists: rename the job or delete it"
+            raise RefusedError("NameTaken", text)
+
+    async def delete(self, job: TrainingJob, target: Delete) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": target.uid},
+            "propagationPolicy": "Background",
+        }
+        where = path(target.kind, job.metadata.namespace, target.name)
+        try:
+            answer = await self._client.request("DELETE", where, body=body)
+        except (NotFoundError, ChangedError):
+            return  # it is gone, or another one has its name
+        metadata = answer.get("metadata")
+        if target.kind == "Pod" and isinstance(metadata, dict) and metadata.get("deletionTimestamp"):
+            self._store.saw("Pod", answer)
+
+    async def emit(self, job: TrainingJob, event: Event) -> None:
+        self._recorder.add(job, event)
+
+
+def _refusal(error: ForbiddenError) -> Exception:
+    """What a 403 on a create comes to."""
+    causes = error.details.get("causes")
+    if isinstance(causes, list) and any(
+        isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes
+    ):
+        return GoneError()
+    reason: Reason = "QuotaExceeded" if "quota" in error.message else "AdmissionDenied"
+    return RefusedError(reason, error.message[:1500])

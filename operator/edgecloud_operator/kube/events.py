@@ -1,0 +1,104 @@
+"""Events on TrainingJobs, as `kubectl describe` shows them: recorded in the background, lost rather than waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import socket
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from edgecloud.api.base import utc
+from edgecloud.api.job import API_VERSION, KIND, TrainingJob
+from edgecloud_operator.core.names import CONTROLLER
+from edgecloud_operator.core.plan import Event
+from edgecloud_operator.kube.client import MERGE_PATCH, AlreadyExistsError, ApiError, Client, path
+
+log = logging.getLogger(__name__)
+
+WAITING: Final = 1000
+"""Events that may wait to be recorded; what comes on top is dropped."""
+PAUSE_SECONDS: Final = 0.02
+"""Between two events: they are for people, and must not crowd out the writes that a training waits for."""
+
+
+def event_name(job: TrainingJob, event: Event) -> str:
+    """The same event of the same job has the same name, whoever records it: it is counted, not piled up."""
+    what = "\n".join((job.metadata.uid or "", event.type, event.reason, event.message))
+    digest = hashlib.sha256(what.encode("utf-8", "replace")).hexdigest()
+    return f"{job.metadata.name}.{digest[:16]}"
+
+
+def build_event(job: TrainingJob, event: Event, now: datetime, instance: str) -> dict[str, Any]:
+    """The object of an event that happens for the first time."""
+    about = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "namespace": job.metadata.namespace,
+        "name": job.metadata.name,
+        "uid": job.metadata.uid or "",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"namespace": job.metadata.namespace, "name": event_name(job, event)},
+        "involvedObject": about,
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message,
+        "source": {"component": CONTROLLER},
+        "reportingComponent": CONTROLLER,
+        "reportingInstance": instance,
+        "firstTimestamp": utc(now),
+        "lastTimestamp": utc(now),
+        "count": 1,
+    }
+
+
+class Recorder:
+    """Records events, one after the other."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._waiting: asyncio.Queue[tuple[TrainingJob, Event, datetime]] = asyncio.Queue(WAITING)
+        self._task: asyncio.Task[None] | None = None
+        self._instance = socket.gethostname()[:128]
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        """Stop; what waits is dropped."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def add(self, job: TrainingJob, event: Event) -> None:
+        """Record an event soon."""
+        try:
+            self._waiting.put_nowait((job, event, datetime.now(UTC)))
+        except asyncio.QueueFull:
+            log.debug("too many events wait; dropped: %s", event)
+
+    async def _work(self) -> None:
+        while True:
+            job, event, at = await self._waiting.get()
+            try:
+                await self._record(job, event, at)
+            except ApiError as error:
+                log.debug("an event was not recorded: %s: %s", event, error)
+            except Exception:
+                log.exception("an event was not recorded: %s", event)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _record(self, job: TrainingJob, event: Event, at: datetime) -> None:
+        body = build_event(job, event, at, self._instance)
+        namespace, name = job.metadata.namespace, body["metadata"]["name"]
+        try:
+            await self._client.request("POST", path("Event", namespace), body=body)
+        except AlreadyExistsError:
+            where = path("Event", namespace, name)
+            count = (await self._client.request("GET", where)).get("count")
+            again = {"count": count + 1 if isinstance(count, int) else 2, "lastTimestamp": utc(at)}
+            await self._client.request("PATCH", where, body=again, content_type=MERGE_PATCH)

@@ -1,0 +1,133 @@
+"""Keeps the store true: a full list first, then a watch, and a list every so often for what the watch has missed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Any, Final
+
+from edgecloud_operator.kube.client import ApiError, Client, NotFoundError, path
+from edgecloud_operator.kube.sight import SELECTOR, mark
+from edgecloud_operator.kube.store import KINDS, Store, Stranger, WatchedKind
+from edgecloud_operator.kube.watch import Watch
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS: Final = 240.0
+"""Between two full lists."""
+SOON_SECONDS: Final = 3.0
+"""Until the one that follows a list of the watch's: what was deleted just before that, no watch ever tells."""
+STRANGER_SECONDS: Final = 10.0
+"""Between two looks at what stands in a child's place and no watch tells of."""
+FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0
+"""Seconds between attempts to list, and to begin the watch anew."""
+
+
+class Informer:
+    """Shows a store what there is in the cluster, or in some namespaces of it."""
+
+    def __init__(self, client: Client, store: Store, namespaces: Collection[str]) -> None:
+        """namespaces: those to look at; none: all."""
+        self._client = client
+        self._store = store
+        self._scope: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._relisted = asyncio.Event()
+        self._watch = Watch(lambda: client.configuration, namespaces, self._told)
+
+    async def prime(self) -> None:
+        """List everything, jobs first; as often as it takes."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self.list_all()
+                return
+            except NotFoundError as error:
+                log.error(
+                    "there are no TrainingJobs here; is the CRD installed? trying again in %.0f s (%s)", pause, error
+                )
+            except ApiError as error:
+                log.error("the cluster cannot be listed; trying again in %.0f s: %s", pause, error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    async def list_all(self) -> None:
+        """List everything once.
+
+        Raises:
+            ApiError: something could not be listed.
+        """
+        for kind in KINDS:
+            for namespace in self._scope:
+                selector = "" if kind == "TrainingJob" else SELECTOR
+                listing = await self._client.list_all(kind, namespace, selector=selector)
+                self._store.listed(kind, listing.items, listing.version, namespace)
+
+    async def run(self) -> None:
+        """Follow what happens, for ever; after `prime`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            group.create_task(self._resync())
+            group.create_task(self._look_at_strangers())
+
+    async def _follow(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._watch.run()
+                log.error("the watch has ended; it begins anew in %.0f s", pause)
+            except Exception as error:
+                log.error("the watch has broken off and begins anew in %.0f s: %r", pause, error)
+            await asyncio.sleep(pause)
+            lasted = asyncio.get_running_loop().time() - began
+            pause = FIRST_PAUSE if lasted > 60.0 else min(2 * pause, LAST_PAUSE)
+            await self.prime()
+
+    def _told(self, kind: WatchedKind, what: str | None, raw: dict[str, Any]) -> None:
+        """An event of the watch's."""
+        try:
+            if what is None:
+                self._relisted.set()
+            if what == "DELETED":
+                self._store.gone(kind, raw)
+            else:
+                self._store.saw(kind, raw)
+        except Exception:
+            log.exception("a %s was not understood", kind)
+
+    async def _resync(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RESYNC_SECONDS):
+                    await self._relisted.wait()
+                await asyncio.sleep(SOON_SECONDS)
+            except TimeoutError:
+                pass
+            self._relisted.clear()
+            try:
+                await self.list_all()
+            except ApiError as error:
+                log.warning("the cluster could not be listed again: %s", error)
+            except Exception:
+                log.exception("the cluster could not be listed again")
+
+    async def _look_at_strangers(self) -> None:
+        while True:
+            await asyncio.sleep(STRANGER_SECONDS)
+            for stranger in self._store.strangers():
+                try:
+                    await self._look_at(stranger)
+                except ApiError as error:
+                    log.debug("%s was not seen: %s", stranger, error)
+
+    async def _look_at(self, stranger: Stranger) -> None:
+        try:
+            raw = await self._client.request("GET", path(stranger.kind, stranger.namespace, stranger.name))
+        except NotFoundError:
+            self._store.missing(stranger)
+            return
+        which = mark(raw)
+        if which is not None and which.uid != stranger.uid:
+            self._store.missing(stranger)
+        self._store.saw(stranger.kind, raw)

@@ -1,0 +1,293 @@
+"""Kubernetes objects, as anybody may have made or mangled them, read into the core's values. Pure, and never raises.
+
+(But for `see_job`, whose UnreadableError is its answer.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, get_args
+
+from pydantic import ValidationError
+
+from edgecloud.api.job import API_VERSION, GROUP, KIND, TrainingJob
+from edgecloud.api.status import Reason
+from edgecloud.api.types import MAX_NAME, MAX_WORKERS
+from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.builders import CONTAINER
+from edgecloud_operator.core.names import JOB_LABEL, MANAGED_BY_LABEL, MANAGER
+from edgecloud_operator.core.observed import Pod, PodPhase, Service, Termination
+from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
+
+SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGER},{JOB_LABEL}"
+"""Label selector of every child; what doesn't fit it is not watched."""
+MAX_MESSAGE: Final = 1500
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_END: Final = datetime(2200, 1, 1, tzinfo=UTC)
+
+_WORKER: Final = re.compile(rf"([a-z][a-z0-9-]{{0,{MAX_NAME - 1}}})-worker-(0|[1-9][0-9]{{0,2}})")
+_METADATA: Final = (
+    "name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp",
+)  # fmt: skip
+"""What the core reads of a job's metadata. A newer server may send fields that we don't know."""
+
+_IMAGE: Final = frozenset(
+    ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
+     "RegistryUnavailable", "SignatureValidationFailed")
+)  # fmt: skip
+_CONFIG: Final = frozenset(
+    ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError",
+     "PostStartHookError", "CreatePodSandboxError", "ConfigPodSandboxError")
+)  # fmt: skip
+_VOLUME: Final = re.compile(r"persistentvolumeclaim|volume node affinity|volume binding|unbound", re.IGNORECASE)
+
+
+class UnreadableError(Exception):
+    """This is no TrainingJob as this operator knows them; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What tells one object, in one of its versions, from all others. version is None where it is no number."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenPod:
+    """A Pod that bears a worker's name. Whether it is the job's own depends on the job: owner is a job's uid.
+
+    watched: whether it bears the labels that a watch tells of.
+    """
+
+    key: JobKey
+    owner: str
+    watched: bool
+    pod: Pod
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenService:
+    """A Service that bears a job's name; see SeenPod."""
+
+    key: JobKey
+    owner: str
+    watched: bool
+    service: Service
+
+
+def mark(raw: Any) -> Mark | None:
+    """Which object this is; None if it is none."""
+    metadata = _mapping(_mapping(raw).get("metadata"))
+    namespace, name, uid = (_text(metadata.get(key), 253) for key in ("namespace", "name", "uid"))
+    if not (namespace and name and uid) or len(uid) > 64:
+        return None
+    return Mark(namespace=namespace, name=name, uid=uid, version=version_of(metadata.get("resourceVersion")))
+
+
+def version_of(text: Any) -> int | None:
+    """A resourceVersion as the number that it is; they can be compared among objects of a kind."""
+    fits = isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 20
+    return int(text) if fits else None
+
+
+def see_job(raw: Any) -> TrainingJob:
+    """The job of an object.
+
+    What a newer release has added to status is passed over: it can be read without, and it is written anew from what is
+    known. An unknown field of spec is another matter: it may change what the job is.
+
+    Raises:
+        UnreadableError: it is none, or one of another time.
+    """
+    whole = _mapping(raw)
+    metadata = _mapping(whole.get("metadata"))
+    data = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {key: metadata[key] for key in _METADATA if metadata.get(key) is not None},
+        "spec": whole.get("spec"),
+    }
+    if whole.get("status"):
+        data["status"] = whole["status"]
+    try:
+        try:
+            return TrainingJob.parse(data)
+        except ValidationError as error:
+            if not (known := _without_unknown_status(data, error)):
+                raise
+            return TrainingJob.parse(known)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UnreadableError(_text(f"{place}: {first['msg']}", 300)) from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UnreadableError(f"no plain data: {type(error).__name__}") from None
+
+
+def _without_unknown_status(data: dict[str, Any], error: ValidationError) -> dict[str, Any] | None:
+    """The same without the fields of status that are not known here; None if there are none."""
+    unknown = [one["loc"] for one in error.errors(include_url=False) if one["type"] == "extra_forbidden"]
+    places = [loc for loc in unknown if loc and loc[0] == "status"]
+    if not places:
+        return None
+    copy: dict[str, Any] = json.loads(json.dumps(data))
+    for loc in places:
+        parent: Any = copy
+        for part in loc[:-1]:
+            if isinstance(parent, dict) and part in parent:
+                parent = parent[str(part)]
+            elif isinstance(parent, list) and isinstance(part, int) and part < len(parent):
+                parent = parent[part]
+            else:
+                return None
+        if isinstance(parent, dict):
+            parent.pop(str(loc[-1]), None)
+    return copy
+
+
+def see_pod(raw: Any) -> SeenPod | None:
+    """The worker Pod of an object; None if its name is no worker's."""
+    which = mark(raw)
+    named = _WORKER.fullmatch(which.name) if which else None
+    if which is None or named is None or int(named[2]) >= MAX_WORKERS:
+        return None
+    whole = _mapping(raw)
+    metadata, spec, status = (_mapping(whole.get(key)) for key in ("metadata", "spec", "status"))
+    phase = _phase(status.get("phase"))
+    container = _container(status)
+    pod = Pod(
+        name=which.name,
+        uid=which.uid,
+        index=int(named[2]),
+        phase=phase,
+        created_at=_moment(metadata.get("creationTimestamp")) or EPOCH,
+        terminating=metadata.get("deletionTimestamp") is not None,
+        running_since=_running_since(phase, container, status),
+        node=_text(spec.get("nodeName"), 253),
+        termination=_termination(container),
+        blocked=_blocked(phase, status),
+    )
+    return SeenPod(key=(which.namespace, named[1]), owner=_owner(metadata), watched=_watched(metadata), pod=pod)
+
+
+def see_service(raw: Any) -> SeenService | None:
+    """The Service of an object; its name may be a job's."""
+    which = mark(raw)
+    if which is None:
+        return None
+    metadata = _mapping(_mapping(raw).get("metadata"))
+    return SeenService(
+        key=(which.namespace, which.name),
+        owner=_owner(metadata),
+        watched=_watched(metadata),
+        service=Service(name=which.name, uid=which.uid),
+    )
+
+
+def owner_of(raw: Any) -> str:
+    """Uid of the TrainingJob that owns an object; empty if none does."""
+    return _owner(_mapping(_mapping(raw).get("metadata")))
+
+
+def _owner(metadata: dict[str, Any]) -> str:
+    for reference in map(_mapping, _sequence(metadata.get("ownerReferences"))):
+        group = _text(reference.get("apiVersion"), 300).partition("/")[0]
+        if reference.get("controller") is True and (group, reference.get("kind")) == (GROUP, KIND):
+            return _text(reference.get("uid"), 64)
+    return ""
+
+
+def _watched(metadata: dict[str, Any]) -> bool:
+    labels = _mapping(metadata.get("labels"))
+    return labels.get(MANAGED_BY_LABEL) == MANAGER and JOB_LABEL in labels
+
+
+def _phase(value: Any) -> PodPhase:
+    phases: tuple[PodPhase, ...] = get_args(PodPhase)
+    return next((phase for phase in phases if phase == value), "Pending" if value is None else "Unknown")
+
+
+def _container(status: dict[str, Any]) -> dict[str, Any]:
+    """Status of the launcher's container; an admission hook may have put others beside it."""
+    found = (one for one in map(_mapping, _sequence(status.get("containerStatuses"))) if one.get("name") == CONTAINER)
+    return next(found, {})
+
+
+def _running_since(phase: PodPhase, container: dict[str, Any], status: dict[str, Any]) -> datetime | None:
+    running = _mapping(_mapping(container.get("state")).get("running"))
+    started = _moment(running.get("startedAt"))
+    if started is None and phase == "Running" and not container:
+        started = _moment(status.get("startTime"))
+    return started
+
+
+def _termination(container: dict[str, Any]) -> Termination | None:
+    """How the launcher's container ended. Its message is the launcher's, if that came to write one."""
+    ended = _mapping(_mapping(container.get("state")).get("terminated"))
+    code = ended.get("exitCode")
+    if type(code) is not int:
+        return None
+    message = ended.get("message")
+    return parse_termination(
+        message[:MAX_BYTES] if isinstance(message, str) else "",
+        code if 0 <= code <= 255 else 255,
+        out_of_memory=ended.get("reason") == "OOMKilled",
+    )
+
+
+def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | None:
+    """What keeps a Pod from coming up, as far as its status tells."""
+    if phase not in ("Pending", "Unknown"):
+        return None
+    for one in map(
+        _mapping, (*_sequence(status.get("initContainerStatuses")), *_sequence(status.get("containerStatuses")))
+    ):
+        waiting = _mapping(_mapping(one.get("state")).get("waiting"))
+        word = _text(waiting.get("reason"), 64)
+        reason: Reason | None = None
+        if word in _IMAGE:
+            reason = "ErrImagePull"
+        elif word in _CONFIG:
+            reason = "CreateContainerConfigError"
+        if reason is not None:
+            said = _text(waiting.get("message"), MAX_MESSAGE)
+            return reason, f"{word}: {said}" if said else word
+    for condition in map(_mapping, _sequence(status.get("conditions"))):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            said = _text(condition.get("message"), MAX_MESSAGE) or _text(condition.get("reason"), 64)
+            return ("VolumeNotBound" if _VOLUME.search(said) else "Unschedulable"), said or "not scheduled"
+    return None
+
+
+def _moment(value: Any) -> datetime | None:
+    """A time of Kubernetes'. One that no cluster can have seen is none."""
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.astimezone(UTC) if moment.tzinfo and EPOCH <= moment < _END else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any, limit: int | float = math.inf) -> str:
+    """A text that a status can hold: no halves of surrogate pairs, and not too long."""
+    if not isinstance(value, str):
+        return ""
+    return value[: int(min(limit, len(value)))].encode("utf-8", "replace").decode()

@@ -1,0 +1,104 @@
+"""The operator as a process of its own."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgecloud.launcher.linux import end_with_parent
+from tests.cluster.control_plane import ControlPlane
+
+STARTS_WITHIN = 90.0
+
+
+class OperatorProcess:
+    """`python -m edgecloud_operator`, which can be killed and started again on the same address."""
+
+    def __init__(self, cp: ControlPlane, folder: Path, *options: str) -> None:
+        self._cp, self._options = cp, options
+        self.port, self._liveness = _free_port(), _free_port()
+        self.log_file = folder / "operator.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def start(self, *, ready: bool = True) -> None:
+        command = [sys.executable, "-m", "edgecloud_operator", f"--listen=127.0.0.1:{self.port}"]
+        command += [f"--coordinator-address=http://127.0.0.1:{self.port}", f"--liveness-port={self._liveness}"]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._options],
+                env=self._cp.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),  # noqa: PLW1509 (it calls prctl, no more)
+            )
+        if ready:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not self._is_ready():
+            assert self._process is not None and self._process.poll() is None, f"the operator ended:\n{self.log}"
+            assert time.monotonic() < deadline, f"the operator is not ready:\n{self.log}"
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self._liveness}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL, wherever it is."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(timeout=30)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def memory_mib(self) -> float:
+        """Resident memory."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+@contextmanager
+def operator(cp: ControlPlane, folder: Path, *options: str) -> Iterator[OperatorProcess]:
+    """An operator for as long as the block lasts."""
+    process = OperatorProcess(cp, folder, *options)
+    process.start()
+    try:
+        yield process
+        assert process.running, f"the operator ended:\n{process.log}"
+    finally:
+        process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
