@@ -117,6 +117,7 @@ def test_weights_do_not_depend_on_the_workers(
         assert samples(other) == undisturbed[1]
 
 
+@pytest.mark.timeout(600)
 def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]]) -> None:
     """Ten kills at random moments, of any rank, some in the midst of a checkpoint; two changes of size."""
     moments = random.Random(4)

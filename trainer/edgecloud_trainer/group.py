@@ -79,44 +79,64 @@ def refuse_mixture(written: Mapping[str, str], fingerprint: Mapping[str, str]) -
         )
 
 
-def broadcast_object(value: Any, settings: Settings) -> Any:
-    """Rank 0's value, on every rank."""
+def broadcast_object(value: Any, settings: Settings, *, source: int = 0) -> Any:
+    """One rank's value, on every rank."""
     if settings.world_size == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=source)
     return box[0]
 
 
-def together(work: Callable[[], T], settings: Settings) -> T | None:
-    """Have rank 0 do something that may fail, while the others wait; None on the others.
+def gather_objects(value: Any, settings: Settings) -> list[Any]:
+    """Every rank's value, in the order of ranks, on every rank."""
+    if settings.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * settings.world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def together(work: Callable[[], T], settings: Settings, *, here: bool | None = None) -> T | None:
+    """Have some ranks do something that may fail, while the others wait; None on the others.
+
+    here: whether this rank is one of them; rank 0 alone where nothing is said.
 
     Raises:
-        Exception: what it raised, on every rank alike.
+        Exception: what the first of them raised, on every rank alike.
     """
     result, problem = None, None
-    if settings.rank == 0:
+    if settings.rank == 0 if here is None else here:
         try:
             result = work()
         except Exception as error:
             problem = error
-    problem = broadcast_object(problem, settings)
-    if problem is not None:
-        raise problem
+    for found in gather_objects(problem, settings):
+        if found is not None:
+            raise found
     return result
 
 
-def broadcast_tensors(tensors: Mapping[str, Tensor] | None, settings: Settings, device: Device) -> dict[str, Tensor]:
-    """Rank 0's tensors, on every rank, on the CPU; the others give None."""
+def holder(rank_of: Any | None, settings: Settings) -> int | None:
+    """The rank that holds the largest value (anything that can be compared); the first of equals; None if none does."""
+    values = gather_objects(rank_of, settings)
+    held = [rank for rank, value in enumerate(values) if value is not None]
+    return max(held, key=lambda rank: (values[rank], -rank)) if held else None
+
+
+def broadcast_tensors(
+    tensors: Mapping[str, Tensor] | None, settings: Settings, device: Device, *, source: int = 0
+) -> dict[str, Tensor]:
+    """One rank's tensors, on every rank, on the CPU; the others give None."""
     if settings.world_size == 1:
         return dict(tensors or {})
     shapes = None if tensors is None else [(name, tuple(t.shape), t.dtype) for name, t in tensors.items()]
     received: dict[str, Tensor] = {}
-    for name, shape, dtype in broadcast_object(shapes, settings):
-        source = None if tensors is None else tensors[name]
-        box = torch.empty(shape, dtype=dtype) if source is None else source.contiguous()
+    for name, shape, dtype in broadcast_object(shapes, settings, source=source):
+        own = None if tensors is None else tensors[name]
+        box = torch.empty(shape, dtype=dtype) if own is None else own.contiguous()
         box = box.to(device.device)
-        dist.broadcast(box, src=0)
+        dist.broadcast(box, src=source)
         received[name] = box.cpu()
     return received
 

@@ -55,14 +55,12 @@ def batch_ids(seed: int, step: int, samples: int, batch: int) -> tuple[int, Ids]
 def shard_bounds(batch: int, shards: int) -> tuple[tuple[int, int], ...]:
     """Where each virtual shard starts and ends in the global batch.
 
-    They follow each other and cover it; their sizes differ by one at most, the larger ones first. With more shards
-    than samples the last ones are empty.
+    They follow each other and cover it; their sizes differ by one at most, and the larger ones are spread over all of
+    them, so that neighbours together have as much as other neighbours. With more shards than samples some are empty.
 
     Raises:
         ValueError: there is no shard.
     """
     if shards < 1 or batch < 0:
         raise ValueError(f"a batch of {batch} can't be cut into {shards} shards")
-    small, larger = divmod(batch, shards)
-    starts = [shard * small + min(shard, larger) for shard in range(shards + 1)]
-    return tuple(pairwise(starts))
+    return tuple(pairwise(shard * batch // shards for shard in range(shards + 1)))

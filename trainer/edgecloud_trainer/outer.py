@@ -20,16 +20,17 @@ from torch import distributed as dist
 
 from edgecloud.api.trainer import SyncSpec
 from edgecloud_trainer import compression, exact
+from edgecloud_trainer.reduction import NONE, Wishes
 
-_WORDS: Final = 3
-"""Beside the rows' scales: the wish to stop, the buffers' scale, and whether all is finite."""
+_WORDS: Final = 4
+"""Beside the rows' scales: the two wishes, the buffers' scale, and whether all is finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchanged:
-    """What an exchange came to. stop: whether any rank wants to stop now; finite: whether all ranks' weights are."""
+    """What an exchange came to. wishes: whatever any rank wishes; finite: whether all ranks' weights are."""
 
-    stop: bool
+    wishes: Wishes
     finite: bool
     wait_seconds: float
 
@@ -52,29 +53,32 @@ class OuterSync:
         return (number + 1) % self._spec.every_steps == 0 or number + 1 == total_steps
 
     @torch.no_grad()
-    def exchange(self, *, share: float, seed: int, stop: bool) -> Exchanged:
+    def exchange(self, *, share: float, seed: int, wishes: Wishes = NONE) -> Exchanged:
         """Bring the ranks' weights together; on return all hold the same ones.
 
         Args:
             share: this rank's part of the samples, over all ranks 1.
             seed: of the rounding; another for each rank and step.
-            stop: whether this rank wants to stop.
+            wishes: this rank's.
         """
         difference = (self._flat() - self._common).mul_(share)
         buffers = torch.cat([b.reshape(-1).float() for b in self._buffers]) if self._buffers else torch.zeros(1)
         buffers = buffers.to(difference.device).mul(share)
         by_row = compression.largest_by_row(difference, self._layout)
-        words = torch.stack((by_row.new_tensor(float(stop)), buffers.abs().max(), by_row.max()))
-        finite = torch.isfinite(torch.stack((words[1], words[2]))).all()
-        words[2] = torch.where(finite, 0.0, 1.0)  # a maximum of NaN is not to be relied on between ranks
+        wanted = by_row.new_tensor([wishes.stop, wishes.save])
+        sizes = torch.stack((buffers.abs().max(), by_row.max()))
+        # A maximum of NaN is not to be relied on between ranks.
+        broken = torch.where(torch.isfinite(sizes).all(), 0.0, 1.0).reshape(1)
+        words = torch.cat((wanted, sizes[:1], broken))
         largest = torch.nan_to_num(torch.cat((by_row, words)))
         began = time.perf_counter()
         if self._world_size > 1:
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         waited = time.perf_counter() - began
-        wants, buffer_scale, broken = largest[-_WORDS:].tolist()
-        if broken:
-            return Exchanged(stop=wants > 0, finite=False, wait_seconds=waited)
+        stop, save, buffer_scale, wrong = largest[-_WORDS:].tolist()
+        wishes = Wishes(stop=stop > 0, save=save > 0)
+        if wrong:
+            return Exchanged(wishes=wishes, finite=False, wait_seconds=waited)
         scales = largest[:-_WORDS]
         generator = torch.Generator().manual_seed(seed)
         mine = compression.compressed(difference, scales, self._lengths, generator)
@@ -87,7 +91,7 @@ class OuterSync:
         waited += time.perf_counter() - began
         self._move(compression.restored(total, scales, self._lengths))
         self._put_buffers(exact.from_grid(grid, exponent, torch.float32))
-        return Exchanged(stop=wants > 0, finite=True, wait_seconds=waited)
+        return Exchanged(wishes=wishes, finite=True, wait_seconds=waited)
 
     def _move(self, difference: Tensor) -> None:
         """One step of the outer optimiser, from the last common weights."""

@@ -1,4 +1,4 @@
-"""How the ranks' parts of a step become one: gradients, statistics and the wish to stop, in one exchange."""
+"""How the ranks' parts of a step become one: gradients, statistics and wishes, in one exchange."""
 
 from __future__ import annotations
 
@@ -14,18 +14,31 @@ from torch import distributed as dist
 
 from edgecloud_trainer import exact
 
+_COUNTS: Final = 4
+"""Beside the gradients: right answers, samples, and the two wishes."""
 BUCKET_BYTES: Final = 1 << 20
 """Gradients are sent off in pieces of this size, while the rest of the backward pass runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a rank wants after a step, and all do if one does. stop: leave at a checkpoint; save: write a checkpoint."""
+
+    stop: bool = False
+    save: bool = False
+
+
+NONE: Final = Wishes()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What a step came to over all ranks. `stop`: how many ranks want to stop after it."""
+    """What a step came to over all ranks. wishes: whatever any rank wishes."""
 
     loss_sum: float
     correct: int
     samples: int
-    stop: int
+    wishes: Wishes
     moments: Tensor
     finite: bool
     wait_seconds: float
@@ -38,7 +51,7 @@ class Part:
     loss_sum: Tensor
     correct: Tensor
     samples: int
-    stop: bool
+    wishes: Wishes
     moments: Tensor
 
 
@@ -77,7 +90,7 @@ class FastReduction:
             (
                 part.moments.double(),
                 torch.stack((part.loss_sum.double(), part.correct.double())),
-                part.moments.new_tensor([part.samples, int(part.stop)], dtype=torch.float64),
+                part.moments.new_tensor([part.samples, part.wishes.stop, part.wishes.save], dtype=torch.float64),
             )
         )
         if self._world_size > 1:
@@ -90,12 +103,12 @@ class FastReduction:
             self._work.clear()
             for bucket in self._buckets:
                 bucket.take_back()
-        loss_sum, correct, samples, stop = rest[moments:].tolist()
+        loss_sum, correct, samples, stop, save = rest[moments:].tolist()
         return Totals(
             loss_sum=loss_sum,
             correct=round(correct),
             samples=round(samples),
-            stop=round(stop),
+            wishes=Wishes(stop=stop > 0, save=save > 0),
             moments=rest[:moments].float(),
             finite=_finite(loss_sum),
             wait_seconds=time.perf_counter() - began,
@@ -107,8 +120,9 @@ class _Bucket:
         self.parameters = list(parameters)
         sizes = [parameter.numel() for parameter in parameters]
         self.flat = torch.zeros(sum(sizes), dtype=torch.float32, device=parameters[0].device)
+        # Strides like the parameter's (channels last, say), as its gradient has: copying is a matter of memory then.
         self.views = [
-            part.view(parameter.shape)
+            part.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
             for part, parameter in zip(torch.split(self.flat, sizes), parameters, strict=True)
         ]
         self.missing = len(sizes)
@@ -133,9 +147,7 @@ class _Bucket:
 
     def take_back(self) -> None:
         for view, parameter in zip(self.views, self.parameters, strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-            parameter.grad.copy_(view)
+            parameter.grad = view  # until the next backward pass, which begins with none
         self.missing, self.sent = len(self.parameters), False
 
 
@@ -156,16 +168,16 @@ class ExactReduction:
         self._shards = shards
         self._gradients: list[Tensor] = []
         self._rest: list[Tensor] = []
-        self._counts = torch.zeros(3, dtype=torch.int64)
+        self._counts = torch.zeros(_COUNTS, dtype=torch.int64)
 
     def take(self, part: Part) -> None:
         """Take in one shard: its gradients, in .grad, and the rest of its part. Call once for each shard."""
         flat = [(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float() for p in self._parameters]
         self._gradients.append(torch.cat(flat))
         self._rest.append(torch.cat((part.moments.float(), part.loss_sum.float().reshape(1))))
-        self._counts += torch.tensor([int(part.correct), part.samples, 0])
+        self._counts += torch.tensor([int(part.correct), part.samples, 0, 0])
 
-    def finish(self, *, stop: bool) -> Totals:
+    def finish(self, wishes: Wishes) -> Totals:
         """Put the sums over all shards into .grad, and say what the step came to."""
         began = time.perf_counter()
         largest = torch.stack((_largest(self._gradients), _largest(self._rest)))
@@ -173,7 +185,7 @@ class ExactReduction:
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         finite = bool(torch.isfinite(largest).all())
         exponents = [exact.scale_exponent(value, self._shards) if finite else 0 for value in largest.tolist()]
-        self._counts[2] = int(stop)
+        self._counts[2], self._counts[3] = int(wishes.stop), int(wishes.save)
         counts = self._counts.to(largest.device)
         width = self._gradients[0].numel()
         if finite:
@@ -184,15 +196,15 @@ class ExactReduction:
         if self._world_size > 1:
             dist.all_reduce(grid)
         self._put_back(exact.from_grid(grid[:width], exponents[0], torch.float32))
-        summed = exact.from_grid(grid[width:-3], exponents[1], torch.float32)
-        correct, samples, stops = grid[-3:].tolist()
+        summed = exact.from_grid(grid[width:-_COUNTS], exponents[1], torch.float32)
+        correct, samples, stops, saves = grid[-_COUNTS:].tolist()
         self._gradients, self._rest = [], []
-        self._counts = torch.zeros(3, dtype=torch.int64)
+        self._counts = torch.zeros(_COUNTS, dtype=torch.int64)
         return Totals(
             loss_sum=float(summed[-1]),
             correct=correct,
             samples=samples,
-            stop=stops,
+            wishes=Wishes(stop=stops > 0, save=saves > 0),
             moments=summed[:-1],
             finite=finite,
             wait_seconds=time.perf_counter() - began,

@@ -37,6 +37,8 @@ class Settings:
     round: int
     gpus: int
     """GPUs that this worker asked for."""
+    own_storage: bool
+    """Whether each worker has storage of its own, which goes with it: then each keeps a copy of every checkpoint."""
     checkpoints: Path
     results: Path
     cache: Path
@@ -90,6 +92,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         round=int(environment.get("EDGECLOUD_ROUND", "1")),
         gpus=int(said.get("gpus", 0)),
+        own_storage=bool(said.get("ownStorage", False)),
         checkpoints=checkpoints,
         results=Path(environment.get("EDGECLOUD_RESULTS_DIR", "results")),
         cache=checkpoints.parent / "data",

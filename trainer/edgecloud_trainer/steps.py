@@ -20,7 +20,7 @@ from edgecloud_trainer.devices import Device
 from edgecloud_trainer.ema import Ema
 from edgecloud_trainer.order import batch_ids, shard_bounds, steps_per_epoch
 from edgecloud_trainer.outer import OuterSync
-from edgecloud_trainer.reduction import ExactReduction, FastReduction, Part, Totals
+from edgecloud_trainer.reduction import NONE, ExactReduction, FastReduction, Part, Totals, Wishes
 from edgecloud_trainer.schedule import factor
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import Assignment, own
@@ -46,7 +46,7 @@ class Outcome:
     loss: float
     accuracy: float
     samples: int
-    stop: bool
+    wishes: Wishes
     data_seconds: float
     wait_seconds: float
     seconds: float
@@ -65,7 +65,7 @@ class Stepper:
         self.dataset = dataset
         self.model = model
         if hasattr(model, "test_time_mirror"):
-            model.test_time_mirror = spec.data.augment != "none"
+            setattr(model, "test_time_mirror", spec.data.augment != "none")  # noqa: B010 - a module takes any attribute
         self.norms = norm.convert(model)
         self.optimizers = optimizers.build(model, settings.optimizer)
         self.ema = Ema(model, spec.ema_decay) if spec.ema_decay is not None else None
@@ -85,8 +85,8 @@ class Stepper:
         """Told of each step and this rank's (shard, sample ids) before the exchange: each step that counts was told."""
         self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)
 
-    def step(self, number: int, assignment: Assignment, *, stop: bool) -> Outcome:
-        """Do step `number` (from 0). stop: whether this rank wants to stop after it.
+    def step(self, number: int, assignment: Assignment, wishes: Wishes = NONE) -> Outcome:
+        """Do step `number` (from 0). wishes: what this rank wants after it; the outcome has what any rank wants.
 
         Raises:
             NonFiniteError: on every rank alike, with the weights as they were before the step.
@@ -106,10 +106,10 @@ class Stepper:
             for shard, shard_ids in mine:
                 data_seconds += self._pass(number, epoch, [(shard, shard_ids)], exact=self._exact)
             computed = time.perf_counter()
-            totals = self._exact.finish(stop=stop)
+            totals = self._exact.finish(wishes)
         else:
             assert self._fast is not None
-            part, data_seconds = self._part(number, epoch, mine, stop=stop)
+            part, data_seconds = self._part(number, epoch, mine, wishes)
             computed = time.perf_counter()
             totals = self._fast.finish(part)
         self._update(totals)
@@ -117,24 +117,24 @@ class Stepper:
             loss=totals.loss_sum / max(1, totals.samples),
             accuracy=totals.correct / max(1, totals.samples),
             samples=totals.samples,
-            stop=totals.stop > 0,
+            wishes=totals.wishes,
             data_seconds=data_seconds,
             wait_seconds=totals.wait_seconds,
             seconds=time.perf_counter() - began,
             shard_seconds=(computed - compute_began) / max(1, len(mine)),
         )
-        return outcome if self.outer is None else self._come_together(self.outer, number, outcome, stop=stop)
+        return outcome if self.outer is None else self._come_together(self.outer, number, outcome, wishes)
 
-    def _come_together(self, outer: OuterSync, number: int, outcome: Outcome, *, stop: bool) -> Outcome:
+    def _come_together(self, outer: OuterSync, number: int, outcome: Outcome, wishes: Wishes) -> Outcome:
         """`sync: local`: exchange weights if it is time, and say what the step came to with that."""
-        own = replace(outcome, samples=self.batch, stop=False, common=False, wait_seconds=0.0)
+        own = replace(outcome, samples=self.batch, wishes=NONE, common=False, wait_seconds=0.0)
         if not outer.due(number, self.total_steps):
             return own
         settings, began = self.settings, time.perf_counter()
         exchanged = outer.exchange(
             share=outcome.samples / self.batch,
             seed=mixed(settings.trainer.seed, number, settings.trainer.shards + settings.rank),
-            stop=stop,
+            wishes=wishes,
         )
         if not exchanged.finite:
             raise NonFiniteError(_NOT_FINITE)
@@ -144,7 +144,7 @@ class Stepper:
             self.ema.update(self.model, settings.sync.every_steps)
         return replace(
             own,
-            stop=exchanged.stop,
+            wishes=exchanged.wishes,
             common=True,
             wait_seconds=exchanged.wait_seconds,
             seconds=outcome.seconds + time.perf_counter() - began,
@@ -153,12 +153,12 @@ class Stepper:
     def _pass(
         self, number: int, epoch: int, shards: Sequence[tuple[int, np.ndarray]], *, exact: ExactReduction
     ) -> float:
-        part, data_seconds = self._part(number, epoch, shards, stop=False)
+        part, data_seconds = self._part(number, epoch, shards, NONE)
         exact.take(part)
         return data_seconds
 
     def _part(
-        self, number: int, epoch: int, shards: Sequence[tuple[int, np.ndarray]], *, stop: bool
+        self, number: int, epoch: int, shards: Sequence[tuple[int, np.ndarray]], wishes: Wishes
     ) -> tuple[Part, float]:
         """Forward and backward over some shards at once; gradients, of the batch's mean loss, land in .grad."""
         data_began = time.perf_counter()
@@ -172,7 +172,7 @@ class Stepper:
         torch.manual_seed(mixed(self.settings.trainer.seed, number, shards[0][0]))
         if len(ids) == 0:
             zero = torch.zeros((), device=self.device.device)
-            return self._empty(zero, stop=stop), data_seconds
+            return self._empty(zero, wishes), data_seconds
         with self.autocast():
             logits = self._forward(images)
         logits = logits.float()
@@ -184,15 +184,15 @@ class Stepper:
             loss_sum=loss.detach(),
             correct=(logits.detach().argmax(1) == labels).sum(),
             samples=len(ids),
-            stop=stop,
+            wishes=wishes,
             moments=norm.gathered(self.norms, device=self.device.device),
         )
         return part, data_seconds
 
-    def _empty(self, zero: Tensor, *, stop: bool) -> Part:
+    def _empty(self, zero: Tensor, wishes: Wishes) -> Part:
         width = sum(2 * n.running_mean.numel() for n in self.norms if n.running_mean is not None)
         moments = torch.zeros(width, device=self.device.device)
-        return Part(loss_sum=zero, correct=zero.long(), samples=0, stop=stop, moments=moments)
+        return Part(loss_sum=zero, correct=zero.long(), samples=0, wishes=wishes, moments=moments)
 
     def _images(self, ids: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
         train = self.dataset.train

@@ -22,6 +22,7 @@ from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
 from edgecloud_trainer.events import EventLog
 from edgecloud_trainer.performance import Stopwatch
+from edgecloud_trainer.reduction import Wishes
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import even, rebalanced
 from edgecloud_trainer.steps import Outcome, Stepper
@@ -56,6 +57,7 @@ class Training:
         self._dataset = dataset
         self._stepper = stepper
         self._stop_signal = False
+        self._saves = settings.rank == 0 or (settings.own_storage and settings.local_rank == 0)
         self._store = CheckpointStore(
             settings.checkpoints,
             round=settings.round,
@@ -80,11 +82,12 @@ class Training:
         settings = self.settings
         signal.signal(signal.SIGTERM, self._asked)
         group.agree(settings, self._fingerprint)
-        finished = group.broadcast_object(group.together(self._store.done, settings), settings)
+        done = group.together(self._store.done, settings, here=self._saves)
+        finished = next((one for one in group.gather_objects(done, settings) if one is not None), None)
         if finished is not None:
             log.info("an earlier round has finished this training")
             return self._publish(Finished(evaluation=finished["evaluation"], performance=finished["performance"]))
-        group.together(self._probe, settings)
+        group.together(self._probe, settings, here=self._saves)
         start = self._restore()
         self._train(start)
         return self._finish()
@@ -106,8 +109,9 @@ class Training:
         shard_seconds: list[float] = []
         validated = start // stepper.steps_per_epoch
         for number in range(start, stepper.total_steps):
-            outcome = stepper.step(number, assignment, stop=self._stop_signal or worker.should_stop())
             done = number + 1
+            wishes = Wishes(stop=self._stop_signal or worker.should_stop(), save=settings.rank == 0 and self._due(done))
+            outcome = stepper.step(number, assignment, wishes)
             self._watch.add(
                 samples=outcome.samples,
                 seconds=outcome.seconds,
@@ -117,10 +121,11 @@ class Training:
             shard_seconds.append(outcome.shard_seconds)
             self._report(done, outcome)
             self._record(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
-            if outcome.stop and done < stepper.total_steps:
-                self._stop_here(done)
-            if settings.rank == 0 and outcome.common and self._due(done) and done < stepper.total_steps:
-                self._save(done)
+            if done < stepper.total_steps:
+                if outcome.wishes.stop:
+                    self._stop_here(done)
+                if outcome.wishes.save and self._saves:
+                    self._save(done)
             if done % REBALANCE_STEPS == 0 and settings.world_size > 1 and not settings.local:
                 median = sorted(shard_seconds)[len(shard_seconds) // 2]
                 shard_seconds.clear()
@@ -223,6 +228,8 @@ class Training:
         self._saved_at, self._saved_step = time.monotonic(), done
 
     def _saved(self, saved: Saved) -> None:
+        if self.settings.rank > 0:
+            return  # a copy
         worker.report(step=saved.step, checkpoint_step=saved.step)
         worker.publish(checkpoint={"step": saved.step, "path": saved.path.name, "weightsSha256": saved.weights_sha256})
 
@@ -231,7 +238,7 @@ class Training:
 
     def _stop_here(self, done: int) -> None:
         # Nobody leaves before the checkpoint is there; if it can't be written, all of them fail.
-        group.together(lambda: self._save_now(done), self.settings)
+        group.together(lambda: self._save_now(done), self.settings, here=self._saves)
         raise StoppedError(f"stopped after step {done}")
 
     def _save_now(self, done: int) -> None:
@@ -239,16 +246,22 @@ class Training:
         self._saver.save_final(done, tensors, state, weights=weights)
 
     def _restore(self) -> int:
-        """Go on from the newest checkpoint that verifies; rank 0 chooses, and the others need no storage."""
-        loaded = group.together(self._store.choose, self.settings)
+        """Go on from the newest checkpoint that verifies; who holds it sends it, and the others need no storage."""
+        settings = self.settings
+        loaded = group.together(self._store.choose, settings, here=self._saves)
         for line in self._store.rejected:
             log.warning("checkpoint passed over: %s", line)
-        found = group.broadcast_object(None if loaded is None else loaded.state, self.settings)
-        if found is None:
+        source = group.holder(None if loaded is None else (loaded.round, loaded.step), settings)
+        if source is None:
             return 0
-        if self.settings.trainer.deterministic:
+        if settings.rank != source:
+            loaded = None
+        found = group.broadcast_object(None if loaded is None else loaded.state, settings, source=source)
+        if settings.trainer.deterministic:
             group.refuse_mixture(found.get("fingerprint", {}), self._fingerprint)
-        tensors = group.broadcast_tensors(None if loaded is None else loaded.tensors, self.settings, self._device)
+        tensors = group.broadcast_tensors(
+            None if loaded is None else loaded.tensors, settings, self._device, source=source
+        )
         self._take_up(tensors, found)
         step = int(found["step"])
         self._saved_step = step
@@ -286,7 +299,7 @@ class Training:
         """Final checkpoint, evaluation on the test images, results, and the mark that it is done."""
         settings, stepper = self.settings, self._stepper
         performance = self._watch.to_json(world_size=settings.world_size, threads=settings.threads)
-        group.together(lambda: self._save_now(stepper.total_steps), settings)
+        group.together(lambda: self._save_now(stepper.total_steps), settings, here=self._saves)
         evaluation = self._evaluate(self._dataset.test)
         if self._metrics is not None:
             self._metrics.close()
@@ -295,6 +308,8 @@ class Training:
             self._events.close()
         finished = Finished(evaluation=evaluation.to_json(), performance=performance)
         group.together(lambda: self._write_results(finished, evaluation), settings)
+        mark = {"evaluation": finished.evaluation, "performance": finished.performance}
+        group.together(lambda: self._store.mark_done(mark), settings, here=self._saves)
         return self._publish(finished)
 
     def _write_results(self, finished: Finished, evaluation: Evaluation) -> None:
@@ -304,7 +319,6 @@ class Training:
         results.write_json(folder / "performance.json", finished.performance)
         results.draw_curves(results.read_metrics(folder), folder / "curves.png")
         results.draw_confusion(evaluation, folder / "confusion.png")
-        self._store.mark_done({"evaluation": finished.evaluation, "performance": finished.performance})
 
     def _publish(self, finished: Finished) -> Finished:
         if self.settings.rank == 0:

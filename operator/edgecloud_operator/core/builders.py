@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
@@ -137,7 +137,8 @@ def _metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, 
 
 def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> dict[str, Any]:
     program, resources = job.spec.program, job.spec.resources_of(index)
-    environment = launcher_environment(job, index, layout=POD_LAYOUT, coordinator=settings.coordinator)
+    layout = replace(POD_LAYOUT, own_storage=job.spec.storage_or_default().claim_name is None)
+    environment = launcher_environment(job, index, layout=layout, coordinator=settings.coordinator)
     variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in environment.items()]
     for name, path in (
         ("EDGECLOUD_POD_UID", "metadata.uid"),

@@ -19,6 +19,8 @@ class Layout:
     ca_file: str | None = None
     working_dir: str | None = None
     """Where program.files were laid."""
+    own_storage: bool = False
+    """Whether checkpoints and results are this worker's alone, and go with it."""
 
 
 def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordinator: str) -> dict[str, str]:
@@ -41,13 +43,13 @@ def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordi
     }
     if job.spec.trainer is not None:
         environment |= {
-            "EDGECLOUD_TRAINER": _trainer(job, index),
+            "EDGECLOUD_TRAINER": _trainer(job, index, own_storage=layout.own_storage),
             "EDGECLOUD_STANDBY": str(job.spec.processes_of(index)),
         }
     return environment | ({"EDGECLOUD_CA_FILE": layout.ca_file} if layout.ca_file else {})
 
 
-def _trainer(job: TrainingJob, index: int) -> str:
+def _trainer(job: TrainingJob, index: int, *, own_storage: bool) -> str:
     """The built-in trainer's configuration: the parts of the spec that it reads."""
     assert job.spec.trainer is not None
     gpus = str((job.spec.resources_of(index).limits or {}).get("nvidia.com/gpu", 0))
@@ -55,6 +57,7 @@ def _trainer(job: TrainingJob, index: int) -> str:
         "trainer": job.spec.trainer.dump(),
         "storage": job.spec.storage_or_default().dump(),
         "gpus": int(gpus) if gpus.isdigit() else 0,
+        "ownStorage": own_storage,
     }
     return json.dumps(said, separators=(",", ":"))
 

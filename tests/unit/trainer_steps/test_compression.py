@@ -13,6 +13,7 @@ from torch import nn
 from edgecloud.api.trainer import SyncSpec
 from edgecloud_trainer import compression
 from edgecloud_trainer.outer import OuterSync, summed
+from edgecloud_trainer.reduction import Wishes
 
 SHAPES = ((5, 3, 2), (4,), (2, 7))
 
@@ -93,7 +94,7 @@ def test_alone_the_plain_outer_step_takes_over_what_was_learnt() -> None:
     outer = OuterSync(model, sync(outerLearningRate=1.0, outerMomentum=0.0), world_size=1)
     moved(model)
     learnt = copy.deepcopy(model.state_dict())
-    assert outer.exchange(share=1.0, seed=0, stop=True).stop
+    assert outer.exchange(share=1.0, seed=0, wishes=Wishes(stop=True)).wishes == Wishes(stop=True)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, learnt[name], atol=0.01, rtol=0.0)
 
@@ -102,13 +103,13 @@ def test_going_on_from_its_state_is_the_same() -> None:
     one = network()
     first = OuterSync(one, sync(), world_size=1)
     moved(one)
-    first.exchange(share=1.0, seed=1, stop=False)
+    first.exchange(share=1.0, seed=1)
     other = copy.deepcopy(one)
     second = OuterSync(other, sync(), world_size=1)
     second.take_up({name: value.clone() for name, value in first.state().items()})
     for model, outer in ((one, first), (other, second)):
         moved(model, 0.05)
-        assert not outer.exchange(share=1.0, seed=2, stop=False).stop
+        assert outer.exchange(share=1.0, seed=2).wishes == Wishes()
     for name, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
 
@@ -120,7 +121,7 @@ def test_what_is_not_finite_is_told(wrong: float) -> None:
     before = copy.deepcopy(outer.state())
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] = wrong
-    assert not outer.exchange(share=1.0, seed=0, stop=False).finite
+    assert not outer.exchange(share=1.0, seed=0).finite
     for name, value in outer.state().items():
         assert torch.equal(value, before[name])
 

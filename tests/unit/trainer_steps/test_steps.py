@@ -48,7 +48,7 @@ def trained(dataset: Dataset, model: nn.Module, steps: int = STEPS, **trainer: A
     """The model after some steps of ours, and the losses."""
     said = settings(**trainer)
     stepper = Stepper(said, devices.choose(said), dataset, copy.deepcopy(model))
-    outcomes = [stepper.step(number, even(said.trainer.shards, 1), stop=False) for number in range(steps)]
+    outcomes = [stepper.step(number, even(said.trainer.shards, 1)) for number in range(steps)]
     assert [outcome.samples for outcome in outcomes] == [96] * steps
     return stepper.model, [outcome.loss for outcome in outcomes]
 
