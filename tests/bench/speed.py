@@ -151,6 +151,7 @@ def ours(said: Any) -> Iterator[str]:
     """What edgecloud_trainer.train does, up to the steps. Yields first its arithmetic, then after each step."""
     from edgecloud import worker
     from edgecloud_trainer import group, ready
+    from edgecloud_trainer.reduction import Wishes
     from edgecloud_trainer.shards import even
     from edgecloud_trainer.steps import Stepper
 
@@ -160,7 +161,7 @@ def ours(said: Any) -> Iterator[str]:
     assignment = even(said.trainer.shards, said.world_size)
     yield "fp32" if device.autocast is None else str(device.autocast).removeprefix("torch.").replace("bfloat", "bf")
     for number in count():
-        stepper.step(number, assignment, stop=worker.should_stop())
+        stepper.step(number, assignment, Wishes(stop=worker.should_stop()))
         yield ""
 
 
