@@ -90,13 +90,6 @@ ARG UV_DEFAULT_INDEX
 # A mirror may have a CA of its own, which the host's certificates know and pip's own bundle doesn't.
 ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 ARG UV_NATIVE_TLS=1
-# Debian packages to add, by name: "g++ python3-dev" for trainer.compile, which brings no compiler of its own.
-ARG EXTRA_PACKAGES=""
-RUN if [ -n "${EXTRA_PACKAGES}" ]; then \
-        apt-get update -q; \
-        DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends ${EXTRA_PACKAGES}; \
-        rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
-    fi
 COPY trainer/requirements.lock /opt/edgecloud/requirements.lock
 # About 5.5 GB: torch's wheel is the one for CUDA, and links its libraries; it can't be imported without them.
 RUN set -eu; \
@@ -106,6 +99,13 @@ RUN set -eu; \
     /tmp/uv/bin/uv pip sync -q --no-cache --compile-bytecode --only-binary :all: \
       --python /opt/edgecloud/bin/python --require-hashes /opt/edgecloud/requirements.lock; \
     rm -rf /tmp/uv /opt/edgecloud/.lock
+# Debian packages to add: "g++ python3-dev" for jobs with trainer.compile, which compiles in the worker.
+ARG EXTRA_PACKAGES=""
+RUN if [ -n "${EXTRA_PACKAGES}" ]; then \
+        apt-get update -q; \
+        DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends ${EXTRA_PACKAGES}; \
+        rm -rf /var/lib/apt/lists/* /var/cache/apt/*; \
+    fi
 
 FROM base AS trainer-code
 COPY LICENSE /opt/edgecloud/code/

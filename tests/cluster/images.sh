@@ -7,7 +7,7 @@
 #   IMAGE_BUILDER=docker|buildah   this one; else docker where it answers and has or can pull a base, else buildah
 #   TAG=dev                        the images' tag
 #   BASE_IMAGE=NAME                instead of python:3.11-slim, or of what debootstrap makes where that can't be pulled
-#   BUILD_ARGS="A=1 B=2"           more --build-arg, such as EXTRA_PACKAGES=g++
+#   EXTRA_PACKAGES="..."           Debian packages to add to the trainer image: "g++ python3-dev" for trainer.compile
 #
 # Says names, seconds and sizes at the end. buildah's images are called localhost/edgecloud/...
 set -euo pipefail
@@ -117,10 +117,8 @@ debian() {
 }
 
 build() {
-  local arguments=(--target "$1" --build-arg "BASE_IMAGE=$base" --build-arg "VERSION=$version" --build-arg "REVISION=$revision") extra
-  for extra in ${BUILD_ARGS:-}; do
-    arguments+=(--build-arg "$extra")
-  done
+  local arguments=(--target "$1" --build-arg "BASE_IMAGE=$base" --build-arg "VERSION=$version" --build-arg "REVISION=$revision")
+  [ "$1" != trainer ] || arguments+=(--build-arg "EXTRA_PACKAGES=${EXTRA_PACKAGES:-}")
   case $builder in
     docker) docker build "${arguments[@]}" --tag "edgecloud/$1:$tag" "$root" ;;
     buildah)
