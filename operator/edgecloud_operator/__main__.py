@@ -78,6 +78,13 @@ def default_address(port: int) -> str | None:
     help="Image of the workers of jobs that name none. A job keeps the one that it was accepted with.",
 )
 @click.option(
+    "--launcher-image",
+    default=Settings.launcher_image,
+    show_envvar=True,
+    metavar="IMAGE",
+    help="Image that brings the launcher into the Pods of jobs whose program has an image of its own.",
+)
+@click.option(
     "--progress-seconds",
     type=click.FloatRange(min=0.1),
     default=10.0,
@@ -100,6 +107,7 @@ def main(
     listen: tuple[str, int],
     coordinator_address: str | None,
     trainer_image: str,
+    launcher_image: str,
     progress_seconds: float,
     liveness_port: int,
     log_format: Format,
@@ -138,6 +146,7 @@ def main(
         listen=listen,
         coordinator_address=address,
         trainer_image=trainer_image,
+        launcher_image=launcher_image,
         progress_seconds=progress_seconds,
         liveness=("0.0.0.0", liveness_port) if liveness_port else None,  # noqa: S104 - for the kubelet
     )

@@ -13,6 +13,9 @@ from edgecloud_operator.core.merge import merged
 
 CONTAINER: Final = "worker"
 ROOT: Final = "/edgecloud"
+LAUNCHER: Final = "launcher"
+LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
+_LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 USER: Final = 1000
 EXTRA_GRACE_SECONDS: Final = 15
 """What the launcher needs beside the processes' own grace: the word to the others, and the way out."""
@@ -32,6 +35,8 @@ class Settings:
     """What the operator's release and installation add to a job."""
 
     trainer_image: str = "edgecloud/trainer:dev"
+    launcher_image: str = "edgecloud/operator:dev"
+    """Has the launcher, for images of the users' own that don't."""
     coordinator: str = "http://edgecloud-coordinator:8443"
 
 
@@ -106,6 +111,8 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
             "volumes": _volumes(job, index),
         },
     }
+    if _is_foreign(job):
+        pod["spec"]["initContainers"] = [_launcher_container(settings)]
     placement = {
         "nodeSelector": (pool.node_selector if pool else None) or spec.node_selector,
         "tolerations": list((pool.tolerations if pool else None) or spec.tolerations or ())
@@ -124,6 +131,33 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     result["metadata"]["labels"] = (labels if isinstance(labels, Mapping) else {}) | pod["metadata"]["labels"]
     result["spec"]["restartPolicy"] = pod["spec"]["restartPolicy"]
     return result
+
+
+def _is_foreign(job: TrainingJob) -> bool:
+    """Whether the program comes in an image that need not have the launcher inside."""
+    return job.spec.program is not None and job.spec.image is not None
+
+
+def _launcher_container(settings: Settings) -> dict[str, Any]:
+    """Brings the launcher, one file that any python3 runs, and ends."""
+    return {
+        "name": LAUNCHER,
+        "image": settings.launcher_image,
+        "command": ["python", "-m", "edgecloud.launcher.archive", LAUNCHER_FILE],
+        "resources": {"requests": dict(_LAUNCHER_RESOURCES), "limits": dict(_LAUNCHER_RESOURCES)},
+        "securityContext": _security(),
+        "volumeMounts": [{"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}"}],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _security() -> dict[str, Any]:
+    """Of a container, for the restricted Pod Security level."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def _metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -147,16 +181,13 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     ):
         variables.append({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
     variables += [variable.dump() for variable in (program.env if program else None) or ()]
+    launcher = ["python3", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
-        "command": ["python", "-m", "edgecloud.launcher", "--", *program_command(job)],
+        "command": [*launcher, "--", *program_command(job)],
         "env": variables,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _security(),
         "volumeMounts": _mounts(job, index),
         "terminationMessagePolicy": "File",
     }
@@ -187,6 +218,8 @@ def _mounts(job: TrainingJob, index: int) -> list[dict[str, Any]]:
     ]
     if job.spec.program and job.spec.program.files:
         mounts.append({"name": "files", "mountPath": POD_LAYOUT.working_dir, "readOnly": True})
+    if _is_foreign(job):
+        mounts.append({"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}", "readOnly": True})
     return mounts
 
 
@@ -204,6 +237,8 @@ def _volumes(job: TrainingJob, index: int) -> list[dict[str, Any]]:
     ]
     if job.spec.program and job.spec.program.files:
         volumes.append({"name": "files", "configMap": {"name": names.files_name(job.metadata.name)}})
+    if _is_foreign(job):
+        volumes.append({"name": LAUNCHER, "emptyDir": {}})
     return volumes
 
 

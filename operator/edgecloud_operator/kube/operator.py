@@ -38,6 +38,7 @@ class Options:
     listen: tuple[str, int]
     coordinator_address: str
     trainer_image: str
+    launcher_image: str
     progress_seconds: float
     liveness: tuple[str, int] | None
 
@@ -81,7 +82,11 @@ class _Operator:
         self._informer = Informer(client, self._store, options.namespaces)
         self._controller = Controller(
             KubeCluster(client, self._store, self._recorder),
-            settings=Settings(trainer_image=options.trainer_image, coordinator=options.coordinator_address),
+            settings=Settings(
+                trainer_image=options.trainer_image,
+                launcher_image=options.launcher_image,
+                coordinator=options.coordinator_address,
+            ),
             progress_seconds=options.progress_seconds,
         )
         self._store.connect(self._controller)

@@ -209,6 +209,21 @@ def test_what_each_rank_runs() -> None:
     assert program_command(trainer) == ["python", "-m", "edgecloud_trainer.train"]
 
 
+def test_an_image_of_the_users_own_gets_the_launcher_from_ours() -> None:
+    pod = pod_of(program={"command": ["python3", "a.py"]}, image="debian:12")
+    (init,) = pod["spec"]["initContainers"]
+    assert (init["image"], container(pod)["image"]) == (Settings().launcher_image, "image:1")
+    file = init["command"][-1]
+    assert container(pod)["command"] == ["python3", file, "--", "python3", "a.py"]
+    (brought,) = init["volumeMounts"]
+    assert brought["name"] in {volume["name"] for volume in pod["spec"]["volumes"]}
+    assert {**brought, "readOnly": True} in container(pod)["volumeMounts"]
+    assert init["securityContext"] == container(pod)["securityContext"]
+    assert init["resources"]["limits"] == init["resources"]["requests"], "a namespace with a quota asks for both"
+    ours = pod_of(trainer={"data": {"name": "digits"}}, image="my/trainer:1")
+    assert "initContainers" not in ours["spec"], "an image for the built-in trainer is made from ours"
+
+
 def test_the_environment_of_a_launcher() -> None:
     layout = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t")
     said = launcher_environment(
