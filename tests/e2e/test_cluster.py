@@ -1,0 +1,268 @@
+"""EdgeCloud on a real cluster of two nodes: real images, real Pods, real torch.distributed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edgecloud_operator.core import names
+from tests.e2e.kube import REGISTRY, SYSTEM, TOOLS, Cluster, Namespace, command
+from tests.e2e.local import ROOT, wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+EXAMPLES = ROOT / "manifests/examples"
+SPREAD = {
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {names.COMPONENT_LABEL: "worker"}},
+        }
+    ]
+}  # fmt: skip
+"""One worker on each node."""
+
+
+def example(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    return loaded
+
+
+def exact(name: str, *, epochs: int = 10, **spec: Any) -> dict[str, Any]:
+    """A deterministic training of a minute or so, with a checkpoint at every fifth step."""
+    job = example("digits")
+    job["metadata"]["name"] = name
+    job["spec"]["trainer"] |= {"model": "article-cnn", "epochs": epochs, "deterministic": True}
+    job["spec"] |= {"storage": {"checkpointIntervalSteps": 5}, **spec}
+    return job
+
+
+def claim(name: str, storage_class: str, mode: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {
+            "storageClassName": storage_class,
+            "accessModes": [mode],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def weights(cluster: Cluster) -> Iterator[str]:
+    """Of the deterministic training that nothing happens to."""
+    with cluster.namespace() as space:
+        space.apply(exact("undisturbed"))
+        status = space.until_done("undisturbed")
+        assert status.restarts == 0
+        assert status.checkpoint and status.checkpoint.weights_sha256
+        yield status.checkpoint.weights_sha256
+
+
+def digest(space: Namespace, name: str) -> str | None:
+    checkpoint = space.status(name).checkpoint
+    return checkpoint.weights_sha256 if checkpoint else None
+
+
+def test_the_first_job_of_a_newcomer(space: Namespace) -> None:
+    """helm install; apply the example; watch; wait; read; delete. Nothing is left."""
+    space.kubectl("apply", "-f", EXAMPLES / "digits.yaml")
+    space.until_step("digits", 30)
+    running = space.kubectl("get", "trainingjobs")
+    assert re.search(r"^digits +Running +2/2 +\d+% ", running, re.MULTILINE), running
+    space.kubectl("wait", "--for=condition=Complete", "trainingjob/digits", "--timeout=240s")
+    wide = space.kubectl("get", "tj", "-o", "wide")
+    assert re.search(r"^NAME +PHASE +WORKERS +PROGRESS +ETA +LOSS +RESTARTS", wide), wide
+    assert re.search(r"^digits +Succeeded +2/2 +100% .* AllWorkersSucceeded", wide, re.MULTILINE), wide
+    status = space.status("digits")
+    assert status.evaluation and status.evaluation.accuracy and status.evaluation.accuracy >= 0.97
+    assert status.performance and status.performance["samplesPerSecond"] > 0
+    assert "epoch 30/30" in space.kubectl("logs", "digits-worker-0")
+    reasons = {event["reason"] for event in space.get("events")["items"]}
+    assert {"Accepted", "RoundOpened", "Running", "Succeeded"} <= reasons, reasons
+    owned = space.job("digits").metadata.uid
+    assert owned
+    space.kubectl("delete", "trainingjob", "digits")
+    kinds = "pods,services,configmaps,secrets,persistentvolumeclaims"
+
+    def left() -> list[str]:
+        items = space.get(kinds, "-l", f"{names.JOB_LABEL}=digits")["items"]
+        return [f"{item['kind']} {item['metadata']['name']}" for item in items]
+
+    wait_for("nothing left", lambda: not left(), within=60, seen=left)
+
+
+def test_a_script_of_ones_own(space: Namespace) -> None:
+    """own-script.yaml as it stands: its files come as a ConfigMap, and go with the job."""
+    space.kubectl("apply", "-f", EXAMPLES / "own-script.yaml")
+    status = space.until_done("own-script")
+    assert status.restarts == 0
+    assert status.progress and status.progress.accuracy and status.progress.accuracy >= 0.97
+    files = space.get("configmap", names.files_name("own-script"))
+    assert list(files["data"]) == ["train.py"]
+    assert files["metadata"]["ownerReferences"][0]["kind"] == "TrainingJob"
+
+
+FOREIGN = """
+FROM {base}
+USER 0
+RUN rm -rf /opt/edgecloud/code
+ENTRYPOINT []
+"""
+
+
+def test_an_image_that_is_not_ours(space: Namespace, tmp_path: Path) -> None:
+    """Debian with python3 and torch, and nothing of EdgeCloud: an init container brings the launcher."""
+    tag = space.cluster.tag
+    build_foreign(tmp_path, tag)
+    job = example("own-script")
+    job["metadata"]["name"] = "foreign"
+    job["spec"]["image"] = f"{REGISTRY}/foreign:{tag}"
+    job["spec"]["program"]["command"] = ["python3", "train.py"]
+    job["spec"]["podTemplate"] = {"spec": SPREAD}
+    space.apply(job)
+    status = space.until_done("foreign")
+    assert status.progress and status.progress.accuracy and status.progress.accuracy >= 0.97
+    pods = space.get("pods", "-l", f"{names.JOB_LABEL}=foreign")["items"]
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2, "gloo went from node to node"
+    assert [pod["spec"]["initContainers"][0]["name"] for pod in pods] == ["launcher"] * 2
+
+
+def build_foreign(folder: Path, tag: str) -> None:
+    """From the trainer image, for its torch is there already; EdgeCloud's code is taken out."""
+    builder = "docker"
+    try:
+        command("docker", "image", "inspect", f"edgecloud/trainer:{tag}")
+    except Exception:
+        builder = "buildah"
+    base = f"edgecloud/trainer:{tag}" if builder == "docker" else f"localhost/edgecloud/trainer:{tag}"
+    (folder / "Dockerfile").write_text(FOREIGN.format(base=base))
+    build = ["docker", "build"] if builder == "docker" else ["buildah", "bud", "--pull-never"]
+    isolation = {"BUILDAH_ISOLATION": "chroot"}
+    command(*build, "-t", f"edgecloud/foreign:{tag}", folder, env=isolation)
+    command(TOOLS / "push.sh", f"edgecloud/foreign:{tag}")
+
+
+@pytest.mark.parametrize("mode", ["ReadWriteMany", "ReadWriteOnce"])
+def test_claims(space: Namespace, weights: str, mode: str) -> None:
+    """One worker on each node; checkpoints on a claim that both mount, or worker 0 alone."""
+    storage_class = {"ReadWriteMany": "edgecloud-rwx", "ReadWriteOnce": "edgecloud-rwo"}[mode]
+    storage = {"claimName": "training", "accessMode": mode, "checkpointIntervalSteps": 5}
+    space.apply(claim("training", storage_class, mode), exact("claims", storage=storage, podTemplate={"spec": SPREAD}))
+    space.until_done("claims")
+    assert digest(space, "claims") == weights
+    pods = space.get("pods", "-l", f"{names.JOB_LABEL}=claims")["items"]
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+    mounting = [
+        pod["metadata"]["labels"][names.INDEX_LABEL]
+        for pod in pods
+        if any("persistentVolumeClaim" in volume for volume in pod["spec"]["volumes"])
+    ]
+    assert sorted(mounting) == (["0", "1"] if mode == "ReadWriteMany" else ["0"])
+
+
+def test_gpus_are_asked_for_and_tolerated(space: Namespace) -> None:
+    """Scheduled on the advertised GPUs; there is no device behind them, so the training says where it computes."""
+    job = exact("gpus", epochs=2, resources={"limits": {"nvidia.com/gpu": 1}})
+    job["spec"]["trainer"]["device"] = "cpu"
+    space.apply(job)
+    space.until_done("gpus")
+    for pod in space.get("pods", "-l", f"{names.JOB_LABEL}=gpus")["items"]:
+        assert pod["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+        assert any(one.get("key") == "nvidia.com/gpu" for one in pod["spec"]["tolerations"])
+
+
+def test_a_gpu_that_is_not_there_is_a_failure(space: Namespace) -> None:
+    job = exact("invisible", epochs=1, resources={"limits": {"nvidia.com/gpu": 1}})
+    job["spec"]["restartPolicy"] = {"maxRestarts": 0}
+    space.apply(job)
+    space.until("invisible", "Failed", lambda status: status.phase == "Failed")
+    failure = space.status("invisible").last_failure
+    assert failure and failure.reason == "GPUNotVisible"
+    assert "trainer.device: cpu" in failure.message
+
+
+KILL = """
+import os, sys
+for entry in os.listdir("/proc"):
+    if entry.isdigit() and open(f"/proc/{entry}/comm").read().strip() == sys.argv[1]:
+        os.kill(int(entry), 9)
+"""
+
+
+def kill_rank(space: Namespace, pod: str, rank: int) -> None:
+    """SIGKILL to a training process, by the name it gives itself."""
+    space.kubectl("exec", pod, "--", "python", "-c", KILL, f"rank-{rank}")
+
+
+@pytest.mark.parametrize("fault", ["process", "worker-1", "worker-0"])
+def test_what_dies_changes_nothing(space: Namespace, weights: str, fault: str) -> None:
+    """A training process killed, a Pod deleted, worker 0 and its checkpoints deleted: the undisturbed weights."""
+    space.apply(exact("faults"))
+    space.until("faults", "a checkpoint", lambda status: status.checkpoint and (status.checkpoint.step or 0) >= 10)
+    before = space.pods("faults")
+    if fault == "process":
+        kill_rank(space, "faults-worker-1", 1)
+    else:
+        space.kubectl("delete", "pod", f"faults-{fault}", "--force", "--grace-period=0")
+    status = space.until_done("faults", within=400)
+    assert status.rendezvous and status.rendezvous.round >= 2
+    assert status.checkpoint and status.checkpoint.weights_sha256 == weights
+    after = space.pods("faults")
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == (set() if fault == "process" else {f"faults-{fault}"})
+
+
+JOBS = 5
+
+
+def test_operator_killed_and_upgraded_under_running_jobs(cluster: Cluster, space: Namespace) -> None:
+    """Five jobs train on: no Pod restarted, no round spent, the status right again within ten seconds."""
+    jobs = [f"job-{number}" for number in range(JOBS)]
+    for name in jobs:
+        job = example("digits")
+        job["metadata"]["name"] = name
+        job["spec"] |= {"workers": 1, "storage": {"checkpointIntervalSeconds": 5}}
+        job["spec"]["trainer"] |= {"model": "article-cnn", "epochs": 400}
+        space.apply(job)
+    for name in jobs:
+        space.until_step(name, 1)
+    before = {name: space.pods(name) for name in jobs}
+    rounds = {name: space.status(name).rendezvous for name in jobs}
+
+    def steps() -> dict[str, int]:
+        found = {}
+        for name in jobs:
+            progress = space.status(name).progress
+            found[name] = (progress.step or 0) if progress else 0
+        return found
+
+    def go_on(what: str) -> None:
+        then = steps()
+        wait_for(
+            f"steps after {what}", lambda: all(now > then[name] for name, now in steps().items()), within=30,
+            seen=steps,
+        )  # fmt: skip
+
+    cluster.kubectl(
+        "-n", SYSTEM, "delete", "pod", "-l", "app.kubernetes.io/name=edgecloud", "--force", "--grace-period=0"
+    )
+    cluster.kubectl("-n", SYSTEM, "rollout", "status", "deployment/edgecloud", "--timeout=120s")
+    go_on("the operator was killed")
+    cluster.install("progressSeconds=5")
+    go_on("an upgrade")
+    cluster.install()
+    go_on("the way back")
+    for name in jobs:
+        status = space.status(name)
+        assert status.phase == "Running"
+        assert status.restarts == 0
+        assert status.rendezvous == rounds[name], "the round is the same"
+        assert space.pods(name) == before[name], "and so are the Pods"
