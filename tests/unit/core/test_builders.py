@@ -242,7 +242,9 @@ def test_the_environment_of_a_launcher() -> None:
         "EDGECLOUD_MAX_RESTARTS": "7",
     }
     with_ca = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t", ca_file="/ca")
-    assert launcher_environment(make_job(), 0, layout=with_ca, coordinator="x")["EDGECLOUD_CA_FILE"] == "/ca"
+    said = launcher_environment(make_job(), 0, layout=with_ca, coordinator="https://x")
+    assert said["EDGECLOUD_CA_FILE"] == "/ca"
+    assert "EDGECLOUD_CA_FILE" not in launcher_environment(make_job(), 0, layout=with_ca, coordinator="http://x")
 
 
 def test_the_built_in_trainer_finds_its_configuration_in_the_environment() -> None:
