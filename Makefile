@@ -54,15 +54,27 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 	compile --extra trainer --extra tensorboard --constraints tests/requirements.lock --output-file trainer/requirements.lock
 
 .PHONY: test
-test: lint unit e2e ## everything: lint, unit, end to end
+test: programs lint unit local integration e2e ## everything, from lint to jobs on a cluster of its own
+
+.PHONY: programs
+programs:
+	@tests/cluster/tools.sh control-plane helm
 
 .PHONY: unit
 unit: venv ## the pure core, the API, the protocol, the launcher
 	@$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
+.PHONY: local
+local: venv ## whole jobs on this machine: real processes, real torch.distributed, and what dies of them
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster" tests/e2e tests/faults
+
+.PHONY: integration
+integration: venv programs ## the operator as a process, against a real API server
+	@$(BIN)/python -m pytest tests/integration
+
 .PHONY: e2e
-e2e: venv ## whole jobs with real processes and real torch.distributed
-	@$(BIN)/python -m pytest $(PARALLEL) tests/e2e tests/faults
+e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was there before (KEEP_CLUSTER=1 keeps it)
+	@$(BIN)/python -m pytest -m cluster tests/e2e
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm where it is there
