@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgecloud.launcher.linux import end_with_parent
 from tests.integration.api import ApiStatusError, Space
@@ -89,7 +89,7 @@ class Kubelet:
             one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
             for one in container["env"]
         }
-        paths = {
+        names = {
             "EDGECLOUD_TOKEN_FILE": home / "token",
             "EDGECLOUD_SCRATCH": home / "scratch",
             "EDGECLOUD_CHECKPOINT_DIR": home / "checkpoints",
@@ -97,22 +97,30 @@ class Kubelet:
             "EDGECLOUD_TERMINATION_FILE": home / "termination",
             "EDGECLOUD_LOG_FILE": home / "log",
         }
+        paths = {key: str(path) for key, path in names.items()}
+        paths["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is ours
         command = container["command"]
         assert command[0] == "python"
-        process = subprocess.Popen(
-            [sys.executable, *command[1:]],
-            env=os.environ | environment | {key: str(path) for key, path in paths.items()},
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),  # noqa: PLW1509 (it calls prctl, no more)
-        )
+        with (home / "output").open("wb") as output:
+            process = self._spawn([sys.executable, *command[1:]], os.environ | environment | paths, home, output)
         self._played[uid] = _Played(process, name, home)
         now = _now()
         running = {"name": "worker", "state": {"running": {"startedAt": now}}, "ready": True, "restartCount": 0}
         running |= {"image": container["image"], "imageID": ""}
         self._patch(name, uid, {"phase": "Running", "startTime": now, "containerStatuses": [running]})
+
+    def _spawn(
+        self, command: list[str], environment: dict[str, str], home: Path, output: BinaryIO
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),  # noqa: PLW1509 (it calls prctl, no more)
+        )
 
     def _look(self, uid: str, pod: dict[str, Any]) -> None:
         played = self._played[uid]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -51,11 +52,13 @@ def read_claims(token: str) -> Claims | None:
         return None
     if isinstance(expires, bool) or not isinstance(expires, (int, float)):
         return None
+    if isinstance(expires, float) and math.isnan(expires):
+        return None
     return Claims(
         audiences=tuple(one for one in audiences if isinstance(one, str)),
         namespace=namespace,
         pod_uid=uid,
-        expires=float(min(expires, 1e15)),
+        expires=float(max(0, min(expires, 1e15))),
     )
 
 

@@ -1,0 +1,364 @@
+"""What Kubernetes objects are read as; and that no object, however mangled, raises."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecloud.api.job import TrainingJob
+from edgecloud.launcher.messages import MAX_TERMINATION, termination
+from edgecloud_operator.core.builders import Settings, build_pod, build_service
+from edgecloud_operator.core.observed import Observed, Pod, Service, Termination
+from edgecloud_operator.core.reconcile import reconcile
+from edgecloud_operator.kube.sight import EPOCH, UnreadableError, mark, see_job, see_pod, see_service, version_of
+from tests.unit.kube.objects import JOB_UID, container, make_job, make_pod, make_service, owner
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
+
+
+def seen(raw: Any) -> Pod:
+    found = see_pod(raw)
+    assert found is not None
+    return found.pod
+
+
+def status(phase: str, **fields: Any) -> dict[str, Any]:
+    return {"phase": phase} | fields
+
+
+# Which
+
+
+def test_what_we_build_is_read_as_ours() -> None:
+    job = see_job(make_job())
+    made = build_pod(job, 1, "image", Settings())
+    made["metadata"] |= {"uid": "pod-1", "resourceVersion": "7", "creationTimestamp": "2026-11-24T12:00:00Z"}
+    found = see_pod(made)
+    assert found is not None
+    assert (found.key, found.owner, found.watched) == (("team", "digits"), JOB_UID, True)
+    assert found.pod == Pod(name="digits-worker-1", uid="pod-1", index=1, phase="Pending", created_at=NOON)
+    service = build_service(job)
+    service["metadata"] |= {"uid": "s"}
+    found_service = see_service(service)
+    assert found_service is not None
+    assert (found_service.key, found_service.owner, found_service.watched) == (("team", "digits"), JOB_UID, True)
+    assert found_service.service == Service(name="digits", uid="s")
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "index"),
+    [
+        ("digits-worker-0", "digits", 0),
+        ("digits-worker-999", "digits", 999),
+        ("a-worker-1-worker-2", "a-worker-1", 2),
+        ("digits-worker-1000", None, None),
+        ("digits-worker-01", None, None),
+        ("digits-worker-", None, None),
+        ("digits-worker-x", None, None),
+        ("-worker-1", None, None),
+        ("9-worker-1", None, None),
+        ("digits", None, None),
+        (51 * "a" + "-worker-1", None, None),
+        (50 * "a" + "-worker-1", 50 * "a", 1),
+    ],
+)
+def test_the_name_says_whose_pod_it_is_and_which(name: str, job: str | None, index: int | None) -> None:
+    found = see_pod(make_pod(0, name=name))
+    if job is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.key, found.pod.index) == (("team", job), index)
+
+
+@pytest.mark.parametrize(
+    "references",
+    [
+        [],
+        None,
+        "nonsense",
+        [None],
+        [owner(controller=False)],
+        [owner(kind="Job")],
+        [owner(apiVersion="batch/v1")],
+        [owner(uid=None)],
+    ],
+)
+def test_what_the_job_does_not_control_is_not_its_own(references: Any) -> None:
+    found = see_pod(make_pod(ownerReferences=references))
+    assert found is not None
+    assert found.owner == ""
+
+
+def test_a_later_version_of_the_api_owns_as_well() -> None:
+    found = see_pod(make_pod(ownerReferences=[{}, owner(apiVersion="edgecloud.io/v1")]))
+    assert found is not None
+    assert found.owner == JOB_UID
+
+
+@pytest.mark.parametrize(
+    "labels", [None, {}, {"edgecloud.io/job": "digits"}, {"app.kubernetes.io/managed-by": "edgecloud"}]
+)
+def test_without_our_labels_no_watch_tells_of_it(labels: Any) -> None:
+    found = see_pod(make_pod(labels=labels))
+    assert found is not None
+    assert not found.watched
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("17", 17), ("0", 0), ("", None), ("1a", None), ("-1", None), (17, None), (None, None), ("٣", None)],
+)
+def test_versions(text: Any, number: int | None) -> None:
+    assert version_of(text) == number
+
+
+# How a Pod is
+
+
+@pytest.mark.parametrize(
+    ("said", "phase"),
+    [("Pending", "Pending"), ("Running", "Running"), ("Succeeded", "Succeeded"), ("Failed", "Failed"),
+     ("Unknown", "Unknown"), ("Sleeping", "Unknown"), (None, "Pending"), (7, "Unknown")],
+)  # fmt: skip
+def test_phases(said: Any, phase: str) -> None:
+    assert seen(make_pod(status={"phase": said})).phase == phase
+
+
+@pytest.mark.parametrize(
+    ("fields", "since"),
+    [
+        (status("Running", containerStatuses=[container(running={"startedAt": "2026-11-24T12:00:00Z"})]), NOON),
+        (status("Running", startTime="2026-11-24T12:00:00Z"), NOON),
+        (status("Running", startTime="2026-11-24T13:00:00+01:00"), NOON),
+        (status("Pending", startTime="2026-11-24T12:00:00Z"), None),
+        (status("Running", containerStatuses=[container("sidecar", running={"startedAt": "2026-11-24T11:00:00Z"}),
+                                              container(running={"startedAt": "2026-11-24T12:00:00Z"})]), NOON),
+        (status("Running", containerStatuses=[container(waiting={})], startTime="2026-11-24T12:00:00Z"), None),
+        (status("Running", startTime="2026-11-24T12:00:00"), None),
+        (status("Running", startTime="0001-01-01T00:00:00Z"), None),
+        (status("Running", startTime="9999-12-31T23:59:59-23:59"), None),
+        (status("Running", startTime="noon"), None),
+        (status("Running", startTime=7), None),
+    ],
+)  # fmt: skip
+def test_since_when_it_runs(fields: dict[str, Any], since: datetime | None) -> None:
+    assert seen(make_pod(status=fields)).running_since == since
+
+
+def test_a_pod_that_goes() -> None:
+    assert seen(make_pod(deletionTimestamp="2026-11-24T12:00:00Z")).terminating
+    assert not seen(make_pod()).terminating
+    assert seen(make_pod(creationTimestamp=None)).created_at == EPOCH
+
+
+@pytest.mark.parametrize(
+    ("fields", "blocked"),
+    [
+        (status("Pending"), None),
+        (status("Pending", containerStatuses=[container(waiting={"reason": "ContainerCreating"})]), None),
+        (status("Pending", containerStatuses=[container(waiting={"reason": "ErrImagePull", "message": "no"})]),
+         ("ErrImagePull", "ErrImagePull: no")),
+        (status("Pending", containerStatuses=[container(waiting={"reason": "ImagePullBackOff"})]),
+         ("ErrImagePull", "ImagePullBackOff")),
+        (status("Pending", initContainerStatuses=[container("launcher", waiting={"reason": "InvalidImageName"})]),
+         ("ErrImagePull", "InvalidImageName")),
+        (status("Pending", containerStatuses=[container(waiting={"reason": "CreateContainerConfigError", "message": "x"})]),  # noqa: E501
+         ("CreateContainerConfigError", "CreateContainerConfigError: x")),
+        (status("Pending", containerStatuses=[container(waiting={"reason": "CreateContainerError"})]),
+         ("CreateContainerConfigError", "CreateContainerError")),
+        (status("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                                        "message": "0/3 nodes are available"}]),
+         ("Unschedulable", "0/3 nodes are available")),
+        (status("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]),
+         ("Unschedulable", "SchedulingGated")),
+        (status("Pending", conditions=[{"type": "PodScheduled", "status": "False",
+                                        "message": "pod has unbound immediate PersistentVolumeClaims"}]),
+         ("VolumeNotBound", "pod has unbound immediate PersistentVolumeClaims")),
+        (status("Pending", conditions=[{"type": "PodScheduled", "status": "False",
+                                        "message": 'persistentvolumeclaim "data" not found'}]),
+         ("VolumeNotBound", 'persistentvolumeclaim "data" not found')),
+        (status("Pending", conditions=[{"type": "PodScheduled", "status": "True"}]), None),
+        (status("Running", conditions=[{"type": "PodScheduled", "status": "False"}]), None),
+        (status("Failed", containerStatuses=[container(waiting={"reason": "ErrImagePull"})]), None),
+    ],
+)  # fmt: skip
+def test_what_blocks_a_pod(fields: dict[str, Any], blocked: Any) -> None:
+    assert seen(make_pod(status=fields)).blocked == blocked
+
+
+# How it ended
+
+FAILURE = {"localRank": 0, "rank": 3, "exitCode": 1, "reason": "ProgramError", "message": "ValueError", "at": 5.0}
+
+
+def ended(**fields: Any) -> Termination | None:
+    return seen(make_pod(status=status("Failed", containerStatuses=[container(terminated=fields)]))).termination
+
+
+def test_the_launchers_last_message_is_understood() -> None:
+    said = termination(round=7, outcome="failed", exit_code=1, failure=FAILURE, progress={"step": 9}).decode()
+    end = ended(exitCode=1, message=said)
+    assert end is not None
+    assert (end.round, end.outcome, end.exit_code, end.out_of_memory) == (7, "failed", 1, False)
+    assert end.failure is not None
+    assert end.failure.dump() == FAILURE
+
+
+def test_the_longest_message_is_understood() -> None:
+    said = termination(round=7, outcome="failed", exit_code=1, failure=FAILURE | {"message": "é\x00" * 1000})
+    assert len(said) <= MAX_TERMINATION
+    end = ended(exitCode=1, message=said.decode())
+    assert end is not None
+    assert end.round == 7
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", None, 7, "{", "[]", "null", '"x"', "[" * 100_000, '{"round":-1}', '{"round":true}', '{"round":1e400}',
+     '{"round":' + "9" * 5000 + "}", '{"round":1,"failure":"x"}', '{"round":1,"failure":{"at":NaN}}', "\ud800",
+     '{"round":1,"failure":{"localRank":0,"rank":0,"reason":"Unheard","at":1}}'],
+)  # fmt: skip
+def test_without_a_message_the_exit_code_is_all_there_is(message: Any) -> None:
+    assert ended(exitCode=137, message=message, reason="Error") == Termination(exit_code=137)
+
+
+def test_out_of_memory() -> None:
+    assert ended(exitCode=137, reason="OOMKilled") == Termination(exit_code=137, out_of_memory=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "read"),
+    [(0, 0), (255, 255), (256, 255), (-1, 255), (3221225786, 255), ("1", None), (None, None), (True, None)],
+)
+def test_exit_codes(code: Any, read: int | None) -> None:
+    end = ended(exitCode=code)
+    assert (end.exit_code if end else None) == read
+
+
+def test_a_container_beside_the_launcher_does_not_count() -> None:
+    fields = status("Failed", containerStatuses=[container("sidecar", terminated={"exitCode": 3})])
+    assert seen(make_pod(status=fields)).termination is None
+
+
+# Jobs
+
+
+def test_a_job_is_read_with_what_a_server_adds() -> None:
+    more = {"managedFields": [{}], "labels": {"a": 9 * "b"}, "annotations": {"c": "d"}, "somethingNew": 1}
+    job = see_job(make_job(version=7, creationTimestamp="2026-11-24T12:00:00Z", status={}, **more))
+    assert (job.metadata.resource_version, job.metadata.uid, job.status) == ("7", JOB_UID, None)
+
+
+def test_what_a_newer_release_says_in_status_is_passed_over() -> None:
+    new = {"phase": "Running", "mood": "good", "rendezvous": {"round": 3, "colour": "red", "members": [
+        {"index": 0, "podUid": "a", "rank": 0}]}}  # fmt: skip
+    job = see_job(make_job(status=new))
+    assert job.status is not None
+    assert job.status.phase == "Running"
+    assert job.status.rendezvous is not None
+    assert (job.status.rendezvous.round, job.status.rendezvous.members[0].pod_uid) == (3, "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"spec": {"workers": 2, "program": {"command": ["x"]}, "colour": "red"}}, "spec.colour"),
+        ({"spec": {"workers": 2}}, "spec"),
+        ({"spec": None}, "spec"),
+        ({"status": {"phase": "Sleeping"}}, "status.phase"),
+        ({"status": {"rendezvous": 7}}, "status.rendezvous"),
+        ({"status": {"phase": "Running", "mood": 1, "restarts": -1}}, "status.restarts"),
+        ({"name": "UPPER"}, "metadata.name"),
+        ({"spec": {1, 2}}, "no plain data"),
+    ],
+)
+def test_a_job_of_another_time_is_unreadable(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnreadableError, match=words):
+        see_job(make_job(**change))
+
+
+# Whatever comes
+
+TEXT = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(["worker", "Running", "Pending", "False", "2026-11-24T12:00:00Z", "digits-worker-1", "OOMKilled",
+                     "ErrImagePull", "PodScheduled", "edgecloud.io/v1alpha1", "TrainingJob", "\ud800", "0" * 30]),
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["metadata", "spec", "status", "name", "namespace", "uid", "phase", "containerStatuses", "state", "terminated",
+     "exitCode", "message", "conditions", "type", "reason", "ownerReferences", "labels", "waiting", "running",
+     "startedAt", "creationTimestamp", "deletionTimestamp", "resourceVersion", "nodeName", "rendezvous"]
+)  # fmt: skip
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXT)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(KEYS, TEXT), inner, max_size=5)),
+)
+
+
+@given(ANYTHING)
+def test_nothing_raises(raw: Any) -> None:
+    mark(raw), see_pod(raw), see_service(raw)
+    try:
+        see_job(raw)
+    except UnreadableError as error:
+        assert str(error)
+
+
+def mangled(raw: dict[str, Any], data: st.DataObject) -> dict[str, Any]:
+    """The object with something else in some of its places."""
+    copy: dict[str, Any] = json.loads(json.dumps(raw))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place: Any = copy
+        while isinstance(place, dict) and place:
+            key = data.draw(st.sampled_from(sorted(place)))
+            if not isinstance(place[key], dict) or data.draw(st.booleans()):
+                place[key] = data.draw(ANYTHING)
+                break
+            place = place[key]
+    return copy
+
+
+@given(st.data())
+def test_a_mangled_pod_leaves_a_decision_possible(data: st.DataObject) -> None:
+    """What is read of it can be decided on, and the decision can be written."""
+    good = make_pod(
+        1,
+        spec={"nodeName": "node"},
+        status=status(
+            "Failed",
+            startTime="2026-11-24T12:00:00Z",
+            conditions=[{"type": "PodScheduled", "status": "False", "message": "no"}],
+            containerStatuses=[container(terminated={"exitCode": 1, "message": '{"round":1,"outcome":"failed"}'})],
+        ),
+    )
+    found = see_pod(mangled(good, data))
+    if found is None:
+        return
+    job = see_job(make_job())
+    for _ in range(3):
+        observed = Observed(pods=(found.pod,), service=Service(name="digits", uid="s"), listening_since=NOON)
+        plan = reconcile(job, observed, NOON)
+        if plan.status is not None:
+            job = TrainingJob.parse(job.with_status(plan.status).dump())
+
+
+@given(st.data())
+def test_a_mangled_job_is_read_or_refused(data: st.DataObject) -> None:
+    good = make_job(status={"phase": "Running", "rendezvous": {"round": 1, "members": [{"index": 0, "podUid": "a"}]}})
+    try:
+        job = see_job(mangled(good, data))
+    except UnreadableError:
+        return
+    assert TrainingJob.parse(job.dump()) == job
+
+
+@given(st.data())
+def test_a_mangled_service_is_read_or_passed_over(data: st.DataObject) -> None:
+    see_service(mangled(make_service(), data))
