@@ -37,14 +37,14 @@ choose() {
     fi
   fi
   case $builder in
-    docker) local prefix='' library='' ;;
-    buildah) local prefix=localhost/ library=docker.io/library/ ;;
+    docker) local prefix='' ;;
+    buildah) local prefix=localhost/ ;;
     *) fail "IMAGE_BUILDER is docker or buildah, not $builder" ;;
   esac
   if [ -n "${BASE_IMAGE:-}" ]; then
     base=$BASE_IMAGE
-  elif present "$library$usual_base" || pulled "$library$usual_base"; then
-    base=$library$usual_base
+  elif present "$usual_base" || pulled "$usual_base"; then
+    base=$usual_base
   elif [ -z "${IMAGE_BUILDER:-}" ] && [ "$builder" = docker ] && command -v buildah > /dev/null; then
     # Where there is no registry there may be a mirror of the packages whose CA only buildah lets a build know.
     IMAGE_BUILDER=buildah
