@@ -91,7 +91,7 @@ ARG UV_DEFAULT_INDEX
 ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 ARG UV_NATIVE_TLS=1
 COPY trainer/requirements.lock /opt/edgecloud/requirements.lock
-# About 5.5 GB: torch's wheel is the one for CUDA, and links its libraries; it can't be imported without them.
+# About 6 GB: torch's wheel is the one for CUDA, and links its libraries; it can't be imported without them.
 RUN set -eu; \
     python3 -m venv /tmp/uv; \
     echo "${UV_PINNED}" > /tmp/uv/lock; \
