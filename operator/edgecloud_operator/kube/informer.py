@@ -44,10 +44,10 @@ class Informer:
                 return
             except NotFoundError as error:
                 log.error(
-                    "there are no TrainingJobs here; is the CRD installed? trying again in %.0f s (%s)", pause, error
+                    "there are no TrainingJobs here; is the CRD installed? trying again in %.1f s (%s)", pause, error
                 )
             except ApiError as error:
-                log.error("the cluster cannot be listed; trying again in %.0f s: %s", pause, error)
+                log.error("the cluster cannot be listed; trying again in %.1f s: %s", pause, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
@@ -76,9 +76,9 @@ class Informer:
             began = asyncio.get_running_loop().time()
             try:
                 await self._watch.run()
-                log.error("the watch has ended; it begins anew in %.0f s", pause)
+                log.error("the watch has ended; it begins anew in %.1f s", pause)
             except Exception as error:
-                log.error("the watch has broken off and begins anew in %.0f s: %r", pause, error)
+                log.error("the watch has broken off and begins anew in %.1f s: %r", pause, error)
             await asyncio.sleep(pause)
             lasted = asyncio.get_running_loop().time() - began
             pause = FIRST_PAUSE if lasted > 60.0 else min(2 * pause, LAST_PAUSE)
