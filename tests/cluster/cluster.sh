@@ -111,11 +111,7 @@ choose_image() {
   own=true
 }
 
-load_image() {
-  docker image inspect "$image" > /dev/null 2>&1 || docker import --change 'ENV container=docker' \
-    --change 'STOPSIGNAL SIGRTMIN+3' --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' \
-    "$image_file" "$image" > /dev/null
-}
+load_image() { docker image inspect "$image" > /dev/null 2>&1 || docker load --quiet --input "$image_file" > /dev/null; }
 
 write_config() {
   local without='|'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a kind node image from Go modules and Debian packages, for where kindest/node can't be pulled.
 #
-#   tests/cluster/node/build.sh           prints the image's name and its file, which `docker import` takes
+#   tests/cluster/node/build.sh           prints the image's name and its file, which `docker load` takes
 #
 # What a node starts with (entrypoint, units, cgroup v1 and v2) are kind's own files, out of kind's Go module; ours are the
 # runtime's configuration, the Pod network, and the components' images: one static program each, under the very names that
@@ -118,6 +118,25 @@ images() {
   done
 }
 
+# archive LAYER: the image as `docker load` takes it. (`docker import` could not say how systemd is asked to stop.)
+archive() {
+  cat > "$work/config.json" << CONFIG
+{
+  "architecture": "$(dpkg --print-architecture)", "os": "linux",
+  "config": {
+    "Env": ["container=docker", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+    "Entrypoint": ["/usr/local/bin/entrypoint", "/sbin/init"],
+    "StopSignal": "SIGRTMIN+3"
+  },
+  "rootfs": {"type": "layers", "diff_ids": ["sha256:$(sha256sum "$work/$1" | cut -d' ' -f1)"]},
+  "history": [{"created_by": "tests/cluster/node/build.sh"}]
+}
+CONFIG
+  echo "[{\"Config\": \"config.json\", \"RepoTags\": [\"edgecloud/node:$tag\"], \"Layers\": [\"$1\"]}]" \
+    > "$work/manifest.json"
+  tar --create --directory "$work" --file "$work/node.tar" manifest.json config.json "$1"
+}
+
 set +e # in a condition, the errors in there would not count
 (
   set -e
@@ -126,8 +145,9 @@ set +e # in a condition, the errors in there would not count
   "$BIN/kubeadm" config images list --kubernetes-version "$KUBERNETES" > "$work/names"
   our_files
   images
-  tar --create --numeric-owner --directory "$root" --file "$work/node.tar" \
+  tar --create --numeric-owner --directory "$root" --file "$work/layer.tar" \
     --exclude="./dev/*" --exclude="./proc/*" --exclude="./sys/*" .
+  archive layer.tar
 ) > "$work/log" 2>&1
 status=$?
 set -e
