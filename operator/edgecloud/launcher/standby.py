@@ -21,8 +21,9 @@ from edgecloud.launcher.sinks import Sink
 from edgecloud.launcher.verdict import End
 
 FLAG = "--standby"
-DELAY_SECONDS = 5.0
-"""The next one is not started while a round is: it would take the processor from those who need it."""
+DELAY_SECONDS = 15.0
+"""The next one is not started while a round is: it would take the processor from those who need it. Nor is it for a
+training that is over in seconds."""
 
 
 class Standby:
