@@ -50,7 +50,15 @@ healthy() {
   else
     docker start "${nodes[@]}" $REGISTRY_CONTAINER > /dev/null 2>&1 || return 1
   fi
-  within 60 answers && kubectl wait --for=condition=Ready nodes --all --timeout=90s > /dev/null
+  # A node's condition says for most of a minute what it was before a restart.
+  within 60 answers && within 60 kubelets_run && kubectl wait --for=condition=Ready nodes --all --timeout=90s > /dev/null
+}
+
+kubelets_run() {
+  local node
+  for node in "${nodes[@]}"; do
+    docker exec "$node" systemctl is-active --quiet kubelet || return 1
+  done
 }
 
 answers() { kubectl get --raw /readyz --request-timeout=2s > /dev/null 2>&1; }

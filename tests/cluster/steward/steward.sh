@@ -9,10 +9,11 @@ storage=/var/lib/edgecloud-volumes
 gpus=4
 
 make_volumes() {
-  local class uid namespace name size modes
-  kubectl get persistentvolumeclaims --all-namespaces -o jsonpath='{range .items[?(@.status.phase=="Pending")]
-    }{.spec.storageClassName}{"\t"}{.metadata.uid}{"\t"}{.metadata.namespace}{"\t"}{.metadata.name}{"\t"
-    }{.spec.resources.requests.storage}{"\t"}{.spec.accessModes}{"\n"}{end}' \
+  local class uid namespace name size modes fields
+  fields='{.spec.storageClassName}{"\t"}{.metadata.uid}{"\t"}{.metadata.namespace}{"\t"}{.metadata.name}{"\t"}'
+  fields+='{.spec.resources.requests.storage}{"\t"}{.spec.accessModes}{"\n"}'
+  kubectl get persistentvolumeclaims --all-namespaces \
+    -o jsonpath='{range .items[?(@.status.phase=="Pending")]}'"$fields{end}" \
     | while IFS=$'\t' read -r class uid namespace name size modes; do
       case $class in
         edgecloud-rwx) ;;
