@@ -89,12 +89,13 @@ stop_docker() {
   done
 }
 
-# leave_no_mount FOLDER
+# leave_no_mount FOLDER: neither on it nor in it
 leave_no_mount() {
   local point
-  { cut -d" " -f5 /proc/self/mountinfo | grep -F "$1/" || true; } | sort -r | while read -r point; do
-    umount "$point" 2> /dev/null || umount --lazy "$point" || true
-  done
+  awk -v folder="$1" '$5 == folder || index($5, folder "/") == 1 { print $5 }' /proc/self/mountinfo | sort -r \
+    | while read -r point; do
+      umount "$point" 2> /dev/null || umount --lazy "$point" || true
+    done
 }
 
 # Settings of the whole machine that a kubelet changes: put back when it is gone.
