@@ -92,7 +92,7 @@ SYSTEMS: dict[str, Start] = {
     "edgecloud": edgecloud,
     "edgecloud-trainer": edgecloud_trainer,
 }
-STEPS_BEFORE_KILL = {"edgecloud-trainer": 200}
+STEPS_BEFORE_KILL = {"edgecloud-trainer": 800}
 """On each rank, where it is not the usual number: until a process is ready for the next round, as is usual later on."""
 USUAL_STEPS_BEFORE_KILL = 40
 """Past the script's first checkpoint, so that there is something to go on from."""

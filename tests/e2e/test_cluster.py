@@ -229,8 +229,9 @@ def test_operator_killed_and_upgraded_under_running_jobs(cluster: Cluster, space
     for name in jobs:
         job = example("digits")
         job["metadata"]["name"] = name
-        job["spec"] |= {"workers": 1, "storage": {"checkpointIntervalSeconds": 5}}
-        job["spec"]["trainer"] |= {"model": "article-cnn", "epochs": 400}
+        few = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "500m", "memory": "2Gi"}}
+        job["spec"] |= {"workers": 1, "resources": few, "storage": {"checkpointIntervalSeconds": 5}}
+        job["spec"]["trainer"] |= {"model": "article-cnn", "epochs": 5000}
         space.apply(job)
     for name in jobs:
         space.until_step(name, 1)
