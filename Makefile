@@ -115,9 +115,10 @@ cluster-down: ## take the cluster away with all that came with it
 	@tests/cluster/cluster.sh down
 
 .PHONY: bench
-bench: venv ## recovery time beside torchrun's, and images/s beside a plain PyTorch loop's, side by side in one run
+bench: venv ## recovery beside torchrun's, images/s beside a plain loop's, the operator beside a bare client
 	@$(BIN)/python -m tests.bench.recovery
 	@$(BIN)/python -m tests.bench.speed
+	@$(BIN)/python -m tests.bench.api_server
 
 .PHONY: clean
 clean: ## take away what the targets made in this folder

@@ -1,0 +1,85 @@
+"""The CRD's own rules and texts, on the server that keeps them; the examples of each rule are the unit tests'."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from edgecloud.api.rules import IMMUTABLE
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.api import Api, ApiStatusError
+from tests.unit.api.test_rules import EXAMPLES, PROGRAM, TRAINER, program, trainer
+
+NAMESPACE = "rules"
+
+
+@pytest.fixture(scope="module")
+def jobs(cp: ControlPlane) -> Iterator[tuple[Api, str]]:
+    cp.create_namespace(NAMESPACE)
+    api = Api(cp)
+    yield api, f"/apis/edgecloud.io/v1alpha1/namespaces/{NAMESPACE}/trainingjobs"
+    api.close()
+
+
+def resource(spec: dict[str, Any], name: str = "job") -> dict[str, Any]:
+    return {
+        "apiVersion": "edgecloud.io/v1alpha1", "kind": "TrainingJob",
+        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "good", "bad"), [(one[0], one[1], one[2]) for one in EXAMPLES],
+    ids=[f"{place}-{one[0]}" for place, one in enumerate(EXAMPLES)],
+)  # fmt: skip
+def test_every_rule(jobs: tuple[Api, str], message: str, good: dict[str, Any], bad: dict[str, Any]) -> None:
+    """As `kubectl apply --dry-run=server`: one spec that it takes, and one that breaks this rule and no other."""
+    api, path = jobs
+    api.call("POST", f"{path}?dryRun=All", resource(good))
+    with pytest.raises(ApiStatusError) as refused:
+        api.call("POST", f"{path}?dryRun=All", resource(bad))
+    assert refused.value.code == 422
+    assert message in str(refused.value)
+
+
+CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
+    "trainer": (trainer(), TRAINER | {"epochs": 3}),
+    "program": (program(), PROGRAM | {"args": ["--other"]}),
+    "storage": (program() | {"storage": {"claimName": "a"}}, {"claimName": "b"}),
+    "export": (trainer() | {"export": {"formats": ["onnx"]}}, {"formats": ["pt2"]}),
+    "processesPerWorker": (program() | {"processesPerWorker": 1}, 2),
+    "managedBy": (program() | {"managedBy": "a.io/b"}, "a.io/c"),
+    "pools": (
+        {"pools": [{"name": "a", "workers": 1}], "program": PROGRAM},
+        [{"name": "a", "workers": 2}],
+    ),
+}
+
+
+@pytest.mark.parametrize("field", IMMUTABLE)
+def test_what_cannot_be_changed(jobs: tuple[Api, str], field: str) -> None:
+    api, path = jobs
+    before, after = CHANGES[field]
+    name = f"fixed-{field.lower()}"
+    made = api.call("POST", path, resource(before, name))
+    changed = copy.deepcopy(made)
+    changed["spec"][field] = after
+    with pytest.raises(ApiStatusError, match=f"{field} cannot be changed"):
+        api.call("PUT", f"{path}/{name}", changed)
+    made["spec"]["suspend"] = True
+    api.call("PUT", f"{path}/{name}", made)
+    api.call("DELETE", f"{path}/{name}")
+
+
+def test_every_field_explains_itself(cp: ControlPlane) -> None:
+    """`kubectl explain --recursive` has a text for each field of ours; Kubernetes' own are passed through."""
+    for part in ("spec", "status"):
+        text = cp.kubectl("explain", f"trainingjob.{part}", "--api-version=edgecloud.io/v1alpha1")
+        assert "<no description>" not in text
+        fields = re.findall(r"^  (\w+)\t<[^\n]*\n((?:    [^\n]+\n)*)", text, re.MULTILINE)
+        assert len(fields) > 10
+        assert [name for name, words in fields if not words.strip()] == []
