@@ -33,8 +33,7 @@ def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
     optimizers: list[torch.optim.Optimizer]
     if spec.name == "adamw":
         betas = (spec.momentum, 0.999)
-        decayed = groups(model, spec.weight_decay)
-        optimizers = [torch.optim.AdamW(decayed, lr=spec.learning_rate, betas=betas, fused=_fused(decayed))]
+        optimizers = [torch.optim.AdamW(groups(model, spec.weight_decay), lr=spec.learning_rate, betas=betas)]
     elif spec.name == "muon":
         optimizers = _muon(model, spec)
     else:
@@ -47,19 +46,7 @@ def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
 
 def _sgd(parameter_groups: list[dict[str, Any]], spec: OptimizerSpec) -> torch.optim.SGD:
     nesterov = spec.nesterov and spec.momentum > 0
-    return torch.optim.SGD(
-        parameter_groups,
-        lr=spec.learning_rate,
-        momentum=spec.momentum,
-        nesterov=nesterov,
-        fused=_fused(parameter_groups),
-    )
-
-
-def _fused(parameter_groups: Iterable[dict[str, Any]]) -> bool | None:
-    """One pass over the memory for each tensor instead of one for each operation: on a CPU a fifth of the time."""
-    parameters = [parameter for group in parameter_groups for parameter in group["params"]]
-    return True if all(parameter.device.type == "cpu" for parameter in parameters) else None
+    return torch.optim.SGD(parameter_groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=nesterov)
 
 
 def _muon(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
