@@ -54,7 +54,7 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 	compile --extra trainer --extra tensorboard --constraints tests/requirements.lock --output-file trainer/requirements.lock
 
 .PHONY: test
-test: programs lint unit local integration e2e ## everything, from lint to jobs on a cluster of its own
+test: programs lint unit local integration ## lint, unit, whole jobs on this machine, a real API server (the cluster: make e2e)
 
 .PHONY: programs
 programs:

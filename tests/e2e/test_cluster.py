@@ -14,7 +14,7 @@ from edgecloud_operator.core import names
 from tests.e2e.kube import REGISTRY, SYSTEM, TOOLS, Cluster, Namespace, command
 from tests.e2e.local import ROOT, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
 EXAMPLES = ROOT / "manifests/examples"
 SPREAD = {

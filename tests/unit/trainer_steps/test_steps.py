@@ -113,6 +113,31 @@ def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, opti
     assert distance(fast, exact) < within
 
 
+@pytest.mark.parametrize(
+    ("model", "optimizer"), [("article-cnn", "sgd"), ("article-cnn", "adamw"), ("edgenet", "muon")]
+)
+def test_going_on_is_the_same_to_the_last_bit(digits: Dataset, optimizer: str, model: str) -> None:
+    """State comes back from a checkpoint contiguous, whatever strides the weights have (channels last)."""
+    said = settings(optimizer={"name": optimizer, "learningRate": 0.01}, deterministic=True, shards=3)
+    begin = model_of(model, digits)
+    whole, _ = trained(digits, begin, steps=6, optimizer=said.optimizer.dump(), deterministic=True, shards=3)
+    first = Stepper(said, devices.choose(said), digits, copy.deepcopy(begin))
+    second = Stepper(said, devices.choose(said), digits, copy.deepcopy(begin))
+    assignment = even(said.trainer.shards, 1)
+    for number in range(3):
+        first.step(number, assignment)
+    second.model.load_state_dict({name: value.contiguous() for name, value in first.model.state_dict().items()})
+    for one, other in zip(first.optimizers, second.optimizers, strict=True):
+        state = copy.deepcopy(one.state_dict())
+        for values in state["state"].values():
+            values |= {name: v.contiguous() for name, v in values.items() if isinstance(v, torch.Tensor)}
+        other.load_state_dict(state)
+    for number in range(3, 6):
+        second.step(number, assignment)
+    for name, value in second.model.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+
+
 def test_shards_do_not_change_the_mean(digits: Dataset) -> None:
     """Without batch norm the number of shards is nothing but bookkeeping."""
     model = model_of("article-cnn", digits)
