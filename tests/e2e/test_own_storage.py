@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.local import wait_for
 
-TRAINER = {"model": "article-cnn", "data": {"name": "digits"}, "epochs": 12, "batchSize": 96, "deterministic": True}
+TRAINER = {"model": "article-cnn", "data": {"name": "digits"}, "epochs": 5, "batchSize": 96, "deterministic": True}
 STORAGE = {"checkpointIntervalSteps": 5}
 
 
@@ -67,6 +69,7 @@ def ended(folder: Path, running: list[subprocess.Popen[str]]) -> list[int]:
     return [process.returncode for process in running]
 
 
+@pytest.mark.timeout(600)
 def test_one_copy_is_enough(tmp_path: Path) -> None:
     undisturbed, work = tmp_path / "undisturbed", tmp_path / "work"
     with ranks(undisturbed, round=1) as running:
