@@ -80,6 +80,6 @@ def test_every_field_explains_itself(cp: ControlPlane) -> None:
     for part in ("spec", "status"):
         text = cp.kubectl("explain", f"trainingjob.{part}", "--api-version=edgecloud.io/v1alpha1")
         assert "<no description>" not in text
-        fields = re.findall(r"^  (\w+)\t<[^\n]*\n((?:    [^\n]+\n)*)", text, re.MULTILINE)
+        fields = re.findall(r"^  (\w+)\t<[^\n]*\n(?:  enum: [^\n]*\n)?((?:    [^\n]+\n)*)", text, re.MULTILINE)
         assert len(fields) > 10
         assert [name for name, words in fields if not words.strip()] == []
