@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from edgecloud.api.rules import IMMUTABLE
-from tests.cluster.control_plane import ControlPlane
-from tests.integration.api import Api, ApiStatusError
+from tests.cluster.control_plane import ControlPlane, KubectlError
+from tests.integration.api import Api, ApiStatusError, until
 from tests.unit.api.test_rules import EXAMPLES, PROGRAM, TRAINER, program, trainer
 
 NAMESPACE = "rules"
@@ -75,10 +75,20 @@ def test_what_cannot_be_changed(jobs: tuple[Api, str], field: str) -> None:
     api.call("DELETE", f"{path}/{name}")
 
 
+def explained(cp: ControlPlane, part: str) -> str:
+    """Empty until the server, which has just taken the CRD, publishes its schema."""
+    try:
+        return cp.kubectl("explain", f"trainingjob.{part}", "--api-version=edgecloud.io/v1alpha1")
+    except KubectlError as error:
+        if "couldn't find resource" not in str(error):
+            raise
+        return ""
+
+
 def test_every_field_explains_itself(cp: ControlPlane) -> None:
     """`kubectl explain --recursive` has a text for each field of ours; Kubernetes' own are passed through."""
     for part in ("spec", "status"):
-        text = cp.kubectl("explain", f"trainingjob.{part}", "--api-version=edgecloud.io/v1alpha1")
+        text = until(lambda part=part: explained(cp, part), f"the server to publish {part}")
         assert "<no description>" not in text
         fields = re.findall(r"^  (\w+)\t<[^\n]*\n(?:  enum: [^\n]*\n)?((?:    [^\n]+\n)*)", text, re.MULTILINE)
         assert len(fields) > 10
