@@ -18,6 +18,7 @@ from edgecloud_trainer.augment import Augmenter, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.ema import Ema
+from edgecloud_trainer.hashing import key_of
 from edgecloud_trainer.order import batch_ids, shard_bounds, steps_per_epoch
 from edgecloud_trainer.outer import OuterSync
 from edgecloud_trainer.reduction import NONE, ExactReduction, FastReduction, Part, Totals, Wishes
@@ -25,7 +26,6 @@ from edgecloud_trainer.schedule import factor
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import Assignment, own
 
-_GOLDEN: Final = 0x9E3779B97F4A7C15
 _NOT_FINITE: Final = (
     "the loss or a gradient is not finite: lower optimizer.learningRate, set optimizer.gradientClipNorm, or write"
     " precision: fp32"
@@ -227,11 +227,5 @@ class Stepper:
 
 
 def mixed(seed: int, step: int, shard: int) -> int:
-    """A 63-bit number for (seed, step, shard): splitmix64 over the three, one after the other."""
-    state = seed
-    for part in (step, shard):
-        state = (state + _GOLDEN * (part + 1)) & (2**64 - 1)
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-        state ^= state >> 31
-    return state >> 1
+    """A 63-bit number for (seed, step, shard)."""
+    return key_of(seed, step, shard) >> 1
