@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edgecloud import worker
-from edgecloud_trainer import group, results
+from edgecloud_trainer import group, optimizers, results
 from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointError, CheckpointStore, Saved, flatten, unflatten
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
@@ -273,7 +273,7 @@ class Training:
         model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         stepper.model.load_state_dict(model)
         for place, optimizer in enumerate(stepper.optimizers):
-            optimizer.load_state_dict(unflatten(f"optimizer{place}", tensors, state[f"optimizer{place}"]))
+            optimizers.take_up(optimizer, unflatten(f"optimizer{place}", tensors, state[f"optimizer{place}"]))
         if stepper.outer is not None:
             stepper.outer.take_up({n.removeprefix("outer."): t for n, t in tensors.items() if n.startswith("outer.")})
         if stepper.ema is not None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecloud_trainer import data, devices, group, models
+from edgecloud_trainer import data, devices, group, models, optimizers
 from edgecloud_trainer.augment import to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.order import batch_ids
@@ -131,7 +131,7 @@ def test_going_on_is_the_same_to_the_last_bit(digits: Dataset, optimizer: str, m
         state = copy.deepcopy(one.state_dict())
         for values in state["state"].values():
             values |= {name: v.contiguous() for name, v in values.items() if isinstance(v, torch.Tensor)}
-        other.load_state_dict(state)
+        optimizers.take_up(other, state)
     for number in range(3, 6):
         second.step(number, assignment)
     for name, value in second.model.state_dict().items():
