@@ -21,10 +21,12 @@ class ArticleCNN(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for index, (fan_in, fan_out) in enumerate(pairwise((channels, *_WIDTHS))):
-            layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.ReLU(inplace=True)]
+            layers.append(nn.Conv2d(fan_in, fan_out, 3, padding=1))
             if index % 2 or max(height, width) > _LARGE:
+                # The largest of four and the larger of it and 0: in either order the same, and so a quarter to rectify.
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2
+            layers.append(nn.ReLU(inplace=True))
         self.features = nn.Sequential(*layers)
         self.hidden = nn.Linear(_WIDTHS[-1] * height * width, _HIDDEN)
         self.activation = nn.ReLU(inplace=True)
