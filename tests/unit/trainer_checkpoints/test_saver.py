@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,16 @@ def test_final_save_drops_the_one_that_waits(tmp_path: Path) -> None:
         submit(saver, 1)
         assert slow.arrived.acquire(timeout=30)
         submit(saver, 2)
-        slow.gate.release(2)
+
+        def release_when_dropped() -> None:  # sooner, and the saver's thread could take the second one up
+            while saver._waiting is not None:
+                time.sleep(0.001)
+            slow.gate.release(2)
+
+        releaser = threading.Thread(target=release_when_dropped)
+        releaser.start()
         assert saver.save_final(3, tensors_of(3), state_of(3), weights=WEIGHTS).step == 3
+        releaser.join()
     assert told == [1, 3]
     assert names(tmp_path) == ["step-1", "step-3"]
 
