@@ -188,10 +188,14 @@ def _step(part: Run) -> int:
     return (progress.step or 0) if progress else 0
 
 
-def test_sigterm_to_a_training_process_stops_all_at_one_step(tmp_path: Path) -> None:
-    with run(tmp_path / "work", job(epochs=15)) as training:
+@pytest.mark.parametrize("whom", ["training process", "worker"])
+def test_sigterm_to_one_stops_all_at_one_step(tmp_path: Path, whom: str) -> None:
+    said = job(epochs=8)
+    said["spec"]["storage"] = {"checkpointIntervalSeconds": 3600}  # so that whatever is saved was saved for the stop
+    with run(tmp_path / "work", said) as training:
         wait_for("steps", lambda: _step(training) >= 10, within=120, seen=training.output)
-        training.rank(1).send_signal(signal.SIGTERM)
+        (training.rank(1) if whom == "training process" else training.launcher(1)).send_signal(signal.SIGTERM)
+        until(training, "a checkpoint in mid-run", lambda: 10 <= _saved(training) < 100)
         assert training.end(within=240) == 0, training.output()
         assert training.status.restarts == 0
         log = samples(training)
