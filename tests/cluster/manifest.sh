@@ -13,5 +13,5 @@ metadata:
     pod-security.kubernetes.io/enforce: restricted
 YAML
 # Helm's own labels say who looks after an object, and here Helm doesn't.
-"${HELM:-helm}" template edgecloud charts --namespace edgecloud-system --set crds.install=false --kube-version 1.36.0 \
+"${HELM:-helm}" template edgecloud charts --namespace edgecloud-system --set crds.install=false --kube-version 1.36.0 --skip-tests \
   | sed -e '/^# Source: /d' -e '/^ *helm\.sh\/chart: /d' -e '/^ *app\.kubernetes\.io\/managed-by: Helm$/d'

