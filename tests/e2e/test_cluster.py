@@ -99,6 +99,14 @@ def test_the_first_job_of_a_newcomer(space: Namespace) -> None:
     wait_for("nothing left", lambda: not left(), within=60, seen=left)
 
 
+def test_helm_test_trains(cluster: Cluster) -> None:
+    """`helm test` as the chart's notes have it: a real job of two workers, shown and gone again."""
+    said = cluster.helm("test", "edgecloud", "--namespace", SYSTEM, "--logs", "--timeout", "600s")
+    assert re.search(r"Phase: +Succeeded", said), said
+    assert re.search(r"^Succeeded: 2/2 workers, restarts 0, accuracy \d+", said, re.MULTILINE), said
+    assert cluster.get("trainingjobs", "--namespace", SYSTEM)["items"] == []
+
+
 def test_a_script_of_ones_own(space: Namespace) -> None:
     """own-script.yaml as it stands: its files come as a ConfigMap, and go with the job."""
     space.kubectl("apply", "-f", EXAMPLES / "own-script.yaml")

@@ -1,12 +1,17 @@
 """One control plane for all tests of a run; they keep out of each other's way by namespace."""
 
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.integration.api import Api, Space
+from tests.integration.process import OperatorProcess, operator
 
+_numbers = itertools.count(1)
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
@@ -23,3 +28,23 @@ def cp(bare_control_plane: ControlPlane) -> ControlPlane:
     bare_control_plane.kubectl("apply", "-f", CRD)
     bare_control_plane.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.edgecloud.io", "--timeout=30s")
     return bare_control_plane
+
+
+@pytest.fixture(scope="session")
+def api(cp: ControlPlane) -> Iterator[Api]:
+    made = Api(cp)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def space(cp: ControlPlane, api: Api) -> Space:
+    """A namespace of the test's own."""
+    return Space(api, cp.create_namespace(f"test-{os.getpid()}-{next(_numbers)}"))
+
+
+@pytest.fixture
+def running(cp: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """An operator for the test's namespace."""
+    with operator(cp, tmp_path, f"--namespaces={space.name}") as process:
+        yield process

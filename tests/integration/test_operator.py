@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,27 +18,6 @@ from tests.integration.kubelet import kubelet
 from tests.integration.process import OperatorProcess, operator
 
 pytestmark = pytest.mark.timeout(300)
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def api(cp: ControlPlane) -> Iterator[Api]:
-    made = Api(cp)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def space(cp: ControlPlane, api: Api) -> Space:
-    """A namespace of the test's own."""
-    return Space(api, cp.create_namespace(f"test-{os.getpid()}-{next(_numbers)}"))
-
-
-@pytest.fixture
-def running(cp: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """An operator for the test's namespace."""
-    with operator(cp, tmp_path, f"--namespaces={space.name}") as process:
-        yield process
 
 
 def all_pods(space: Space, job: str, count: int) -> dict[str, dict[str, Any]]:

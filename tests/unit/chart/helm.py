@@ -39,6 +39,15 @@ def run(*arguments: str, values: Object | None = None) -> subprocess.CompletedPr
 
 def rendered(values: Object | None = None, *arguments: str) -> list[Object]:
     """What `helm template` makes of these values."""
+    return _rendered("--skip-tests", *arguments, values=values)
+
+
+def rendered_test(values: Object | None = None) -> list[Object]:
+    """What `helm test` makes with these values."""
+    return _rendered("--show-only", "templates/test.yaml", values=values)
+
+
+def _rendered(*arguments: str, values: Object | None) -> list[Object]:
     done = run("template", "edgecloud", str(CHART), "--namespace", "ours", KUBERNETES, *arguments, values=values or {})
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from edgecloud.api.job import TrainingJob
 from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import Settings
 from tests.unit.chart.helm import (
@@ -28,6 +30,7 @@ from tests.unit.chart.helm import (
     option,
     refused,
     rendered,
+    rendered_test,
     run,
 )
 from tests.unit.chart.restricted import violations
@@ -277,6 +280,39 @@ def test_values(values: Object, place: Place, expected: Any) -> None:
     assert place(rendered(values)) == expected
 
 
+def test_what_helm_test_makes() -> None:
+    """Rights to create, see and delete a job where the operator looks after it; a Pod that is fit for that place."""
+    objects = rendered_test(
+        {"namespaces": ["lab", "other"], "test": {"spec": {"workers": 3, "trainer": {"epochs": 1}}}}
+    )
+    assert [each["kind"] for each in objects] == ["ServiceAccount", "Role", "RoleBinding", "Pod"]
+    assert all(each["metadata"]["annotations"]["helm.sh/hook"] == "test" for each in objects)
+    account, role, binding, pod = objects
+    assert (role["metadata"]["namespace"], binding["metadata"]["namespace"]) == ("lab", "lab")
+    assert role["rules"] == [
+        {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs"], "verbs": ["create", "get", "delete"]}
+    ]
+    assert binding["subjects"][0]["name"] == account["metadata"]["name"] == pod["spec"]["serviceAccountName"]
+    assert violations(pod["spec"]) == []
+    (container,) = pod["spec"]["containers"]
+    arguments = dict(each.removeprefix("--").split("=", 1) for each in container["args"])
+    assert arguments["namespace"] == "lab"
+    spec = json.loads(arguments["spec"])
+    assert (spec["workers"], spec["trainer"]["epochs"], spec["trainer"]["model"]) == (3, 1, "edgenet")
+    TrainingJob.parse(
+        {"apiVersion": "edgecloud.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "x"}, "spec": spec}
+    )
+    selector = only(rendered(), "Deployment")["spec"]["selector"]["matchLabels"]
+    assert not selector.items() <= pod["metadata"]["labels"].items(), "the coordinator's Service must not select it"
+
+
+def test_no_test_where_roles_are_made_by_others() -> None:
+    assert "could not find template" in run(
+        "template", "edgecloud", str(CHART), KUBERNETES, "--show-only", "templates/test.yaml",
+        values={"rbac": {"create": False}},
+    ).stderr  # fmt: skip
+
+
 def test_names_of_another_release() -> None:
     done = run("template", "blue", str(CHART), "--namespace", "ours", KUBERNETES, values={})
     objects = [each for each in yaml.safe_load_all(done.stdout) if each]
@@ -310,6 +346,8 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
     ({"extraEnv": {"A": "b"}}, "at '/extraEnv': got object, want array"),
     ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
+    ({"test": {"timeoutSeconds": "5m"}}, "at '/test/timeoutSeconds'"),
+    ({"test": {"epochs": 5}}, "additional properties 'epochs' not allowed"),
 ]
 
 
@@ -335,6 +373,7 @@ def test_the_notes_are_about_this_installation(tmp_path: Path) -> None:
         "runs the TrainingJobs of lab.",
         "kubectl -n ours rollout status deployment/edgecloud",
         "kubectl -n lab get tj -w",
+        "helm test edgecloud -n ours --logs",
         "edgecloud/trainer:dev",
         "kubectl apply -f manifests/crd.yaml",
     ):
