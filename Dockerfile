@@ -1,6 +1,7 @@
-# EdgeCloud's two images. `make images` builds both, or:
+# EdgeCloud's images. `make images` builds the first two (`make images ONLY=edge` the third), or:
 #   docker build --target operator -t edgecloud/operator:dev .
 #   docker build --target trainer  -t edgecloud/trainer:dev .
+#   docker build --target edge     -t edgecloud/edge:dev .      onnxruntime instead of torch
 #
 # The base is anything like Debian with Python 3.11 or newer as python3. Packages come from the lock files, with hashes,
 # into /opt/edgecloud, a virtual environment; the code lies above them in a layer of its own, which is all that a change
@@ -133,6 +134,47 @@ ARG VERSION
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="EdgeCloud trainer" \
       org.opencontainers.image.description="A TrainingJob's worker: PyTorch, the launcher and the built-in trainer" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+
+FROM base AS edge-packages
+ARG UV_PINNED
+ARG PIP_INDEX_URL
+ARG UV_DEFAULT_INDEX
+# A mirror may have a CA of its own, which the host's certificates know and pip's own bundle doesn't.
+ARG PIP_CERT=/etc/ssl/certs/ca-certificates.crt
+ARG UV_NATIVE_TLS=1
+COPY trainer/edge.lock /opt/edgecloud/requirements.lock
+RUN set -eu; \
+    python3 -m venv /tmp/uv; \
+    echo "${UV_PINNED}" > /tmp/uv/lock; \
+    /tmp/uv/bin/python -m pip install -q --no-cache-dir --require-hashes --only-binary :all: -r /tmp/uv/lock; \
+    /tmp/uv/bin/uv pip sync -q --no-cache --compile-bytecode --only-binary :all: \
+      --python /opt/edgecloud/bin/python --require-hashes /opt/edgecloud/requirements.lock; \
+    rm -rf /tmp/uv /opt/edgecloud/.lock
+
+FROM base AS edge-code
+COPY LICENSE /opt/edgecloud/code/
+COPY operator/edgecloud /opt/edgecloud/code/edgecloud
+ARG VERSION
+RUN set -eu; \
+    python -m compileall -q --invalidation-mode unchecked-hash /opt/edgecloud/code; \
+    mkdir "/opt/edgecloud/code/edgecloud-${VERSION}.dist-info"; \
+    printf 'Metadata-Version: 2.1\nName: edgecloud\nVersion: %s\n' "${VERSION}" \
+      > "/opt/edgecloud/code/edgecloud-${VERSION}.dist-info/METADATA"; \
+    chmod -R a+rX /opt/edgecloud/code
+
+FROM edge-packages AS edge
+COPY --from=edge-code /opt/edgecloud/code /opt/edgecloud/code
+USER 1000:1000
+WORKDIR /edgecloud
+ENTRYPOINT ["python", "-m", "edgecloud.cli.main"]
+ARG VERSION
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="EdgeCloud edge" \
+      org.opencontainers.image.description="Runs converted models on an edge node: onnxruntime, no torch" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

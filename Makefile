@@ -14,6 +14,7 @@ UV := $(UV_HOME)/bin/uv
 export UV_CACHE_DIR := $(CACHE)/uv-packages
 export UV_NATIVE_TLS := 1
 HELM = $(or $(wildcard $(CACHE)/bin/helm),$(shell command -v helm))
+ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionlint))
 JOB ?= manifests/examples/digits.yaml
 # Two at a time: end-to-end tests wait more than they compute, and start two processes each.
 PARALLEL := -n 2 --dist loadgroup
@@ -51,14 +52,15 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 	    --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml "$$@"; }; \
 	compile --all-extras --output-file tests/requirements.lock; \
 	compile --extra operator --constraints tests/requirements.lock --output-file operator/requirements.lock; \
-	compile --extra trainer --extra tensorboard --constraints tests/requirements.lock --output-file trainer/requirements.lock
+	compile --extra trainer --extra tensorboard --constraints tests/requirements.lock --output-file trainer/requirements.lock; \
+	compile --extra edge --constraints tests/requirements.lock --output-file trainer/edge.lock
 
 .PHONY: test
-test: programs lint unit local integration ## lint, unit, whole jobs on this machine, a real API server (the cluster: make e2e)
+test: programs lint unit local integration e2e ## all of it: lint, unit, whole jobs here, a real API server, a cluster
 
 .PHONY: programs
 programs:
-	@tests/cluster/tools.sh control-plane helm
+	@tests/cluster/tools.sh control-plane lint
 
 .PHONY: unit
 unit: venv ## the pure core, the API, the protocol, the launcher
@@ -77,13 +79,14 @@ e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was ther
 	@$(BIN)/python -m pytest -m cluster tests/e2e
 
 .PHONY: lint
-lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm where it is there
+lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm and actionlint where they are there
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@git ls-files -z '*.sh' .ci/run | xargs -0r $(BIN)/shellcheck
-	@$(if $(HELM),$(HELM) lint --strict --quiet charts,echo "no helm here: the chart is not linted (tests/cluster/tools.sh helm builds one)" >&2)
+	@$(if $(HELM),$(HELM) lint --strict --quiet charts,echo "no helm here: the chart is not linted (tests/cluster/tools.sh lint builds one)" >&2)
+	@$(if $(ACTIONLINT),$(ACTIONLINT) -shellcheck $(BIN)/shellcheck,echo "no actionlint here: the workflow is not linted (tests/cluster/tools.sh lint builds one)" >&2)
 
 .PHONY: format
 format: venv ## let ruff rewrite what it can
@@ -99,7 +102,7 @@ manifests: venv ## write manifests/crd.yaml from the models and, where helm is, 
 	else echo "no helm here: manifests/operator.yaml stays as it is (tests/cluster/tools.sh helm builds one)" >&2; fi
 
 .PHONY: images
-images: ## build edgecloud/operator:dev and edgecloud/trainer:dev with docker or buildah (ONLY=operator for one)
+images: ## build edgecloud/operator:dev and edgecloud/trainer:dev with docker or buildah (ONLY=operator, trainer or edge for one)
 	@tests/cluster/images.sh $(ONLY)
 
 .PHONY: tools

