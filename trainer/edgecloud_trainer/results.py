@@ -90,7 +90,10 @@ def _time_on_top(axis: Any, metrics: list[dict[str, float]]) -> None:
     seconds = np.maximum.accumulate([0.0, *(line.get("seconds", 0.0) for line in metrics)])
     if seconds[-1] <= 0:
         return
-    steps = np.array([0.0, *(line["step"] for line in metrics)])
+    steps = np.array([0.0, *(line["step"] for line in metrics)], float)
+    # The axes reach a little beyond the data; there the scale goes on at the mean speed, or its ticks would pile up.
+    steps = np.concatenate(([-steps[-1]], steps, [2 * steps[-1]]))
+    seconds = np.concatenate(([-seconds[-1]], seconds, [2 * seconds[-1]]))
     unit, name = (60.0, "minutes") if seconds[-1] > _MINUTES_FROM else (1.0, "seconds")
     top = axis.secondary_xaxis(
         "top",
@@ -125,12 +128,15 @@ def draw_confusion(evaluation: Evaluation, path: Path) -> None:
 
 
 def _smoothed(values: list[float], part: float = 0.02) -> list[float]:
-    """A running mean over about a fiftieth of the run."""
-    weight = 1 / max(1.0, part * len(values))
+    """A running mean over about a fiftieth of the run, and over what there is before that."""
+    span, count = max(1.0, part * len(values)), 0
     out: list[float] = []
     for value in values:
         last = out[-1] if out else value
-        out.append(last + weight * (value - last) if value == value else last)  # noqa: PLR0124 - NaN
+        if value == value:  # noqa: PLR0124 - no NaN
+            count += 1
+            last = last + (value - last) / min(span, count) if count > 1 else value
+        out.append(last)
     return out
 
 
