@@ -61,7 +61,7 @@ def test_the_dockerfile_installs_nothing_unhashed() -> None:
     """And nothing but lock files and the two source roots gets into an image."""
     dockerfile = (ROOT / "Dockerfile").read_text()
     installs = re.findall(r"pip (?:install|sync)[^;]*", dockerfile)
-    assert len(installs) == 4
+    assert len(installs) == 6
     for install in installs:
         assert "--require-hashes" in install
         assert "--only-binary :all:" in install
@@ -71,8 +71,23 @@ def test_the_dockerfile_installs_nothing_unhashed() -> None:
         "operator/edgecloud",
         "operator/edgecloud_operator",
         "operator/requirements.lock",
+        "trainer/edge.lock",
         "trainer/edgecloud_trainer",
         "trainer/requirements.lock",
     }
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert set(allowed) == set(sources)
+
+
+@pytest.mark.parametrize(
+    ("lock", "lacks", "has"),
+    [
+        ("operator/requirements.lock", {"torch", "onnxruntime"}, {"kopf", "kubernetes"}),
+        ("trainer/requirements.lock", {"kopf", "kubernetes"}, {"torch", "torchvision"}),
+        ("trainer/edge.lock", {"torch", "kopf", "kubernetes"}, {"onnxruntime", "pillow"}),
+    ],
+)
+def test_each_image_has_what_it_needs_and_no_more(lock: str, lacks: set[str], has: set[str]) -> None:
+    names = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / lock).read_text(), re.M))
+    assert has <= names
+    assert not lacks & names
