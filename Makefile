@@ -18,6 +18,7 @@ ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionl
 JOB ?= manifests/examples/digits.yaml
 # Two at a time: end-to-end tests wait more than they compute, and start two processes each.
 PARALLEL := -n 2 --dist loadgroup
+TEST_STEPS := venv programs lint unit local integration e2e
 
 .PHONY: help
 help: ## list the targets
@@ -56,10 +57,14 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 	compile --extra edge --constraints tests/requirements.lock --output-file trainer/edge.lock
 
 .PHONY: test
-test: programs lint unit local integration e2e ## all of it: lint, unit, whole jobs here, a real API server, a cluster
+test: ## all of it: lint, unit, whole jobs on this machine, a real API server, a cluster of two nodes
+	@said=; for step in $(TEST_STEPS); do \
+	  begun=$$SECONDS; $(MAKE) --no-print-directory $$step; \
+	  said+="$$(printf '  %-12s %5d s' $$step $$((SECONDS - begun)))"$$'\n'; \
+	done; printf 'make test, %d s:\n%s' $$SECONDS "$$said"
 
 .PHONY: programs
-programs:
+programs: ## build what the tests need besides the cluster: etcd, kube-apiserver, kubectl, helm, actionlint
 	@tests/cluster/tools.sh control-plane lint
 
 .PHONY: unit

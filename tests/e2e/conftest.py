@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.e2e.kube import TOOLS, Cluster, Namespace, bring_up, command, push_images, sources_tag
 
 
+_spent: list[str] = []
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Note how long a step took, for the end of the run."""
+    began = time.monotonic()
+    yield
+    _spent.append(f"{what} {time.monotonic() - began:.0f} s")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time went that no test shows."""
+    if _spent:
+        terminalreporter.write_line("cluster: " + ", ".join(_spent))
+
+
 @pytest.fixture(scope="session")
 def bare_cluster() -> Iterator[Cluster]:
     """Two nodes with the images of these sources within their reach, and nothing installed."""
-    kubeconfig, was_there = bring_up()
+    with timed("up"):
+        kubeconfig, was_there = bring_up()
     tag = sources_tag()
-    push_images(tag, "operator", "trainer")
+    with timed("images"):
+        push_images(tag, "operator", "trainer")
     yield Cluster(kubeconfig, tag)
     if not was_there and not os.environ.get("KEEP_CLUSTER"):
-        command(TOOLS / "cluster.sh", "down")
+        with timed("down"):
+            command(TOOLS / "cluster.sh", "down")
 
 
 @pytest.fixture(scope="session")
