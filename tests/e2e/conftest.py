@@ -11,7 +11,6 @@ import pytest
 
 from tests.e2e.kube import TOOLS, Cluster, Namespace, bring_up, command, push_images, sources_tag
 
-
 _spent: list[str] = []
 
 

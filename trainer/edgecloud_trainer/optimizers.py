@@ -28,7 +28,8 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
     """The optimisers of a model; the base learning rate of each group stands in `initial_lr`.
 
-    Muon moves matrices and convolutions; what has one dimension, and the last layer, is left to SGD beside it.
+    Muon moves matrices and convolutions; what has one dimension, and the last layer, is left to SGD beside it, without
+    weight decay.
     """
     optimizers: list[torch.optim.Optimizer]
     if spec.name == "adamw":
@@ -65,13 +66,15 @@ def _fused(parameter_groups: Iterable[dict[str, Any]]) -> bool | None:
 def _muon(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    hidden, head = matrices[:-1], matrices[-1:]
-    rest = [parameter for parameter in trained if parameter.ndim < 2]
+    hidden = matrices[:-1]
+    rest = matrices[-1:] + [parameter for parameter in trained if parameter.ndim < 2]
     optimizers: list[torch.optim.Optimizer] = []
     if hidden:
         optimizers.append(Muon(hidden, lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay))
-    sgd_groups = [{"params": head, "weight_decay": spec.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizers.append(_sgd([group for group in sgd_groups if group["params"]], spec))
+    # Muon's steps are as long as its weights, so that it takes a decay ten to a hundred times SGD's: the last layer,
+    # which says how sure the model is, would be left with nothing.
+    if rest:
+        optimizers.append(_sgd([{"params": rest, "weight_decay": 0.0}], spec))
     return optimizers
 
 

@@ -46,7 +46,9 @@ class OptimizerSpec(Model):
     learning_rate: Positive = Field(0.1, description="Highest learning rate of the schedule.")
     momentum: Below1 = Field(0.9, description="Momentum of sgd and muon; first moment's decay of adamw.")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum.")
-    weight_decay: NonNegative = Field(0.0005, description="Decay of weights; biases and norms are left out.")
+    weight_decay: NonNegative = Field(
+        0.0005, description="Decay of weights, not of biases and norms; with muon neither of the last layer."
+    )
     gradient_clip_norm: Positive | None = Field(None, description="Gradients are scaled down to this norm.")
 
 

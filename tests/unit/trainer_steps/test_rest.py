@@ -49,6 +49,15 @@ def test_vectors_do_not_decay() -> None:
     assert free["weight_decay"] == 0.0
 
 
+def test_muons_decay_leaves_the_last_layer_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+    hidden, rest = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "weightDecay": 0.1}))
+    decays = {
+        id(p): group["weight_decay"] for one in (hidden, rest) for group in one.param_groups for p in group["params"]
+    }
+    assert [decays[id(p)] for p in model.parameters()] == [0.1, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
 @given(st.integers(2, 24), st.integers(2, 24))
 def test_muon_makes_directions_equal(rows: int, columns: int) -> None:
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows * 100 + columns))
