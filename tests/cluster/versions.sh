@@ -24,3 +24,12 @@ fail() {
   say "$(basename "$0"): $*"
   exit 1
 }
+
+# apt_install PACKAGE...: Debian's packages, as root; one call at a time, for apt's own locks don't all wait
+apt_install() (
+  mkdir -p "$CACHE"
+  exec 8> "$CACHE/.apt.lock"
+  flock 8
+  apt-get update -qq \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.kube import TOOLS, Cluster, Namespace, bring_up, command, push_images, sources_tag
+from tests.e2e.kube import TOOLS, Cluster, Namespace, bring_up, build_images, command, push_images, sources_tag
 
+IMAGES = ("operator", "trainer")
 _spent: list[str] = []
 
 
@@ -31,11 +33,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def bare_cluster() -> Iterator[Cluster]:
     """Two nodes with the images of these sources within their reach, and nothing installed."""
-    with timed("up"):
-        kubeconfig, was_there = bring_up()
     tag = sources_tag()
-    with timed("images"):
-        push_images(tag, "operator", "trainer")
+    # Side by side: the images come over the network for a good part, and the cluster waits for itself.
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(timed("images built")(build_images), tag, *IMAGES)
+        with timed("up"):
+            kubeconfig, was_there = bring_up()
+        building.result()
+    with timed("images pushed"):
+        push_images(tag, *IMAGES)
     yield Cluster(kubeconfig, tag)
     if not was_there and not os.environ.get("KEEP_CLUSTER"):
         with timed("down"):

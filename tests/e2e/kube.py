@@ -172,11 +172,15 @@ def bring_up() -> tuple[Path, bool]:
     return Path(printed.strip().splitlines()[-1]), there
 
 
+def build_images(tag: str, *targets: str) -> None:
+    """Build the images of these sources; what was built before costs seconds."""
+    command(TOOLS / "images.sh", *targets, env={"TAG": tag})
+
+
 def push_images(tag: str, *targets: str) -> None:
-    """Build the images of these sources and give them to the nodes, but for those that the registry has."""
+    """Give them to the nodes, but for those that the registry has."""
     for target in targets:
         if not _in_registry(f"edgecloud/{target}", tag):
-            command(TOOLS / "images.sh", target, env={"TAG": tag})
             command(TOOLS / "push.sh", f"edgecloud/{target}:{tag}")
 
 
