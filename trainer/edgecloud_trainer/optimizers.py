@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ NEWTON_SCHULZ_STEPS: Final = 3
 # Keller Jordan's quintic (github.com/KellerJordan/Muon): converges fast near 0, and to about 1 rather than exactly.
 NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)
 EPSILON: Final = 1e-7
+_WRAPPED: Final = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -35,7 +38,7 @@ def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
     if spec.name == "adamw":
         betas = (spec.momentum, 0.999)
         decayed = groups(model, spec.weight_decay)
-        optimizers = [torch.optim.AdamW(decayed, lr=spec.learning_rate, betas=betas, fused=_fused(decayed))]
+        optimizers = [_plain(torch.optim.AdamW)(decayed, lr=spec.learning_rate, betas=betas, fused=_fused(decayed))]
     elif spec.name == "muon":
         optimizers = _muon(model, spec)
     else:
@@ -46,15 +49,28 @@ def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
     return optimizers
 
 
-def _sgd(parameter_groups: list[dict[str, Any]], spec: OptimizerSpec) -> torch.optim.SGD:
+@functools.cache
+def _plain(cls: type[torch.optim.Optimizer]) -> Any:
+    """The same optimiser without the wrappers that keep torch.compile out of it.
+
+    The first call of one imports the compiler, which is 3 s of CPU time and 170 MiB in every process. Where torch
+    stops wrapping (torch/optim/optimizer.py), this does nothing.
+    """
+    bare = {name: inspect.unwrap(getattr(cls, name)) for name in _WRAPPED}
+    bare["step"] = torch.no_grad()(bare["step"])
+    return type(cls.__name__, (cls,), bare)
+
+
+def _sgd(parameter_groups: list[dict[str, Any]], spec: OptimizerSpec) -> torch.optim.Optimizer:
     nesterov = spec.nesterov and spec.momentum > 0
-    return torch.optim.SGD(
+    sgd: torch.optim.Optimizer = _plain(torch.optim.SGD)(
         parameter_groups,
         lr=spec.learning_rate,
         momentum=spec.momentum,
         nesterov=nesterov,
         fused=_fused(parameter_groups),
     )
+    return sgd
 
 
 def _fused(parameter_groups: Iterable[dict[str, Any]]) -> bool | None:
@@ -70,7 +86,8 @@ def _muon(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
     rest = matrices[-1:] + [parameter for parameter in trained if parameter.ndim < 2]
     optimizers: list[torch.optim.Optimizer] = []
     if hidden:
-        optimizers.append(Muon(hidden, lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay))
+        muon = _plain(Muon)
+        optimizers.append(muon(hidden, lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay))
     # Muon's steps are as long as its weights, so that it takes a decay ten to a hundred times SGD's: the last layer,
     # which says how sure the model is, would be left with nothing.
     if rest:

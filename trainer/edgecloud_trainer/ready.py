@@ -6,7 +6,6 @@ import ctypes
 import logging
 import sys
 import time
-from importlib import import_module
 from typing import Final
 
 import torch
@@ -50,8 +49,6 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels[:FIT_IMAGES], mean=dataset.mean, std=dataset.std)
     model = model.to(device=device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
-    # The first optimiser imports it, which takes longer than torch itself: not when everybody waits for the round.
-    import_module("torch._dynamo")
     return device, dataset, model
 
 

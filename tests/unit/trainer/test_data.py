@@ -56,6 +56,18 @@ def test_digits(cache: Path) -> None:
     assert again.digest == dataset.digest != other.digest
 
 
+def test_digits_are_those_of_scikit_learn(cache: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    theirs = load_digits()
+    dataset = load(DataSpec(name="digits"), seed=0, cache=cache)
+    ours = np.concatenate((dataset.train.pixels, dataset.test.pixels))
+    expected = np.rint(theirs.images * (255 / 16)).astype(np.uint8)[:, None]
+    counts = np.concatenate((dataset.train.labels, dataset.test.labels))
+    assert np.bincount(counts).tolist() == np.bincount(theirs.target).tolist()
+    assert sorted(map(bytes, ours)) == sorted(map(bytes, expected))
+
+
 def test_digits_with_validation(cache: Path) -> None:
     dataset = load(DataSpec(name="digits", validation_fraction=0.25), seed=3, cache=cache)
     check(dataset)
