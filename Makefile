@@ -77,11 +77,11 @@ local: venv ## whole jobs on this machine: real processes, real torch.distribute
 
 .PHONY: integration
 integration: venv programs ## the operator as a process, against a real API server
-	@$(BIN)/python -m pytest tests/integration
+	@$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 .PHONY: e2e
 e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was there before (KEEP_CLUSTER=1 keeps it)
-	@$(BIN)/python -m pytest -m cluster tests/e2e
+	@$(BIN)/python -m pytest $(PARALLEL) -m cluster tests/e2e
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm and actionlint where they are there

@@ -100,6 +100,7 @@ def test_the_first_job_of_a_newcomer(space: Namespace) -> None:
     wait_for("nothing left", lambda: not left(), within=60, seen=left)
 
 
+@pytest.mark.xdist_group("operator")
 def test_helm_test_trains(cluster: Cluster) -> None:
     """`helm test` as the chart's notes have it: a real job of two workers, shown and gone again."""
     said = cluster.helm("test", "edgecloud", "--namespace", SYSTEM, "--logs", "--timeout", "600s")
@@ -159,6 +160,7 @@ def build_foreign(folder: Path, tag: str) -> None:
     command(TOOLS / "push.sh", f"edgecloud/foreign:{tag}")
 
 
+@pytest.mark.xdist_group("weights")
 @pytest.mark.parametrize("mode", ["ReadWriteMany", "ReadWriteOnce"])
 def test_claims(space: Namespace, weights: str, mode: str) -> None:
     """One worker on each node; checkpoints on a claim that both mount, or worker 0 alone."""
@@ -211,6 +213,7 @@ def kill_rank(space: Namespace, pod: str, rank: int) -> None:
     space.kubectl("exec", pod, "--", "python", "-c", KILL, f"rank-{rank}")
 
 
+@pytest.mark.xdist_group("weights")
 @pytest.mark.parametrize("fault", ["process", "worker-1", "worker-0"])
 def test_what_dies_changes_nothing(space: Namespace, weights: str, fault: str) -> None:
     """A training process killed, a Pod deleted, worker 0 and its checkpoints deleted: the undisturbed weights."""
@@ -232,6 +235,7 @@ def test_what_dies_changes_nothing(space: Namespace, weights: str, fault: str) -
 JOBS = 5
 
 
+@pytest.mark.xdist_group("operator")
 def test_operator_killed_and_upgraded_under_running_jobs(cluster: Cluster, space: Namespace) -> None:
     """Five jobs train on: no Pod restarted, no round spent, the status right again within ten seconds."""
     jobs = [f"job-{number}" for number in range(JOBS)]
