@@ -86,6 +86,8 @@ class Standby:
 class Reserve:
     """The waiting processes of a worker, one for each local rank.
 
+    A slot belongs to its local rank: what waits there may hold that rank's GPU already.
+
     Args:
         command: as for the processes of a round.
         count: how many to keep.
@@ -103,13 +105,17 @@ class Reserve:
         sink: Sink,
         log: Log,
     ) -> None:
-        self._start_one: Callable[[], Standby] = lambda: Standby(
-            command, standing_environment(base, worker=worker, processes=count), loop=loop, sink=sink
-        )
+        standing = standing_environment(base, worker=worker, processes=count)
+
+        def start(local_rank: int) -> Standby:
+            place = {"LOCAL_RANK": str(local_rank), "LOCAL_WORLD_SIZE": str(count)}
+            return Standby(command, standing | place, loop=loop, sink=sink)
+
+        self._start_one: Callable[[int], Standby] = start
         self._count = count
         self._loop = loop
         self._log = log
-        self._waiting: list[Standby] = []
+        self._waiting: dict[int, Standby] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -117,8 +123,9 @@ class Reserve:
         """Start as many as are missing."""
         self._timer = None
         try:
-            while len(self._waiting) < self._count and not self._closed:
-                self._waiting.append(self._start_one())
+            for local_rank in range(self._count):
+                if local_rank not in self._waiting and not self._closed:
+                    self._waiting[local_rank] = self._start_one(local_rank)
         except (OSError, ValueError) as error:
             self._log(f"no standby: {error}")
 
@@ -127,18 +134,18 @@ class Reserve:
         if self._count and self._timer is None and not self._closed:
             self._timer = self._loop.call_later(DELAY_SECONDS, self.fill)
 
-    def take(self) -> Standby | None:
-        """One for a round, if there is one."""
-        return self._waiting.pop(0) if self._waiting else None
+    def take(self, local_rank: int) -> Standby | None:
+        """The one of this local rank for a round, if there is one."""
+        return self._waiting.pop(local_rank, None)
 
     def pids(self) -> list[int]:
         """Children of the launcher that belong to no round."""
-        return [standby.pid for standby in self._waiting]
+        return [standby.pid for standby in self._waiting.values()]
 
     def reaped(self, ends: Mapping[int, End]) -> None:
         """One that ended by itself is not started again before the next round: it would end again."""
-        for standby in [standby for standby in self._waiting if standby.pid in ends]:
-            self._waiting.remove(standby)
+        for local_rank, standby in [slot for slot in self._waiting.items() if slot[1].pid in ends]:
+            del self._waiting[local_rank]
             standby.popen.returncode = ends[standby.pid].exit_code
             standby.output.drain()
             standby.dismiss()
@@ -147,7 +154,7 @@ class Reserve:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for standby in self._waiting:
+        for standby in self._waiting.values():
             standby.dismiss()
             standby.popen.wait()  # killed, and so not for long: nothing of ours outlives us
         self._waiting.clear()

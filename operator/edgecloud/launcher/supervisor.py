@@ -218,7 +218,7 @@ class Supervisor:
             order=order,
             local_rank=local_rank,
             folder=folder,
-            standby=self._reserve.take(),
+            standby=self._reserve.take(local_rank),
         )
 
     def _new_port(self) -> None:

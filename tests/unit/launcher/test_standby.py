@@ -11,7 +11,8 @@ SCRIPT = """
     ready = "--standby" in sys.argv
     if ready:
         path = os.path.join({folder!r}, "ready-" + str(os.getpid()))
-        open(path, "w").close()
+        with open(path, "w") as file:
+            file.write(os.environ["LOCAL_RANK"] + "/" + os.environ["LOCAL_WORLD_SIZE"])
         line = sys.stdin.readline()
         if not line:
             sys.exit(0)
@@ -27,6 +28,11 @@ def waiting(job: Job) -> list[int]:
     return [int(path.name.partition("-")[2]) for path in job.folder.glob("ready-*")]
 
 
+def slots(job: Job) -> dict[int, str]:
+    """Each waiting process's local rank and how many there are, as it found them when it was started."""
+    return {int(path.name.partition("-")[2]): path.read_text() for path in job.folder.glob("ready-*")}
+
+
 def script(job: Job, then: str = "pass") -> list[str]:
     return job.script(SCRIPT.format(folder=str(job.folder), then=then))
 
@@ -39,6 +45,19 @@ def test_a_waiting_process_takes_part_in_the_round(job: Job) -> None:
     assert done.progress is not None and done.progress.metrics["waited"] == 1
     assert done.progress.metrics["pid"] in waiting(job)
     assert {"[rank 4] waited 4", "[rank 5] waited 5"} == set(launcher.stdout.splitlines())
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_one_that_waits_becomes_the_local_rank_it_was_started_for(job: Job, processes: int) -> None:
+    """It has taken that rank's GPU by then; a round of fewer leaves the others' alone."""
+    launcher = job.launch(script(job, "print(os.getpid(), 'is', os.environ['LOCAL_RANK'])"), EDGECLOUD_STANDBY="3")
+    found = eventually(
+        lambda: slots(job) if sorted(slots(job).values()) == ["0/3", "1/3", "2/3"] else None, "three that wait"
+    )
+    job.coordinator.run(1, first_rank=6, processes=processes)
+    job.coordinator.wait_state("succeeded", 1)
+    said = {line.partition("] ")[2] or line for line in launcher.stdout.splitlines() if " is " in line}
+    assert said == {f"{pid} is {slot[0]}" for pid, slot in found.items() if int(slot[0]) < processes}
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -60,9 +79,11 @@ def test_a_round_that_ends_leaves_those_who_wait_alone(job: Job) -> None:
     job.coordinator.run(1, processes=1)
     job.coordinator.wait_state("succeeded", 1)
     assert len(descendants(launcher.pid)) == 1
-    job.coordinator.run(2, processes=1)
+    job.coordinator.run(2, processes=2)
     done = job.coordinator.wait_state("succeeded", 2)
-    assert done.progress is not None and done.progress.metrics["waited"] == 1
+    assert done.progress is not None
+    # The slot of local rank 0 is empty until the round is under way; the other's has waited all the time.
+    assert set(launcher.stdout.splitlines()) == {"waited 0", "[rank 0] new 0", "[rank 1] waited 1"}
 
 
 @pytest.mark.parametrize("end", ["exit", "SIGTERM"])
