@@ -96,7 +96,7 @@ def _blocked(context: Context) -> tuple[Reason, str]:
 
 def _unheard(context: Context, pod: Pod) -> float:
     """Seconds until a running Pod counts as one that can't reach the coordinator; none left: it does."""
-    if pod.phase != "Running" or pod.running_since is None or not pod.owned:
+    if pod.phase != "Running" or pod.dead or pod.running_since is None or not pod.owned:
         return math.inf
     launcher = context.observed.launchers.get(pod.uid)
     last = max(pod.running_since, context.observed.listening_since, *([launcher.heard_at] if launcher else []))

@@ -41,9 +41,17 @@ class Pod:
     termination: Termination | None = None
     blocked: tuple[Reason, str] | None = None
     """Why it does not come up: reason and the cluster's own words."""
+    over: bool = False
+    """Whether the worker's container has ended. A container beside it may run on, and the phase with it."""
 
     @property
     def dead(self) -> bool:
+        """Whether its worker has ended: no container of a worker Pod is ever started again."""
+        return self.over or self.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs in it any more."""
         return self.phase in ("Succeeded", "Failed")
 
 

@@ -70,11 +70,20 @@ def _finished(context: Context, status: TrainingJobStatus) -> Plan:
     if ttl is not None and since >= ttl:
         gone = Delete(kind="TrainingJob", name=job.metadata.name, uid=job.metadata.uid or "")
         return Plan(directives=told, delete=(gone,))
-    pods = [pod for pod in context.observed.pods if pod.owned and not pod.dead and not pod.terminating]
-    hanging = tuple(_delete(pod) for pod in pods if since >= EXTRA_GRACE_SECONDS)
-    waits = [EXTRA_GRACE_SECONDS - since] if pods and not hanging else []
+    pods = [pod for pod in context.observed.pods if pod.owned and not pod.finished and not pod.terminating]
+    left = [(pod, _may_stay(context, pod) - since) for pod in pods]
+    hanging = tuple(_delete(pod) for pod, wait in left if wait <= 0)
+    waits = [wait for _, wait in left if wait > 0]
     waits += [ttl - since] if ttl is not None else []
     return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
+
+
+def _may_stay(context: Context, pod: Pod) -> float:
+    """Seconds after the end of its job that a Pod may run on.
+
+    One whose worker has ended is kept, with its log, for as long as the kubelet gives a sidecar to end by itself.
+    """
+    return EXTRA_GRACE_SECONDS + (context.job.spec.stop_grace_seconds if pod.dead else 0)
 
 
 def _suspend(context: Context, old: TrainingJobStatus) -> Plan:

@@ -163,6 +163,7 @@ def see_pod(raw: Any) -> SeenPod | None:
     metadata, spec, status = (_mapping(whole.get(key)) for key in ("metadata", "spec", "status"))
     phase = _phase(status.get("phase"))
     container = _container(status)
+    termination = _termination(container)
     pod = Pod(
         name=which.name,
         uid=which.uid,
@@ -172,8 +173,9 @@ def see_pod(raw: Any) -> SeenPod | None:
         terminating=metadata.get("deletionTimestamp") is not None,
         running_since=_running_since(phase, container, status),
         node=_text(spec.get("nodeName"), 253),
-        termination=_termination(container),
+        termination=termination,
         blocked=_blocked(phase, status),
+        over=termination is not None,
     )
     return SeenPod(key=(which.namespace, named[1]), owner=_owner(metadata), watched=_watched(metadata), pod=pod)
 

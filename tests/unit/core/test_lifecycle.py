@@ -283,6 +283,14 @@ def test_a_pod_that_does_not_leave_a_finished_job_is_deleted() -> None:
     assert (scene.decide().delete, scene.decide().requeue_after) == ((), None)
 
 
+def test_a_sidecar_that_outlives_the_worker_of_a_finished_job_is_ended() -> None:
+    """It gets the time that the kubelet gives it; then it would hold the Pod, and its GPUs, for ever."""
+    scene = finished("Succeeded", stopGraceSeconds=20).dies(0, 0).dies(1, 0).changes(1, phase="Running", over=True)
+    plan = scene.later(EXTRA_GRACE_SECONDS).decide()
+    assert (plan.delete, plan.requeue_after) == ((), 20)
+    assert [target.uid for target in scene.later(20).decide().delete] == ["pod-1"]
+
+
 def test_a_finished_job_goes_when_its_time_is_up() -> None:
     scene = finished("Succeeded", ttlSecondsAfterFinished=100).dies(0, 0).dies(1, 0)
     assert scene.later(99).decide().requeue_after == 1

@@ -176,6 +176,16 @@ def test_a_lost_pod_is_replaced_before_the_next_round() -> None:
     assert scene.status.restarts == 1
 
 
+def test_a_worker_that_died_beside_a_sidecar_is_lost_as_well() -> None:
+    """The Pod's phase stays Running for as long as anything runs in it."""
+    scene = Scene().running().dies(1, 137, out_of_memory=True).changes(1, phase="Running", over=True)
+    scene.settle()
+    assert scene.status.phase == "Recovering"
+    assert scene.status.last_failure is not None
+    assert scene.status.last_failure.reason == "OutOfMemory"
+    assert [target.uid for target in scene.decide().delete] == ["pod-1"]
+
+
 def test_the_job_fails_when_its_restarts_are_used_up() -> None:
     scene = Scene(restartPolicy={"maxRestarts": 1}).running().fails(1, signal="SIGKILL")
     scene.settle()

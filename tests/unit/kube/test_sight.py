@@ -246,6 +246,21 @@ def test_a_container_beside_the_launcher_does_not_count() -> None:
     assert seen(make_pod(status=fields)).termination is None
 
 
+@pytest.mark.parametrize(
+    ("phase", "state", "dead"),
+    [
+        ("Running", {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, True),
+        ("Pending", {"terminated": {"exitCode": 1}}, True),
+        ("Running", {"running": {}}, False),
+        ("Pending", {"waiting": {}}, False),
+        ("Failed", {}, True),
+    ],
+)
+def test_a_worker_that_ended_is_dead_though_a_sidecar_runs_on(phase: str, state: dict[str, Any], dead: bool) -> None:
+    others = [container("sidecar", running={}), container(**state)]
+    assert seen(make_pod(status=status(phase, containerStatuses=others))).dead is dead
+
+
 # Jobs
 
 
