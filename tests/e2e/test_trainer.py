@@ -107,6 +107,21 @@ def test_the_quickstart(tmp_path: Path) -> None:
         assert len(list((tmp_path / "work/checkpoints").glob("step-*"))) == 3
 
 
+def test_starting_over(tmp_path: Path) -> None:
+    """The images are not decoded a second time; what the first run came to is kept beside."""
+    with run(tmp_path / "work", job(epochs=1)) as first:
+        assert first.end(within=240) == 0, first.output()
+    [decoded] = (tmp_path / "work/data").glob("digits-*.images")
+    before = decoded.stat()
+    with run(tmp_path / "work", job(epochs=2), "--fresh") as second:
+        assert second.end(within=240) == 0, second.output()
+        assert second.status.checkpoint and second.status.checkpoint.step == 28
+    after = decoded.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    [aside] = tmp_path.glob("work.20*")
+    assert (aside / "results/evaluation.json").exists()
+
+
 @pytest.mark.parametrize("workers", [2, 3, 4])
 def test_weights_do_not_depend_on_the_workers(
     tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]], workers: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -20,7 +21,10 @@ from edgecloud.documents.scalars import ScalarError, scalar
 KEPT_ASIDE: Final = 100
 LOCK: Final = ".lock"
 OURS: Final = frozenset({"job.yaml", "checkpoints", "results", "logs", "files", LOCK})
-"""What a run leaves in its folder."""
+"""What a run leaves in its folder, beside the built-in trainer's cache."""
+CACHE: Final = "data"
+_CACHED: Final = (".images", ".lock", ".partial")
+_DOWNLOADS: Final = "torchvision"
 
 
 class WorkdirError(Exception):
@@ -137,6 +141,8 @@ class Workdir:
     def put_aside(self) -> Path | None:
         """Move the folder of an earlier run out of the way; the new place, or None if there was nothing.
 
+        Only the trainer's cache stays, for the next run: its names say what is in it, and decoding takes a while.
+
         Raises:
             WorkdirError: another run is in it, it can't be moved, or it holds what no run has made, which stays.
         """
@@ -145,13 +151,30 @@ class Workdir:
         found = {entry.name for entry in self.path.iterdir()}
         if not found - {LOCK}:
             return None
-        if foreign := sorted(name for name in found - OURS if not name.startswith(".job.yaml.")):
+        cache = self._has_cache()
+        ours = OURS | {CACHE} if cache else OURS
+        if foreign := sorted(name for name in found - ours if not name.startswith(".job.yaml.")):
             raise WorkdirError(
                 f"{self.path} holds more than a run's files ({', '.join(foreign[:3])}), and is not moved:"
                 " name another folder with --workdir"
             )
         with self.lock():
-            return self._move_aside()
+            aside = self._move_aside()
+            if cache:
+                with suppress(OSError):  # then the images are decoded again
+                    self.path.mkdir()
+                    (aside / CACHE).rename(self.path / CACHE)
+            return aside
+
+    def _has_cache(self) -> bool:
+        """Whether data/ is the trainer's cache, by all that is in it; it could be images of the user's own."""
+        folder = self.path / CACHE
+        if folder.is_symlink() or not folder.is_dir():
+            return False
+        return all(
+            entry.name == _DOWNLOADS if entry.is_dir() and entry.suffix != ".partial" else entry.suffix in _CACHED
+            for entry in folder.iterdir()
+        )
 
     def _move_aside(self) -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")

@@ -349,6 +349,47 @@ def test_a_folder_that_holds_more_than_a_run_is_not_moved(tmp_path: Path, foreig
     assert workdir.load() is not None
 
 
+def with_cache(folder: Path) -> Workdir:
+    """An earlier run with all that the trainer's cache may hold."""
+    workdir = made(folder)
+    workdir.save(make_job(metadata=OURS))
+    for name in ("torchvision", "4711.partial"):
+        (workdir.path / "data" / name).mkdir(parents=True)
+    for name in ("digits-1.images", "digits-1.lock", "torchvision/cifar-10-python.tar.gz", "4711.partial/images"):
+        (workdir.path / "data" / name).write_text(name)
+    return workdir
+
+
+def test_the_trainers_cache_goes_on_into_the_new_folder(tmp_path: Path) -> None:
+    workdir = with_cache(tmp_path / "work")
+    aside = put_aside(workdir)
+    assert [entry.name for entry in workdir.path.iterdir()] == ["data"]
+    assert (workdir.path / "data/digits-1.images").read_text() == "digits-1.images"
+    assert (workdir.path / "data/torchvision/cifar-10-python.tar.gz").exists()
+    assert Workdir(aside).load() is not None and not (aside / "data").exists()
+    with made(workdir.path).lock():
+        assert workdir.load() is None
+
+
+@pytest.mark.parametrize("own", ["cat.jpg", "train/cat/1.png", "labels.csv", "torchvision.images.zip"])
+def test_a_data_folder_of_the_users_own_is_not_moved(tmp_path: Path, own: str) -> None:
+    workdir = with_cache(tmp_path / "work")
+    file = workdir.path / "data" / own
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(WorkdirError, match=r"\(data\).*--workdir"):
+        workdir.put_aside()
+    assert file.read_text() == "mine"
+
+
+def test_a_link_named_data_is_the_users(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    (tmp_path / "elsewhere").mkdir()
+    (workdir.path / "data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(WorkdirError, match=r"\(data\)"):
+        workdir.put_aside()
+
+
 def test_what_a_killed_run_left_half_written_is_its_own(tmp_path: Path) -> None:
     workdir = made(tmp_path / "work")
     (workdir.path / ".job.yaml.4711").write_text("half")
