@@ -137,18 +137,19 @@ def _gone(seen: _Seen) -> MemberState:
     if end and end.failure and end.round == seen.round:
         return seen.failed(end.failure, doing="failed")
     at = min(seen.launcher.heard_at, seen.now) if seen.launcher else seen.now
-    return seen.failed(death(end, rank=seen.first_rank, at=at), doing="lost")
+    return seen.failed(death(end, why=seen.pod.why if seen.pod else "", rank=seen.first_rank, at=at), doing="lost")
 
 
-def death(end: Termination | None, *, rank: int, at: datetime) -> FailureReport:
-    """Why a whole worker died, as far as its container's end tells."""
+def death(end: Termination | None, *, why: str = "", rank: int, at: datetime) -> FailureReport:
+    """Why a whole worker died, as far as its container's end and the cluster's own words (why) tell."""
     reason: FailureReason = "PodLost"
     if end is None:
-        words, code, name = "the worker's Pod is gone", None, None
+        words, code, name = why or "the worker's Pod is gone, and its processes with it", None, None
     else:
         code, name = end.exit_code, _signal_name(end.exit_code)
         words = f"the worker was killed by {name}" if name else f"the worker ended with exit code {code}"
         words += ", out of memory" if end.out_of_memory else ""
+        words += f", and its processes with it{f' ({why})' if why else ''}"
         reason = "OutOfMemory" if end.out_of_memory else _REASONS.get(end.exit_code, "PodLost")
     return FailureReport(
         local_rank=0,
@@ -156,7 +157,7 @@ def death(end: Termination | None, *, rank: int, at: datetime) -> FailureReport:
         exit_code=None if name else code,
         signal=name,
         reason=reason,
-        message=f"{words}, and its processes with it",
+        message=words,
         at=at.timestamp(),
     )
 

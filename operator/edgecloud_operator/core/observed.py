@@ -43,6 +43,8 @@ class Pod:
     """Why it does not come up: reason and the cluster's own words."""
     over: bool = False
     """Whether the worker's container has ended. A container beside it may run on, and the phase with it."""
+    why: str = ""
+    """Why it failed where that was not its worker's doing, in the cluster's own words."""
 
     @property
     def dead(self) -> bool:

@@ -57,7 +57,7 @@ def stray(job: TrainingJob, status: TrainingJobStatus, observed: Observed) -> li
             node=pod.node,
             round=rendezvous.round,
             report=(pod.termination and pod.termination.failure)
-            or death(pod.termination, rank=0, at=pod.running_since or pod.created_at),
+            or death(pod.termination, why=pod.why, rank=0, at=pod.running_since or pod.created_at),
             aftermath=was_in_round(observed.launchers.get(pod.uid), pod, before=rendezvous.round + 1),
         )
         for pod in observed.pods

@@ -176,6 +176,7 @@ def see_pod(raw: Any) -> SeenPod | None:
         termination=termination,
         blocked=_blocked(phase, status),
         over=termination is not None,
+        why=_why(phase, status, began=termination is not None),
     )
     return SeenPod(key=(which.namespace, named[1]), owner=_owner(metadata), watched=_watched(metadata), pod=pod)
 
@@ -267,6 +268,26 @@ def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | No
             said = _text(condition.get("message"), MAX_MESSAGE) or _text(condition.get("reason"), 64)
             return ("VolumeNotBound" if _VOLUME.search(said) else "Unschedulable"), said or "not scheduled"
     return None
+
+
+def _why(phase: PodPhase, status: dict[str, Any], *, began: bool) -> str:
+    """Why a Pod failed, where the end of its worker's container doesn't tell: evicted, not admitted, not prepared.
+
+    began: whether that container had begun; then what came before it went well.
+    """
+    if phase != "Failed":
+        return ""
+    if word := _text(status.get("reason"), 64):
+        said = _text(status.get("message"), MAX_MESSAGE)
+        return f"{word}: {said}" if said else word
+    for one in map(_mapping, _sequence(status.get("initContainerStatuses")) if not began else ()):
+        ended = _mapping(_mapping(one.get("state")).get("terminated"))
+        code = ended.get("exitCode")
+        if type(code) is int and code != 0:
+            said = _text(ended.get("message"), MAX_MESSAGE).strip() or _text(ended.get("reason"), 64)
+            words = f"init container {_text(one.get('name'), 63)} ended with {code}"
+            return f"{words}: {said}" if said else words
+    return ""
 
 
 def _moment(value: Any) -> datetime | None:

@@ -176,6 +176,15 @@ def test_death(end: Termination | None, signal: str | None, exit_code: int | Non
     assert words in report.message
 
 
+def test_the_clusters_own_words_on_a_death_are_kept() -> None:
+    evicted = "Evicted: The node was low on resource: memory."
+    assert death(None, why=evicted, rank=0, at=NOW).message == evicted
+    assert evicted in death(Termination(exit_code=137), why=evicted, rank=0, at=NOW).message
+    failure = state_of(replace(died(ALIVE, None), why=evicted), says("running")).failure
+    assert failure is not None
+    assert failure.report.message == evicted
+
+
 @pytest.mark.parametrize(
     ("pod", "free"),
     [

@@ -245,6 +245,14 @@ def test_a_stray_dead_pod_is_paid_once() -> None:
     assert scene.status.restarts == 1
 
 
+def test_a_pod_that_failed_before_its_worker_began_says_why() -> None:
+    why = "init container fetch ended with 6: could not resolve host"
+    scene = Scene().accepted().up(0).up(1).dies(1, None).changes(1, why=why)
+    scene.settle()
+    assert scene.status.last_failure is not None
+    assert scene.status.last_failure.message == why
+
+
 def test_stray_dead_pods_together_cost_one_restart() -> None:
     scene = Scene(workers=3).accepted().up().dies(0, 137).dies(1, 1).dies(2, 137)
     scene.settle()

@@ -15,7 +15,16 @@ from edgecloud.launcher.messages import MAX_TERMINATION, termination
 from edgecloud_operator.core.builders import Settings, build_pod, build_service
 from edgecloud_operator.core.observed import Observed, Pod, Service, Termination
 from edgecloud_operator.core.reconcile import reconcile
-from edgecloud_operator.kube.sight import EPOCH, UnreadableError, mark, see_job, see_pod, see_service, version_of
+from edgecloud_operator.kube.sight import (
+    EPOCH,
+    MAX_MESSAGE,
+    UnreadableError,
+    mark,
+    see_job,
+    see_pod,
+    see_service,
+    version_of,
+)
 from tests.unit.kube.objects import JOB_UID, container, make_job, make_pod, make_service, owner
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -259,6 +268,28 @@ def test_a_container_beside_the_launcher_does_not_count() -> None:
 def test_a_worker_that_ended_is_dead_though_a_sidecar_runs_on(phase: str, state: dict[str, Any], dead: bool) -> None:
     others = [container("sidecar", running={}), container(**state)]
     assert seen(make_pod(status=status(phase, containerStatuses=others))).dead is dead
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (status("Failed", reason="Evicted", message="low on memory"), "Evicted: low on memory"),
+        (status("Failed", reason="UnexpectedAdmissionError"), "UnexpectedAdmissionError"),
+        (status("Running", reason="NodeLost"), ""),
+        (status("Failed"), ""),
+        (status("Failed", initContainerStatuses=[container("good", terminated={"exitCode": 0}),
+                                                 container("get", terminated={"exitCode": 6, "message": "no route\n"})],
+                containerStatuses=[container(waiting={"reason": "PodInitializing"})]),
+         "init container get ended with 6: no route"),
+        (status("Failed", initContainerStatuses=[container("get", terminated={"exitCode": 2, "reason": "Error"})]),
+         "init container get ended with 2: Error"),
+        (status("Failed", initContainerStatuses=[container("proxy", terminated={"exitCode": 143})],
+                containerStatuses=[container(terminated={"exitCode": 1})]), ""),
+        (status("Failed", reason="x" * 100, message="y" * 5000), "x" * 64 + ": " + "y" * MAX_MESSAGE),
+    ],
+)  # fmt: skip
+def test_why_a_pod_failed_before_or_beside_its_worker(fields: dict[str, Any], why: str) -> None:
+    assert seen(make_pod(status=fields)).why == why
 
 
 # Jobs
