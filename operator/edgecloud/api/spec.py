@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -29,6 +30,8 @@ MAX_FILES_SIZE: Final = 256 * 1024
 """Characters in all of program.files: they travel in one ConfigMap."""
 MAX_PROCESSES: Final = 64
 """Training processes in one worker."""
+_GPU: Final = re.compile(r"nvidia\.com/(gpu|gpu\..+|mig-.+)")
+"""What NVIDIA's device plugin offers GPUs as: whole, shared (gpu.shared), in slices (mig-1g.10gb)."""
 
 Argument = Annotated[str, Field(max_length=4096, pattern=WITHOUT_NUL, json_schema_extra=NUL_REMEDY)]
 Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
@@ -246,6 +249,12 @@ class TrainingJobSpec(Model):
         """Compute resources of worker `index`: its pool's, else the job's."""
         pool = self.pool_of(index)
         return (pool.resources if pool else None) or self.resources or ResourceRequirements()
+
+    def gpus_of(self, index: int) -> int:
+        """NVIDIA GPUs of worker `index`: whole ones, and shares and MIG slices by whatever name they are offered."""
+        limits = self.resources_of(index).limits or {}
+        named = (amount(value) for name, value in limits.items() if _GPU.fullmatch(name))
+        return sum(int(value) for value in named)
 
     def processes_of(self, index: int) -> int:
         """Training processes in worker `index`: as the user says, else one for each GPU, else one."""

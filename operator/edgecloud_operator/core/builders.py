@@ -244,6 +244,6 @@ def _volumes(job: TrainingJob, index: int) -> list[dict[str, Any]]:
 
 def _gpu_toleration(job: TrainingJob, index: int) -> list[dict[str, str]]:
     """GPU nodes are commonly tainted with the resource's name, so that only those who ask for one land there."""
-    if "nvidia.com/gpu" not in (job.spec.resources_of(index).limits or {}):
+    if job.spec.gpus_of(index) == 0:
         return []
     return [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]

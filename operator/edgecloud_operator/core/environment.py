@@ -55,11 +55,10 @@ def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordi
 def _trainer(job: TrainingJob, index: int, *, own_storage: bool) -> str:
     """The built-in trainer's configuration: the parts of the spec that it reads."""
     assert job.spec.trainer is not None
-    gpus = str((job.spec.resources_of(index).limits or {}).get("nvidia.com/gpu", 0))
     said = {
         "trainer": job.spec.trainer.dump(),
         "storage": job.spec.storage_or_default().dump(),
-        "gpus": int(gpus) if gpus.isdigit() else 0,
+        "gpus": job.spec.gpus_of(index),
         "ownStorage": own_storage,
     }
     return json.dumps(said, separators=(",", ":"))
