@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from edgecloud_trainer import results
+from edgecloud_trainer.events import EventLog
 from tests.e2e.local import wait_for
-from tests.e2e.test_trainer import job, run
+from tests.e2e.test_trainer import job, run, scalars, until_step
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
 
@@ -56,6 +59,63 @@ def test_a_disk_that_stays_full(tmp_path: Path) -> None:
         failure = training.status.last_failure
         assert failure and "cannot save the checkpoint" in failure.message
         assert "free space there, keep fewer (storage.keepCheckpoints)" in failure.message
+
+
+def test_curves_on_a_full_disk_have_a_gap(tmp_path: Path) -> None:
+    """Lines are lost, whole ones; those that can be written later are. Going on from a checkpoint needs no room."""
+    with mounted(tmp_path / "results", "size=64k") as folder:
+        (folder / "ballast").write_bytes(b"x" * (48 << 10))
+        metrics, events = results.MetricsLog(folder, start=0), EventLog(folder, start=0)
+        for step in range(1, 1001):
+            metrics.write(step=step, seconds=step, loss=float(step))
+            events.write(step=step, loss=float(step))
+        events.flush()
+        metrics.close()
+        events.close()
+        before = len(results.read_metrics(folder))
+        assert 10 < before < 1000
+        metrics, events = results.MetricsLog(folder, start=10), EventLog(folder, start=10)
+        assert [line["step"] for line in results.read_metrics(folder)] == list(range(1, 11))
+        (folder / "more").write_bytes(b"x" * (folder / "ballast").stat().st_blksize)
+        for step in range(11, 1001):
+            metrics.write(step=step, seconds=step, loss=float(step))
+            events.write(step=step, loss=float(step))
+        events.flush()
+        (folder / "ballast").unlink()
+        metrics.write(step=1001, seconds=0.0, loss=0.0)
+        events.flush()
+        events.write(step=1001, loss=0.0)
+        metrics.close()
+        events.close()
+        assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+        steps = [json.loads(line)["step"] for line in (folder / results.METRICS).read_text().splitlines()]
+        assert steps == [*range(1, len(steps)), 1001] and len(steps) < 1000
+        assert 1001 in scalars(folder / "tensorboard", "train/loss")
+
+
+def test_a_result_that_finds_no_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    with mounted(tmp_path / "results", "size=16k") as folder:
+        (folder / "ballast").write_bytes(b"x" * (12 << 10))
+        with pytest.raises(OSError, match="No space"):
+            results.write_json(folder / "evaluation.json", {"confusion": [0] * 10000})
+        assert [path.name for path in folder.iterdir()] == ["ballast"]
+
+
+def test_full_results_do_not_end_the_training(tmp_path: Path) -> None:
+    with mounted(tmp_path / "work/results", "size=1m") as folder:
+        (folder / "ballast").write_bytes(b"x" * (1 << 20))
+        with run(tmp_path / "work", job(epochs=15, tensorboard=True)) as training:
+            log = tmp_path / "work/logs/worker-0.log"
+            wait_for(
+                "a word on it", lambda: log.exists() and "misses what comes now" in log.read_text(), within=120,
+                seen=training.output,
+            )  # fmt: skip
+            until_step(training, 10)
+            (folder / "ballast").unlink()
+            assert training.end(within=240) == 0, training.output()
+            assert training.status.restarts == 0
+        steps = [line["step"] for line in results.read_metrics(folder)]
+        assert steps[0] > 1 and steps[-1] == 210
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from edgecloud_trainer.lines import lost
 from edgecloud_trainer.settings import SettingsError
+
+log = logging.getLogger(__name__)
 
 FOLDER: Final = "tensorboard"
 _TAGS: Final = {
@@ -36,12 +42,16 @@ class EventLog:
                 " look at results/metrics.jsonl and results/curves.png"
             ) from None
         self._event = Event
-        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
         # Not SummaryWriter: that queues events for a thread, and its flush() leaves the queued ones behind.
-        self._writer = EventsWriter(str(folder / FOLDER / "events"), f".from-{start}")
+        self._make = EventsWriter
+        self._folder = folder / FOLDER
+        self._writer: Any = None
+        self._told = False
+        self._step = start
+        self._open(f"from-{start}")
         if start:
-            log = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=start + 1, session_log=log))
+            session = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=time.time(), step=start + 1, session_log=session))
 
     def write(self, *, step: int, **values: float | None) -> None:
         """Values under the names of metrics.jsonl; what has no tag or no value is left out."""
@@ -49,10 +59,46 @@ class EventLog:
         for name, value in values.items():
             if name in _TAGS and value is not None:
                 event.summary.value.add(tag=_TAGS[name], simple_value=value)
-        self._writer.write_event(event)
+        self._write(event)
+        self._step = step
 
     def flush(self) -> None:
-        self._writer.flush()
+        """Make the events so far durable. After trouble with the storage this begins a new file."""
+        if self._writer is None:
+            self._open(f"again-{self._step}")
+        if self._writer is not None and self._attempt(self._writer.flush):
+            self._told = False
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._attempt(self._writer.close)
+
+    def _open(self, suffix: str) -> None:
+        def make() -> None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = self._make(str(self._folder / "events"), f".{suffix}")
+
+        self._attempt(make)
+
+    def _write(self, event: Any) -> None:
+        if self._writer is not None:
+            self._attempt(lambda: self._writer.write_event(event))
+
+    def _attempt(self, work: Callable[[], object]) -> bool:
+        """Do something with the file. One that couldn't be written is given up: nothing can be read after the broken
+        record at its end."""
+        try:
+            work()
+        except OSError as error:
+            if not self._told:
+                log.warning("%s", lost(self._folder, error))
+            self._told = True
+            self._give_up()
+            return False
+        return True
+
+    def _give_up(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(OSError):  # its own close() stops at what can't be written, with the file open
+                writer._py_recordio_writer.close()

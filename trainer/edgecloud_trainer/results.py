@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgecloud_trainer.evaluation import Evaluation
+from edgecloud_trainer.lines import LineLog
 
 METRICS: Final = "metrics.jsonl"
 _MINUTES_FROM: Final = 300.0
@@ -21,30 +23,54 @@ _NAMED_CLASSES: Final = 30
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write beside and rename: a reader sees the old file or the new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 class MetricsLog:
     """metrics.jsonl: a line a step. A training that goes on from a checkpoint first drops the lines after it."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / METRICS
-        kept = [line for line in _lines(self._path) if line["step"] <= start]
-        beside = self._path.with_name(f".{METRICS}.{os.getpid()}")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        beside.replace(self._path)
-        self._handle = self._path.open("a", encoding="utf-8", buffering=1)
-        self._seconds_before = max((line.get("seconds", 0.0) for line in kept), default=0.0)
+        path = folder / METRICS
+        self._log = LineLog(path)
+        with contextlib.suppress(FileNotFoundError):
+            _cut(path, start)
+        self._seconds_before = max((line.get("seconds", 0.0) for line in _lines(path)), default=0.0)
 
     def write(self, *, step: int, seconds: float, **values: float) -> None:
         """A line. seconds: of training in this process; those of the processes before it are added."""
         line = {"step": step, "seconds": round(self._seconds_before + seconds, 3), **values}
-        self._handle.write(json.dumps(line) + "\n")
+        self._log.write(line)
 
     def close(self) -> None:
-        self._handle.close()
+        self._log.close()
+
+
+def _cut(path: Path, start: int) -> None:
+    """Cut the file off before the first line of a step after `start`, or that is not whole.
+
+    In place, for a disk that is full has no room for a second file; what is to stay is the beginning of it anyway.
+    """
+    kept = 0
+    with path.open("r+b") as file:
+        for data in file:
+            step = _step(data)
+            if not data.endswith(b"\n") or (step is not None and step > start):
+                break
+            kept += len(data)
+        file.truncate(kept)
+
+
+def _step(data: bytes) -> int | None:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    step = value.get("step") if isinstance(value, dict) else None
+    return step if isinstance(step, int) else None
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import time
@@ -21,6 +20,7 @@ from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
 from edgecloud_trainer.events import EventLog
+from edgecloud_trainer.lines import LineLog
 from edgecloud_trainer.performance import Stopwatch
 from edgecloud_trainer.reduction import Wishes
 from edgecloud_trainer.settings import Settings
@@ -176,13 +176,11 @@ class Training:
     def _log_samples(self) -> None:
         """Write which samples each step sees; one file a rank, a line a shard."""
         settings = self.settings
-        settings.results.mkdir(parents=True, exist_ok=True)
-        handle = (settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}").open("a", buffering=1, encoding="utf-8")
+        lines = LineLog(settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}")
 
         def write(number: int, shards: Sequence[tuple[int, np.ndarray]]) -> None:
             for shard, ids in shards:
-                line = {"step": number, "round": settings.round, "shard": shard, "ids": ids.tolist()}
-                handle.write(json.dumps(line) + "\n")
+                lines.write({"step": number, "round": settings.round, "shard": shard, "ids": ids.tolist()})
 
         self._stepper.on_shards = write
 
