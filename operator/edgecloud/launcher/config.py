@@ -34,6 +34,8 @@ HELP = """\
   EDGECLOUD_TERMINATION_FILE  file for the last message (JSON); default /dev/termination-log, if that can be written
   EDGECLOUD_MAX_RESTARTS      shown to the processes as TORCHELASTIC_MAX_RESTARTS; default 0
   EDGECLOUD_ORPHAN_SECONDS    how long to wait for a silent coordinator after the processes have ended; default 600
+  EDGECLOUD_STOP_GRACE_SECONDS  how long the processes may take to leave when this launcher is asked to end and the
+                              coordinator does not say; default 30
   EDGECLOUD_STANDBY           processes to keep ready for the next round, if COMMAND knows --standby; default 0
   EDGECLOUD_PARENT_DEATH      1: when the parent dies, end everything at once, also what made itself a daemon
   EDGECLOUD_PARENT_PID        with it: the parent's process id, so that a parent that is gone already is noticed
@@ -71,6 +73,7 @@ class Config:
     termination_file: Path | None
     max_restarts: int
     orphan_seconds: float
+    stop_grace_seconds: float
     parent_death: bool
     parent_pid: int | None
     standby: int
@@ -99,6 +102,7 @@ def read(environment: Mapping[str, str]) -> Config:
         termination_file=_termination_file(environment),
         max_restarts=reader.whole("EDGECLOUD_MAX_RESTARTS", 0, 0, 10**6),
         orphan_seconds=reader.seconds("EDGECLOUD_ORPHAN_SECONDS", 600.0),
+        stop_grace_seconds=reader.seconds("EDGECLOUD_STOP_GRACE_SECONDS", 30.0),
         parent_death=environment.get("EDGECLOUD_PARENT_DEATH", "") not in ("", "0"),
         standby=reader.whole("EDGECLOUD_STANDBY", 0, 0, 64),
         parent_pid=reader.whole("EDGECLOUD_PARENT_PID", 0, 0, 2**31) or None,

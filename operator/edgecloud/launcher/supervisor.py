@@ -22,7 +22,6 @@ from edgecloud.launcher.talk import Talk
 
 DRAIN_SECONDS = 5.0
 """After a SIGTERM, how long to wait for the coordinator to have all workers stop together."""
-DRAIN_GRACE_SECONDS = 30.0
 LAST_WORDS_SECONDS = 1.0
 PARENT_DIED_CODE = 137
 
@@ -292,7 +291,7 @@ class Supervisor:
         if self._group is not None and not self._group.stopping:
             self._log("no word to stop from the coordinator: stopping alone")
             self._standing.stopping()
-            self._group.stop_agreed(DRAIN_GRACE_SECONDS)
+            self._group.stop_agreed(self._config.stop_grace_seconds)
             self._talk.changed()
 
     async def _watch(self) -> None:

@@ -40,6 +40,7 @@ def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordi
         "EDGECLOUD_CHECKPOINT_DIR": layout.checkpoints,
         "EDGECLOUD_RESULTS_DIR": layout.results,
         "EDGECLOUD_MAX_RESTARTS": str(job.spec.restart_policy_or_default().max_restarts),
+        "EDGECLOUD_STOP_GRACE_SECONDS": str(job.spec.stop_grace_seconds),
     }
     if job.spec.trainer is not None:
         environment |= {

@@ -228,7 +228,10 @@ def test_an_image_of_the_users_own_gets_the_launcher_from_ours() -> None:
 def test_the_environment_of_a_launcher() -> None:
     layout = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t")
     said = launcher_environment(
-        make_job(restartPolicy={"maxRestarts": 7}), 3, layout=layout, coordinator="http://localhost:1"
+        make_job(restartPolicy={"maxRestarts": 7}, stopGraceSeconds=300),
+        3,
+        layout=layout,
+        coordinator="http://localhost:1",
     )
     assert said == {
         "EDGECLOUD_COORDINATOR": "http://localhost:1",
@@ -241,6 +244,7 @@ def test_the_environment_of_a_launcher() -> None:
         "EDGECLOUD_CHECKPOINT_DIR": "/c",
         "EDGECLOUD_RESULTS_DIR": "/r",
         "EDGECLOUD_MAX_RESTARTS": "7",
+        "EDGECLOUD_STOP_GRACE_SECONDS": "300",
     }
     with_ca = Layout(checkpoints="/c", results="/r", scratch="/s", token_file="/t", ca_file="/ca")
     said = launcher_environment(make_job(), 0, layout=with_ca, coordinator="https://x")

@@ -31,6 +31,7 @@ def test_defaults(good: dict[str, str]) -> None:
     assert read.coordinator == Endpoint("127.0.0.1", 8080, tls=False, path=path)
     assert (read.log_file, read.scratch, read.ca_file, read.parent_pid) == (None, None, None, None)
     assert (read.log_max_bytes, read.max_restarts, read.orphan_seconds) == (10 * 1024 * 1024, 0, 600.0)
+    assert read.stop_grace_seconds == 30.0
     assert read.parent_death is False
 
 

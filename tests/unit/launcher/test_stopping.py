@@ -194,11 +194,12 @@ def test_draining_waits_for_the_coordinators_word(job: Job, number: signal.Signa
 
 
 def test_what_waits_for_five_seconds(tmp_path: Path) -> None:
-    """A hard stop of a process that is deaf to SIGTERM, and a SIGTERM while the coordinator is away; both at once."""
-    folders = tmp_path / "deaf", tmp_path / "alone"
+    """A hard stop of a process that is deaf to SIGTERM, and a SIGTERM while the coordinator is away, to a process that
+    takes its grace and to one that leaves; all at once."""
+    folders = tmp_path / "deaf", tmp_path / "alone", tmp_path / "slow"
     for folder in folders:
         folder.mkdir()
-    with job_in(folders[0]) as deaf, job_in(folders[1]) as alone:
+    with job_in(folders[0]) as deaf, job_in(folders[1]) as alone, job_in(folders[2]) as slow:
         deaf.launch(
             deaf.script("""
             import signal, time
@@ -209,17 +210,30 @@ def test_what_waits_for_five_seconds(tmp_path: Path) -> None:
         """)
         )
         launcher = alone.launch(asks(alone))
-        for job in (deaf, alone):
+        killed = slow.launch(
+            slow.script("""
+            import time
+            from edgecloud import worker
+            worker.should_stop()
+            worker.report(step=1)
+            time.sleep(60)
+        """),
+            EDGECLOUD_STOP_GRACE_SECONDS="0.5",
+        )
+        for job in (deaf, alone, slow):
             job.coordinator.run(1)
             running(job)
         started = time.monotonic()
-        alone.coordinator.close()
-        launcher.terminate()
+        for one, its_launcher in ((alone, launcher), (slow, killed)):
+            one.coordinator.close()
+            its_launcher.terminate()
         deaf.coordinator.say("wait", 1)
         deaf.coordinator.wait_state("idle", 1)
         assert 4.5 < time.monotonic() - started < 10
         assert launcher.exit_code() == 143
         assert alone.wait_file("saved-0") == "yes"
+        assert killed.exit_code() == 143
+        assert time.monotonic() - started < 15
 
 
 def test_a_draining_launcher_starts_no_round(job: Job) -> None:
