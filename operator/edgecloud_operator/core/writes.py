@@ -10,7 +10,15 @@ from edgecloud.api.status import TrainingJobStatus
 CHECKPOINT_SECONDS: Final = 1.0
 """A job that writes checkpoints faster than this has not each of them written into its status."""
 
-_PROGRESS: Final = {"progress": None, "summary": None, "workers": None, "ready_workers": 0}
+_PROGRESS: Final = {
+    "progress": None,
+    "summary": None,
+    "workers": None,
+    "ready_workers": 0,
+    # A program may say these at every step. The last ones are not lost: they are written with the phase at the end.
+    "evaluation": None,
+    "performance": None,
+}
 
 
 def write_delay(

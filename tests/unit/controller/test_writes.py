@@ -14,6 +14,7 @@ from edgecloud.api.status import (
     Budget,
     CheckpointStatus,
     Condition,
+    EvaluationStatus,
     LastFailure,
     Member,
     ProgressStatus,
@@ -88,6 +89,7 @@ def test_what_matters_is_written_at_once(change: dict[str, Any]) -> None:
         {"progress": None},
         {"summary": SummaryStatus(workers="2/2", progress="11%")},
         {"workers": WorkersStatus(desired=2, ready=1), "ready_workers": 1},
+        {"evaluation": EvaluationStatus(accuracy=0.5), "performance": {"stepSeconds": 0.1}},
     ],
     ids="+".join,
 )

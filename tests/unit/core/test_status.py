@@ -385,6 +385,20 @@ def test_write_delay(change: dict[str, Any], after: float, delay: float) -> None
     assert write_delay(RUNNING, new, last_write=NOW, now=now, progress_seconds=10.0) == pytest.approx(delay)
 
 
+def test_the_last_evaluation_is_written_with_the_end() -> None:
+    """Mere progress waits for its turn; what came with the last report must not be waiting when the job is over."""
+    scene = Scene().running().all_say(progress=make_progress(1, evaluation={"accuracy": 0.5}))
+    scene.settle()
+    last = make_progress(2, evaluation={"accuracy": 0.75}, performance={"stepSeconds": 0.5})
+    plan = scene.all_say(state="succeeded", progress=last).decide()
+    assert plan.status is not None
+    assert plan.status_first
+    assert (plan.status.phase, plan.status.performance) == ("Succeeded", {"stepSeconds": 0.5})
+    assert plan.status.evaluation is not None
+    assert plan.status.evaluation.accuracy == 0.75
+    assert write_delay(scene.status, plan.status, last_write=NOW, now=NOW, progress_seconds=10.0) == 0.0
+
+
 def test_the_first_write_is_made_at_once() -> None:
     for old, last in ((None, NOW), (RUNNING, None)):
         assert write_delay(old, RUNNING, last_write=last, now=NOW, progress_seconds=10.0) == 0.0
