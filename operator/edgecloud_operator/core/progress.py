@@ -21,7 +21,7 @@ from edgecloud.api.status import (
 )
 from edgecloud.protocol import Document, ProgressReport
 from edgecloud_operator.core import conditions
-from edgecloud_operator.core.members import heard
+from edgecloud_operator.core.members import heard, silent
 from edgecloud_operator.core.names import worker_selector
 from edgecloud_operator.core.observed import Launcher, Observed
 
@@ -37,11 +37,7 @@ def with_progress(
         and launcher.report.round == members_of.round
         and launcher.report.progress is not None
     ]
-    ready = sum(
-        1
-        for pod in observed.pods
-        if pod.owned and not pod.dead and heard(observed.launchers.get(pod.uid), now) and not pod.terminating
-    )
+    ready = _ready(status, observed, now, members_of)
     update: dict[str, object] = {
         "workers": WorkersStatus(desired=job.spec.worker_count(), ready=ready),
         "ready_workers": ready,
@@ -53,6 +49,21 @@ def with_progress(
         update["evaluation"] = _evaluation(speakers) or status.evaluation
         update["performance"] = _document(speakers, "performance") or status.performance
     return status.model_copy(update=update)
+
+
+def _ready(status: TrainingJobStatus, observed: Observed, now: datetime, rendezvous: Rendezvous) -> int:
+    """Workers that are there to take orders.
+
+    An operator that has just come up has heard nobody. Until a member is silent, what stood there before is believed: a
+    0/2 for each job that runs would be false, would be written, and would put off what comes next.
+    """
+    living = [pod for pod in observed.pods if pod.owned and not pod.dead and not pod.terminating]
+    there = sum(1 for pod in living if heard(observed.launchers.get(pod.uid), now))
+    members = {member.pod_uid for member in rendezvous.members}
+    unheard = (
+        0 if silent(None, observed, now) else len(members & {pod.uid for pod in living} - observed.launchers.keys())
+    )
+    return max(there, min(there + unheard, status.ready_workers))
 
 
 def with_summary(status: TrainingJobStatus) -> TrainingJobStatus:

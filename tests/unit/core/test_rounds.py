@@ -506,6 +506,20 @@ def test_an_operator_that_comes_up_adopts_the_round() -> None:
     assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
 
 
+def test_an_operator_that_comes_up_takes_nobody_for_gone() -> None:
+    """It has heard no launcher yet, and a 0/3 for each running job would be false."""
+    scene = Scene(workers=3).running()
+    scene.settle()
+    before = scene.status
+    assert before.ready_workers == 3
+    scene.operator_restarts()
+    assert scene.decide().status is None
+    scene.later(5).says(0, state="running").settle()
+    assert scene.status == before
+    scene.later(10).says(0, state="running").says(1, state="running").settle()
+    assert scene.status.ready_workers == 2
+
+
 # The end
 
 
