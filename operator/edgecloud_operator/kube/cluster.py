@@ -135,6 +135,8 @@ class KubeCluster:
         except (NotFoundError, ChangedError):
             return  # it is gone, or another one has its name
         metadata = answer.get("metadata")
+        if self._store.is_gone(target.uid):
+            return  # the watch was faster, and the answer, of the same version as the end, would bring it back
         if target.kind == "Pod" and isinstance(metadata, dict) and metadata.get("deletionTimestamp"):
             self._store.saw("Pod", answer)
 
