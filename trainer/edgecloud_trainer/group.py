@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -17,6 +18,9 @@ T = TypeVar("T")
 
 TIMEOUT: Final = datetime.timedelta(minutes=10)
 """For one exchange. A peer that dies resets its connections at once; this is for one that hangs."""
+MEETING: Final = datetime.timedelta(days=1)
+"""For all ranks to come: they prepare their data before, some may have to decode them, and a round that gave up on
+those would begin their work anew. Whoever dies meanwhile is seen by its launcher."""
 
 
 class DisagreementError(RuntimeError):
@@ -29,8 +33,21 @@ class MixtureError(RuntimeError):
 
 def join(settings: Settings, device: Device) -> None:
     """Enter the group that the environment names; alone, there is none."""
-    if settings.world_size > 1:
-        dist.init_process_group(device.backend, rank=settings.rank, world_size=settings.world_size, timeout=TIMEOUT)
+    if settings.world_size == 1:
+        return
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        settings.world_size,
+        is_master=settings.rank == 0,
+        timeout=MEETING,
+        wait_for_workers=True,
+        multi_tenant=True,
+    )
+    store.set_timeout(TIMEOUT)
+    dist.init_process_group(
+        device.backend, store=store, rank=settings.rank, world_size=settings.world_size, timeout=TIMEOUT
+    )
 
 
 def leave() -> None:

@@ -1,0 +1,67 @@
+"""Ranks that meet: real processes with a real store."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+LIMIT_SECONDS = 2.0
+RANK = f"""
+import datetime, json, os
+import torch
+from edgecloud_trainer import devices, group, settings
+group.TIMEOUT = datetime.timedelta(seconds={LIMIT_SECONDS})
+said = settings.read()
+print("ready", flush=True)
+group.join(said, devices.choose(said))
+print(json.dumps(group.gather_objects(said.rank, said)), flush=True)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def start(rank: int, port: int) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "precision": "fp32"}}),
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", RANK], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_rank_may_take_longer_to_come_than_an_exchange_may_take(first: int) -> None:
+    port = free_port()
+    early = start(first, port)
+    late = None
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            early.wait(LIMIT_SECONDS + 1)
+        late = start(1 - first, port)
+        assert [one.communicate(timeout=60)[0] for one in (early, late)] == ["[0, 1]\n", "[0, 1]\n"]
+    finally:
+        for one in filter(None, (early, late)):
+            one.kill()
+            one.communicate()
+
+
+def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        process = start(0, other.getsockname()[1])
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "EADDRINUSE" in said
