@@ -117,7 +117,8 @@ class Store:
         return {"TrainingJob": len(self._jobs), "Service": len(self._services), "Pod": len(self._pods)}
 
     def strangers(self) -> list[Stranger]:
-        """What has to be looked after one by one."""
+        """What has to be looked after one by one; what was in the way of a job that is gone is forgotten."""
+        self._forget_strangers()
         found: list[tuple[WatchedKind, Mark, bool]] = [
             ("Pod", known.mark, known.seen.watched) for known in self._pods.values()
         ]
@@ -127,6 +128,15 @@ class Store:
             for kind, which, watched in found
             if not watched
         ]
+
+    def _forget_strangers(self) -> None:
+        """Nobody asks for what is not watched and has no job; a later job of that name meets it anew."""
+        for uid, pod in list(self._pods.items()):
+            if not pod.seen.watched and pod.seen.key not in self._jobs:
+                self._drop_pod(uid)
+        for key, service in list(self._services.items()):
+            if not service.seen.watched and key not in self._jobs:
+                del self._services[key]
 
     # What is told
 

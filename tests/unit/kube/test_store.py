@@ -166,6 +166,22 @@ def test_a_foreign_service_that_went_is_noticed(store: Store, told: Listener) ->
     assert told.take() == []
 
 
+def test_strangers_are_forgotten_with_their_job(store: Store, told: Listener) -> None:
+    """Each is looked at every 10 s: without an end they would be looked at for ever."""
+    store.saw("TrainingJob", make_job(version=1))
+    store.saw("Service", make_service(owner_uid=None, labels={}, version=2))
+    store.saw("Pod", make_pod(0, owner_uid=None, labels={}, version=3))
+    store.saw("Pod", make_pod(1, version=4))
+    assert len(store.strangers()) == 2
+    store.gone("TrainingJob", make_job(version=9))
+    assert store.strangers() == []
+    assert store.counts() == {"TrainingJob": 0, "Service": 0, "Pod": 1}
+    told.take()
+    store.saw("TrainingJob", make_job(version=10, uid="second"))
+    store.saw("Pod", make_pod(0, owner_uid=None, labels={}, version=3))
+    assert told.take() == ["job 10", "pod-1 Pending foreign", "pod-0 Pending foreign"]
+
+
 def test_a_list_finds_who_went_unnoticed(store: Store, told: Listener) -> None:
     store.saw("TrainingJob", make_job(version=1))
     store.saw("TrainingJob", make_job("other", uid="other", version=2, namespace="elsewhere"))
