@@ -14,7 +14,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from edgecloud.api.job import GROUP, PLURAL, VERSION
-from edgecloud_operator.kube.access import bearer_token
+from edgecloud_operator.kube.access import AccessError, bearer_token
 
 REQUEST_SECONDS: Final = 20.0
 """How long a request may take in all. One that takes longer is given up, and whoever wanted it tries again."""
@@ -175,10 +175,18 @@ class Client:
         return await self._request(method, where, query, body, content_type)
 
     async def _renew(self) -> None:
-        """Take the credentials that are on disk now."""
+        """Take the credentials that are on disk now.
+
+        Raises:
+            UnauthorizedError: there are none that could be read.
+        """
         assert self._reload is not None
-        old, self._configuration = self._api, await self._reload()
-        self._api = ApiClient(self._configuration)
+        try:
+            configuration = await self._reload()
+        except AccessError as error:
+            raise UnauthorizedError(str(error), status=401) from error
+        # Nothing awaits from here on: of requests that are refused side by side, each closes its predecessor's session.
+        old, self._api, self._configuration = self._api, ApiClient(configuration), configuration
         # Requests that are under way on the old connections may finish.
         asyncio.get_running_loop().call_later(self._timeout.total or 0.0, lambda: asyncio.ensure_future(old.close()))
 

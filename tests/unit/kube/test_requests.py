@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
+import aiohttp
+import pytest
 from aiohttp import web
+from kubernetes.aio.client import Configuration
 
 from edgecloud_operator.core.plan import Delete
-from edgecloud_operator.kube.client import Client
+from edgecloud_operator.kube.access import AccessError
+from edgecloud_operator.kube.client import Client, UnauthorizedError
 from edgecloud_operator.kube.cluster import KubeCluster
 from edgecloud_operator.kube.events import Recorder
 from edgecloud_operator.kube.sight import see_job
 from edgecloud_operator.kube.store import Store
+from tests.unit.coordinator.served import eventually
 from tests.unit.kube.objects import make_job, make_pod
 from tests.unit.kube.served import access, finish, served
 from tests.unit.kube.test_store import Listener
@@ -38,3 +46,50 @@ def test_the_answer_to_our_own_delete_brings_nobody_back() -> None:
 
     finish(scenario())
     assert told.pods == {}
+
+
+async def only_new(request: web.Request) -> web.Response:
+    """Lets in whoever has the new token."""
+    return web.json_response({}, status=200 if request.headers.get("Authorization") == "Bearer new" else 401)
+
+
+def test_requests_that_are_refused_side_by_side_lose_no_session() -> None:
+    """Every session but the last is closed, once nobody can use it any more."""
+
+    async def scenario() -> None:
+        async with served(only_new) as host:
+
+            async def reload() -> Configuration:
+                await asyncio.sleep(0)  # a file is read: the others come in between
+                return access(host, "new")
+
+            client = Client(access(host, "old"), reload=reload, seconds=0.5)
+            assert await asyncio.gather(*(client.request("GET", "/") for _ in range(8))) == 8 * [{}]
+            await client.close()
+            await eventually(lambda: open_sessions() == 0, "all sessions are closed", open_sessions)
+
+    def open_sessions() -> int:
+        gc.collect()
+        found = [one for one in gc.get_objects() if type(one) is aiohttp.ClientSession]
+        return sum(1 for session in found if not session.closed)
+
+    assert open_sessions() == 0
+    finish(scenario())
+
+
+def test_credentials_that_cannot_be_read_are_a_refusal_like_others() -> None:
+    """Whoever makes requests expects ApiErrors, and tries again; anything else would end him."""
+
+    async def reload() -> Configuration:
+        raise AccessError("no access to an API server: the file is being replaced")
+
+    async def scenario() -> None:
+        async with served(only_new) as host:
+            client = Client(access(host, "old"), reload=reload)
+            try:
+                with pytest.raises(UnauthorizedError, match="being replaced"):
+                    await client.request("GET", "/")
+            finally:
+                await client.close()
+
+    finish(scenario())
