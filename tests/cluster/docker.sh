@@ -46,10 +46,9 @@ install_packages() {
   fi
   apt_install "${missing[@]}" > "$LOGS/apt.log" 2>&1 || { tail -n 20 "$LOGS/apt.log" >&2; fail "apt-get install failed"; }
   # They start at no boot either: Docker's would filter the machine's own packets.
-  for package in docker.io docker-registry; do
-    [[ " ${missing[*]} " != *" $package "* ]] || systemctl disable docker.service docker.socket docker-registry.service \
-      > /dev/null 2>&1 || true
-  done
+  # Only of what we have installed: a service that was there is somebody's.
+  [[ " ${missing[*]} " != *" docker.io "* ]] || systemctl disable docker.service docker.socket > /dev/null 2>&1 || true
+  [[ " ${missing[*]} " != *" docker-registry "* ]] || systemctl disable docker-registry.service > /dev/null 2>&1 || true
   trap - EXIT
   [ ! -e $policy ] || [ "$(cat $policy)" != $'#!/bin/sh\nexit 101' ] || rm -f $policy
 }

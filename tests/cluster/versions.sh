@@ -25,11 +25,13 @@ fail() {
   exit 1
 }
 
-# apt_install PACKAGE...: Debian's packages, as root; one call at a time, for apt's own locks don't all wait
+# apt_install PACKAGE...: Debian's packages, as root; one call at a time, for apt's own locks don't all wait. Nothing
+# goes for them: docker.io would take the place of a docker-ce.
 apt_install() (
   mkdir -p "$CACHE"
   exec 8> "$CACHE/.apt.lock"
   flock 8
   apt-get update -qq \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
+    && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends --no-remove \
+      -o DPkg::Lock::Timeout=300 "$@"
 )
