@@ -72,6 +72,7 @@ class EventLog:
     def close(self) -> None:
         if self._writer is not None:
             self._attempt(self._writer.close)
+            self._writer = None
 
     def _open(self, suffix: str) -> None:
         def make() -> None:

@@ -83,7 +83,8 @@ class Stepper:
         self._divisor = self.batch
         self.on_shards: Callable[[int, Sequence[tuple[int, np.ndarray]]], None] | None = None
         """Told of each step and this rank's (shard, sample ids) before the exchange: each step that counts was told."""
-        self._scaler = torch.amp.GradScaler(enabled=device.scales_loss)
+        self.scaler = torch.amp.GradScaler(device.device.type, enabled=device.scales_loss)
+        """Its state belongs into a checkpoint: begun anew, it would skip steps until it has found its scale again."""
 
     def step(self, number: int, assignment: Assignment, wishes: Wishes = NONE) -> Outcome:
         """Do step `number` (from 0). wishes: what this rank wants after it; the outcome has what any rank wants.
@@ -179,7 +180,7 @@ class Stepper:
         loss = functional.cross_entropy(
             logits, labels, reduction="sum", label_smoothing=self.settings.trainer.label_smoothing
         )
-        self._scaler.scale(loss / self._divisor).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss / self._divisor).backward()  # type: ignore[no-untyped-call]
         part = Part(
             loss_sum=loss.detach(),
             correct=(logits.detach().argmax(1) == labels).sum(),
@@ -211,16 +212,16 @@ class Stepper:
 
     def _update(self, totals: Totals) -> None:
         """Move the weights. Every rank does the same to the same numbers."""
-        if not totals.finite and not self.device.scales_loss:
+        if not totals.finite:  # the loss itself; a gradient that is only scaled too high is the scaler's matter
             raise NonFiniteError(_NOT_FINITE)
         for optimizer in self.optimizers:
-            self._scaler.unscale_(optimizer)
+            self.scaler.unscale_(optimizer)
         clip = self.settings.optimizer.gradient_clip_norm
         if clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, clip)
         for optimizer in self.optimizers:
-            self._scaler.step(optimizer)
-        self._scaler.update()
+            self.scaler.step(optimizer)
+        self.scaler.update()
         norm.take_up(self.norms, totals.moments, totals.samples)
         if self.ema is not None and self.outer is None:
             self.ema.update(self.model)

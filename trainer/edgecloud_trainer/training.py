@@ -71,6 +71,7 @@ class Training:
         self._fingerprint = fingerprint(device, torch.get_num_threads())
         self._metrics: results.MetricsLog | None = None
         self._events: EventLog | None = None
+        self._samples: LineLog | None = None
 
     def run(self) -> Finished:
         """Train to the end.
@@ -89,8 +90,16 @@ class Training:
             return self._publish(Finished(evaluation=finished["evaluation"], performance=finished["performance"]))
         group.together(self._probe, settings, here=self._saves)
         start = self._restore()
-        self._train(start)
-        return self._finish()
+        try:
+            self._train(start)
+            return self._finish()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for one in (self._metrics, self._samples, self._events):
+            if one is not None:
+                one.close()
 
     def _asked(self, _number: int, _frame: object) -> None:
         self._stop_signal = True
@@ -176,7 +185,7 @@ class Training:
     def _log_samples(self) -> None:
         """Write which samples each step sees; one file a rank, a line a shard."""
         settings = self.settings
-        lines = LineLog(settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}")
+        lines = self._samples = LineLog(settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}")
 
         def write(number: int, shards: Sequence[tuple[int, np.ndarray]]) -> None:
             for shard, ids in shards:
@@ -209,7 +218,7 @@ class Training:
             self._events.flush()  # what a checkpoint knows of is not to be missing there
         weights = {f"model.{name}": value for name, value in stepper.model.state_dict().items()}
         tensors = dict(weights)
-        state: dict[str, Any] = {"step": done, "fingerprint": self._fingerprint}
+        state: dict[str, Any] = {"step": done, "fingerprint": self._fingerprint, "scaler": stepper.scaler.state_dict()}
         for place, optimizer in enumerate(stepper.optimizers):
             flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())
             tensors |= flat
@@ -272,6 +281,8 @@ class Training:
         stepper.model.load_state_dict(model)
         for place, optimizer in enumerate(stepper.optimizers):
             optimizers.take_up(optimizer, unflatten(f"optimizer{place}", tensors, state[f"optimizer{place}"]))
+        if stepper.scaler.is_enabled() and state.get("scaler"):
+            stepper.scaler.load_state_dict(state["scaler"])
         if stepper.outer is not None:
             stepper.outer.take_up({n.removeprefix("outer."): t for n, t in tensors.items() if n.startswith("outer.")})
         if stepper.ema is not None:

@@ -1,0 +1,116 @@
+"""A whole training of one rank in this process: what goes into a checkpoint, and what must not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgecloud_trainer import data, devices, models
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.devices import Device
+from edgecloud_trainer.settings import Settings, SettingsError, read
+from edgecloud_trainer.steps import NonFiniteError, Stepper
+from edgecloud_trainer.training import StoppedError, Training
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    cache = tmp_path_factory.mktemp("data")
+    return data.load(settings(cache).trainer.data, seed=0, cache=cache)
+
+
+@pytest.fixture(autouse=True)
+def _own_handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def settings(folder: Path, **trainer: Any) -> Settings:
+    spec = {"data": {"name": "digits"}, "batchSize": 480, "epochs": 2, "precision": "fp32", **trainer}
+    return read(
+        {
+            "EDGECLOUD_TRAINER": json.dumps({"trainer": spec}),
+            "EDGECLOUD_CHECKPOINT_DIR": str(folder / "checkpoints"),
+            "EDGECLOUD_RESULTS_DIR": str(folder / "results"),
+        }
+    )
+
+
+def training(said: Settings, dataset: Dataset, device: Device | None = None) -> tuple[Training, Stepper]:
+    device = device or devices.choose(said)
+    torch.manual_seed(0)
+    channels, height, width = dataset.shape
+    model = models.build("article-cnn", classes=10, channels=channels, height=height, width=width)
+    models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
+    stepper = Stepper(said, device, dataset, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return Training(said, device, dataset, stepper), stepper
+
+
+def at(number: int, do: Callable[[], object]) -> Callable[..., None]:
+    def told(step: int, _shards: object) -> None:
+        if step == number:
+            do()
+
+    return told
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fp16(said: Settings) -> Device:
+    """As on a GPU without bf16; a CPU does it too, slowly."""
+    return replace(devices.choose(said), autocast=torch.float16)
+
+
+def test_how_far_the_loss_is_scaled_goes_on(digits: Dataset, tmp_path: Path) -> None:
+    said = settings(tmp_path)
+    first, stepper = training(said, digits, fp16(said))
+    stepper.scaler.load_state_dict({**stepper.scaler.state_dict(), "scale": 512.0})
+    stepper.on_shards = at(2, stop)
+    with pytest.raises(StoppedError, match="after step 3"):
+        first.run()
+    before = stepper.scaler.state_dict()
+    assert (before["scale"], before["_growth_tracker"]) == (512.0, 3)
+    second, stepper = training(said, digits, fp16(said))
+    second.run()
+    after = stepper.scaler.state_dict()
+    assert (after["scale"], after["_growth_tracker"]) == (512.0, stepper.total_steps)
+
+
+def test_a_checkpoint_that_scaled_nothing(digits: Dataset, tmp_path: Path) -> None:
+    said = settings(tmp_path)
+    first, stepper = training(said, digits)
+    stepper.on_shards = at(0, stop)
+    with pytest.raises(StoppedError):
+        first.run()
+    second, stepper = training(said, digits, fp16(said))
+    second.run()
+    assert stepper.scaler.get_scale() == 65536.0
+
+
+def test_a_scaled_loss_that_is_not_finite(digits: Dataset, tmp_path: Path) -> None:
+    said = settings(tmp_path)
+    one, stepper = training(said, digits, fp16(said))
+    stepper.on_shards = at(1, lambda: next(stepper.model.parameters()).data.fill_(float("nan")))
+    with pytest.raises(NonFiniteError):
+        one.run()
+
+
+def test_deterministic_takes_no_fp16(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="write bf16 or fp32"):
+        devices.choose(settings(tmp_path, precision="fp16", deterministic=True))
+    auto = settings(tmp_path, precision="auto", deterministic=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "_good", lambda _device: torch.float16)
+        assert devices.choose(auto).autocast is None
+        assert devices.choose(settings(tmp_path, precision="auto")).autocast is torch.float16
