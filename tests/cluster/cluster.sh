@@ -84,6 +84,7 @@ up() {
   [ "$own" = false ] || load_image
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   write_config > "$STATE/kind.yaml"
+  claim_nodes
   "$BIN/kind" create cluster --config "$STATE/kind.yaml" --image "$image" --kubeconfig "$kubeconfig" --retain \
     > "$LOGS/kind.log" 2>&1 || { tail -n 30 "$LOGS/kind.log" >&2; fail "kind create failed; the nodes are kept for a look"; }
   if own_docker; then
@@ -149,7 +150,7 @@ gpus_there() {
 
 # down: from whatever state it is in
 down() {
-  [ -d "$RUN" ] || [ -e "$kubeconfig" ] || return 0
+  [ -d "$RUN" ] || [ -e "$kubeconfig" ] || [ -e "$STATE/nodes-are-ours" ] || return 0
   rm -f "$kubeconfig" "$STATE"/kubeconfig.* # first of all: nobody shall find half a cluster
   stop forward
   if own_docker && [ -e "$RUN/network" ]; then
@@ -172,11 +173,28 @@ down() {
   rm -rf --one-file-system "$STATE/volumes" "$STATE/registry" "$STATE/kind.yaml" "$RUN"
 }
 
+# nodes_there: the containers of kind clusters of our name
+nodes_there() { docker ps --all --quiet --filter "label=io.x-k8s.kind.cluster=$name"; }
+
+# nodes_are_ours: a Docker that was found may have a cluster of that name that is somebody else's
+nodes_are_ours() { own_docker || [ -e "$STATE/nodes-are-ours" ]; }
+
+# claim_nodes: before they are made. Ours that a down could not remove, for Docker did not answer, go; no others.
+claim_nodes() {
+  local there
+  remove_nodes
+  there=$(nodes_there)
+  [ -z "$there" ] || fail "there is a kind cluster named $name that isn't ours; if nobody needs it:" \
+    "kind delete cluster --name $name"
+  own_docker || touch "$STATE/nodes-are-ours"
+}
+
 remove_nodes() {
+  nodes_are_ours || return 0
   # Root's files, which we may not be allowed to remove ourselves
   docker exec "${nodes[0]}" find /var/lib/edgecloud-volumes -mindepth 1 -delete > /dev/null 2>&1 || true
-  docker ps --all --quiet --filter "label=io.x-k8s.kind.cluster=$name" \
-    | xargs --no-run-if-empty docker rm --force --volumes > /dev/null
+  nodes_there | xargs --no-run-if-empty docker rm --force --volumes > /dev/null
+  own_docker || rm -f "$STATE/nodes-are-ours"
 }
 
 [ $# -gt 0 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
