@@ -27,13 +27,13 @@ from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import Assignment, own
 
 _NOT_FINITE: Final = (
-    "the loss or a gradient is not finite: lower optimizer.learningRate, set optimizer.gradientClipNorm, or write"
-    " precision: fp32"
+    "the loss, a gradient or a weight is not finite: lower optimizer.learningRate, set optimizer.gradientClipNorm, or"
+    " write precision: fp32"
 )
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss or a gradient is NaN or infinite."""
+    """The loss, a gradient or a weight is NaN or infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +203,17 @@ class Stepper:
         )
         labels = torch.from_numpy(np.ascontiguousarray(train.labels[ids]))
         return images.to(self.device.device, non_blocking=True), labels.to(self.device.device, non_blocking=True)
+
+    def check_weights(self) -> None:
+        """Look at what a checkpoint would hold: a loss can be finite, and the gradients that move the weights not.
+
+        Raises:
+            NonFiniteError: some weight, running statistic or mean of weights is not finite.
+        """
+        states = [self.model.state_dict()] + ([self.ema.state] if self.ema is not None else [])
+        values = [value for state in states for value in state.values() if value.is_floating_point()]
+        if not bool(torch.stack([torch.isfinite(value).all() for value in values]).all()):
+            raise NonFiniteError(_NOT_FINITE)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Forward in the lower precision, where the device does it well."""

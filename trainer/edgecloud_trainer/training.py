@@ -33,6 +33,9 @@ REBALANCE_STEPS: Final = 50
 """How often the ranks compare their speeds."""
 MAY_PASS: Final = ("ENOSPC", "EDQUOT")
 """What the storage may refuse at the start without ending the training: there may be room by the time that counts."""
+CLOSE_SECONDS: Final = 4.0
+"""For a checkpoint that is being written when another rank dies: it would be lost with this process. The storage may
+hang, and the next round waits."""
 SAMPLE_LOG: Final = "samples.jsonl"
 
 
@@ -97,6 +100,7 @@ class Training:
             self._close()
 
     def _close(self) -> None:
+        self._saver.close(CLOSE_SECONDS)
         for one in (self._metrics, self._samples, self._events):
             if one is not None:
                 one.close()
@@ -133,7 +137,7 @@ class Training:
             if done < stepper.total_steps:
                 if outcome.wishes.stop:
                     self._stop_here(done)
-                if outcome.wishes.save and self._saves:
+                if outcome.wishes.save:
                     self._save(done)
             if done % REBALANCE_STEPS == 0 and settings.world_size > 1 and not settings.local:
                 median = sorted(shard_seconds)[len(shard_seconds) // 2]
@@ -230,6 +234,9 @@ class Training:
         return tensors, state, list(weights)
 
     def _save(self, done: int) -> None:
+        self._stepper.check_weights()  # all ranks do, so that all of them say the same
+        if not self._saves:
+            return
         tensors, state, weights = self._state(done)
         self._saver.submit(done, tensors, state, weights=weights)
         self._saved_at, self._saved_step = time.monotonic(), done
@@ -249,6 +256,7 @@ class Training:
         raise StoppedError(f"stopped after step {done}")
 
     def _save_now(self, done: int) -> None:
+        self._stepper.check_weights()
         tensors, state, weights = self._state(done)
         self._saver.save_final(done, tensors, state, weights=weights)
 

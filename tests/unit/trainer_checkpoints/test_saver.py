@@ -136,6 +136,18 @@ def test_leaving_waits_for_what_is_under_way(tmp_path: Path) -> None:
         submit(saver, 2)
 
 
+def test_leaving_does_not_wait_for_ever(tmp_path: Path) -> None:
+    slow = GatedStore(tmp_path)
+    saver = AsyncSaver(slow)
+    submit(saver, 1)
+    assert slow.arrived.acquire(timeout=30)
+    saver.close(0.05)
+    assert names(tmp_path) == []
+    slow.gate.release()
+    saver.close()
+    assert names(tmp_path) == ["step-1"]
+
+
 def test_a_zombie_learns_it_in_the_training(tmp_path: Path) -> None:
     saver = AsyncSaver(store(tmp_path))
     save(store(tmp_path, 2), 1)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from edgecloud.api.spec import StorageSpec
 from edgecloud_trainer import data, devices, models
+from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.settings import Settings, SettingsError, read
@@ -76,7 +78,7 @@ def test_how_far_the_loss_is_scaled_goes_on(digits: Dataset, tmp_path: Path) -> 
     said = settings(tmp_path)
     first, stepper = training(said, digits, fp16(said))
     stepper.scaler.load_state_dict({**stepper.scaler.state_dict(), "scale": 512.0})
-    stepper.on_shards = at(2, stop)
+    stepper.on_shards = at(1, stop)
     with pytest.raises(StoppedError, match="after step 3"):
         first.run()
     before = stepper.scaler.state_dict()
@@ -114,3 +116,42 @@ def test_deterministic_takes_no_fp16(tmp_path: Path) -> None:
         patch.setattr(devices, "_good", lambda _device: torch.float16)
         assert devices.choose(auto).autocast is None
         assert devices.choose(settings(tmp_path, precision="auto")).autocast is torch.float16
+
+
+@pytest.mark.parametrize("when", ["at its time", "at a stop", "at the end"])
+def test_weights_that_are_not_finite_are_not_saved(digits: Dataset, tmp_path: Path, when: str) -> None:
+    """The gradients of the last step before were not, and the loss, which was computed before that, was."""
+    said = settings(tmp_path)
+    said = replace(said, storage=StorageSpec.parse({"checkpointIntervalSteps": 1}))
+    one, stepper = training(said, digits)
+    bad = stepper.total_steps if when == "at the end" else 3
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == bad:
+            list(stepper.model.parameters())[-1].data[0] = float("inf")
+
+    stepper.optimizers[-1].register_step_post_hook(count)
+    if when == "at a stop":
+        stepper.on_shards = at(bad - 2, stop)
+    with pytest.raises(NonFiniteError, match="a weight"):
+        one.run()
+    loaded = CheckpointStore(said.checkpoints, round=2, keep=3, digest=said.digest).choose()
+    assert loaded is not None and loaded.step == bad - 1
+    assert not (tmp_path / "results/evaluation.json").exists()
+
+
+def test_a_checkpoint_under_way_survives_the_end_of_its_training(digits: Dataset, tmp_path: Path) -> None:
+    """Another rank dies while it is being written."""
+    said = replace(settings(tmp_path), storage=StorageSpec.parse({"checkpointIntervalSteps": 1}))
+    one, stepper = training(said, digits)
+
+    def break_off() -> None:
+        raise RuntimeError("connection closed by peer")
+
+    stepper.on_shards = at(1, break_off)
+    with pytest.raises(RuntimeError, match="by peer"):
+        one.run()
+    assert (said.checkpoints / "step-1/manifest.json").exists()

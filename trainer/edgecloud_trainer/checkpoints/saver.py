@@ -130,13 +130,13 @@ class AsyncSaver:
             self._tell(error)
         return saved
 
-    def close(self) -> None:
-        """Wait for what is under way, and end the thread. Raises nothing; `check` does."""
+    def close(self, seconds: float | None = None) -> None:
+        """Wait for what is under way, for so long at most, and end the thread. Raises nothing; `check` does."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
 
     def _copied(
         self, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], weights: Collection[str]
