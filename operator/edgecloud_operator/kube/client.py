@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -20,8 +20,6 @@ REQUEST_SECONDS: Final = 20.0
 """How long a request may take in all. One that takes longer is given up, and whoever wanted it tries again."""
 PAGE: Final = 500
 """Objects in one page of a list."""
-MAX_LISTINGS: Final = 3
-"""A list whose later pages have expired on the server is begun anew; so often at most."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -93,11 +91,11 @@ _BY_STATUS: Final[dict[int, type[ApiError]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
-    """All objects of a list at one version of the store; version is empty where the server named none."""
+class Page:
+    """Some objects of a list, and the list's version of the store; that is empty where the server named none."""
 
-    items: list[dict[str, Any]] = field(default_factory=list)
-    version: str = ""
+    items: list[dict[str, Any]]
+    version: str
 
 
 def path(kind: Kind, namespace: str | None, name: str | None = None, *, sub: str = "") -> str:
@@ -217,29 +215,20 @@ class Client:
             raise UnavailableError(f"{method} {where}: the answer is no object", status=response.status)
         return answer
 
-    async def list_all(self, kind: Kind, namespace: str | None, *, selector: str = "") -> Listing:
+    async def pages(self, kind: Kind, namespace: str | None, *, selector: str = "") -> AsyncIterator[Page]:
         """All objects of a kind, page by page, in one namespace or in all (None), by label selector.
 
         Raises:
+            ExpiredError: the server no longer has the later pages of this list.
             ApiError: in the class that says why.
         """
-        for attempt in range(1, MAX_LISTINGS + 1):
-            try:
-                return await self._list(path(kind, namespace), selector)
-            except ExpiredError:
-                if attempt == MAX_LISTINGS:
-                    raise
-        raise AssertionError("the last attempt has raised")
-
-    async def _list(self, where: str, selector: str) -> Listing:
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
-        items: list[dict[str, Any]] = []
         version = ""
         while True:
-            page = await self.request("GET", where, query=query)
+            page = await self.request("GET", path(kind, namespace), query=query)
             metadata = page.get("metadata") or {}
-            items += [item for item in page.get("items") or () if isinstance(item, dict)]
             version = version or str(metadata.get("resourceVersion") or "")
+            yield Page(items=[item for item in page.get("items") or () if isinstance(item, dict)], version=version)
             if not metadata.get("continue"):
-                return Listing(items=items, version=version)
+                return
             query["continue"] = str(metadata["continue"])

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection
 from typing import Any, Final
 
-from edgecloud_operator.kube.client import ApiError, Client, NotFoundError, path
+from edgecloud_operator.kube.client import ApiError, Client, ExpiredError, NotFoundError, path
 from edgecloud_operator.kube.sight import SELECTOR, mark
 from edgecloud_operator.kube.store import KINDS, Store, Stranger, WatchedKind
 from edgecloud_operator.kube.watch import Watch
@@ -20,6 +20,8 @@ SOON_SECONDS: Final = 3.0
 """Until the one that follows a list of the watch's: what was deleted just before that, no watch ever tells."""
 STRANGER_SECONDS: Final = 10.0
 """Between two looks at what stands in a child's place and no watch tells of."""
+MAX_LISTINGS: Final = 3
+"""A list whose later pages have expired on the server is begun anew; so often at most."""
 FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0
 """Seconds between attempts to list, and to begin the watch anew."""
 
@@ -59,9 +61,28 @@ class Informer:
         """
         for kind in KINDS:
             for namespace in self._scope:
-                selector = "" if kind == "TrainingJob" else SELECTOR
-                listing = await self._client.list_all(kind, namespace, selector=selector)
-                self._store.listed(kind, listing.items, listing.version, namespace)
+                await self._list(kind, namespace)
+
+    async def _list(self, kind: WatchedKind, namespace: str | None) -> None:
+        for attempt in range(1, MAX_LISTINGS + 1):
+            try:
+                await self._list_once(kind, namespace)
+                return
+            except ExpiredError:
+                if attempt == MAX_LISTINGS:
+                    raise
+
+    async def _list_once(self, kind: WatchedKind, namespace: str | None) -> None:
+        """Of the pages that were shown only the uids are kept: a big cluster's objects are big."""
+        uids: set[str] = set()
+        version = ""
+        async for page in self._client.pages(kind, namespace, selector="" if kind == "TrainingJob" else SELECTOR):
+            version = page.version
+            for raw in page.items:
+                self._store.saw(kind, raw)
+                if which := mark(raw):
+                    uids.add(which.uid)
+        self._store.listed(kind, uids, version, namespace)
 
     async def run(self) -> None:
         """Follow what happens, for ever; after `prime`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Protocol
@@ -157,18 +157,13 @@ class Store:
         if which := mark(raw):
             self._drop(kind, which, which.version)
 
-    def listed(self, kind: WatchedKind, items: Iterable[Any], version: str, namespace: str | None) -> None:
-        """All objects of a kind, in a namespace or in all: what is known and not among them has gone unnoticed."""
-        there = set()
-        for raw in items:
-            self.saw(kind, raw)
-            if which := mark(raw):
-                there.add(which.uid)
+    def listed(self, kind: WatchedKind, uids: Collection[str], version: str, namespace: str | None) -> None:
+        """A list of a kind, in a namespace or in all, has been seen: what is known and not in it has gone unnoticed."""
         when = version_of(version)
         for which in self._watched(kind):
             in_scope = namespace is None or which.namespace == namespace
             newer = when is None or which.version is None or which.version > when
-            if in_scope and not newer and which.uid not in there:
+            if in_scope and not newer and which.uid not in uids:
                 log.debug("%s %s/%s had gone unnoticed", kind, which.namespace, which.name)
                 self._drop(kind, which, when)
 

@@ -15,6 +15,7 @@ from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.client import Client, UnauthorizedError
 from edgecloud_operator.kube.cluster import KubeCluster
 from edgecloud_operator.kube.events import Recorder
+from edgecloud_operator.kube.informer import Informer
 from edgecloud_operator.kube.sight import see_job
 from edgecloud_operator.kube.store import Store
 from tests.unit.coordinator.served import eventually
@@ -46,6 +47,39 @@ def test_the_answer_to_our_own_delete_brings_nobody_back() -> None:
 
     finish(scenario())
     assert told.pods == {}
+
+
+def test_a_list_is_taken_up_page_by_page_and_begun_anew_when_its_pages_expire() -> None:
+    """What was in the pages of the first attempt and is not in the second has gone."""
+    store, told = Store(), Listener()
+    store.connect(told)
+    expired = iter([True])
+    seen_before: list[set[str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("trainingjobs"):
+            return web.json_response({"metadata": {"resourceVersion": "20"}, "items": [make_job(), "nonsense"]})
+        if request.path.endswith("services"):
+            return web.json_response({"metadata": {"resourceVersion": "20"}})
+        if "continue" not in request.query:
+            items = [make_pod(0, version=5), make_pod(1, version=6)] if not seen_before else [make_pod(0, version=5)]
+            return web.json_response({"metadata": {"resourceVersion": "20", "continue": "more"}, "items": items})
+        seen_before.append(set(told.pods))
+        if next(expired, False):
+            return web.json_response({"reason": "Expired"}, status=410)
+        return web.json_response({"metadata": {"resourceVersion": "20"}, "items": [make_pod(2, version=7)]})
+
+    async def scenario() -> None:
+        async with served(answer) as host:
+            client = Client(access(host))
+            try:
+                await Informer(client, store, ()).list_all()
+            finally:
+                await client.close()
+
+    finish(scenario())
+    assert seen_before[0] == {"pod-0", "pod-1"}
+    assert set(told.pods) == {"pod-0", "pod-2"}
 
 
 async def only_new(request: web.Request) -> web.Response:
