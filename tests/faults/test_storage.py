@@ -118,6 +118,18 @@ def test_full_results_do_not_end_the_training(tmp_path: Path) -> None:
         assert steps[0] > 1 and steps[-1] == 210
 
 
+def test_no_room_for_the_data_may_pass(tmp_path: Path) -> None:
+    """Tried again, unlike data that are no good."""
+    full = job(epochs=2)
+    full["spec"]["restartPolicy"] = {"maxRestarts": 1}
+    with mounted(tmp_path / "work/data", "size=64k"), run(tmp_path / "work", full) as training:
+        assert training.end(within=240) == 1, training.output()
+        failure = training.status.last_failure
+        assert failure and (failure.reason, failure.exit_code) == ("ProgramError", 1)
+        assert "free some space" in failure.message
+        assert training.status.restarts == 1
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """It ends before anything is started, not after hours of training."""
     with mounted(tmp_path / "work/checkpoints", "ro"), run(tmp_path / "work", job(epochs=2)) as training:

@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return 0  # the launcher has gone, or has no round for us
             os.environ.update(json.loads(line))
             said = settings.read()
+            if isinstance(problem, data.DataError) and problem.passing:
+                made, problem = _attempt(lambda: ready.make_ready(said))
         if made is None:
             assert problem is not None
             raise problem  # only now: a standby knows where to say it when it has a round
@@ -61,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         CheckpointMismatchError,
         group.MixtureError,
     ) as error:
+        if isinstance(error, data.DataError) and error.passing:
+            return _end(FAILED, "ProgramError", str(error))
         return _end(BAD_CONFIGURATION, "BadConfiguration", str(error))
     except devices.GPUNotVisibleError as error:
         return _end(FAILED, "GPUNotVisible", str(error))

@@ -6,6 +6,7 @@ import gzip
 import io
 import lzma
 import os
+import resource
 import struct
 import tarfile
 import zlib
@@ -292,7 +293,25 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load(DataSpec(name="cifar10"), seed=0, cache=tmp_path)
     message = str(caught.value)
     assert f"cifar10 isn't in {tmp_path}/torchvision and can't be downloaded" in message
+    assert not caught.value.passing
     assert f"Put {tmp_path}/torchvision/cifar-10-python.tar.gz there, or name a folder in data.source" in message
+
+
+def test_trouble_that_may_pass(tmp_path: Path) -> None:
+    """Without a descriptor left; bad data, or a missing network, do not become better by themselves."""
+    root = write(tmp_path / "data", tree({"cat": 10, "dog": 10}))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(DataError) as caught:
+            load(DataSpec(source=str(root)), seed=0, cache=tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Too many open files" in str(caught.value)
+    assert caught.value.passing
+    with pytest.raises(DataError) as caught:
+        load(DataSpec(source=str(tmp_path / "nowhere")), seed=0, cache=tmp_path / "cache")
+    assert not caught.value.passing
 
 
 def test_the_cache_is_no_folder(tmp_path: Path) -> None:

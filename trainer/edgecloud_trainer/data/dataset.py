@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,27 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+_PASSING: Final = frozenset(
+    {
+        errno.EIO, errno.ESTALE, errno.EREMOTEIO,
+        errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EBUSY,
+        errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH,
+    }
+)  # fmt: skip
+"""What a storage or a network may say today and not tomorrow."""
+
+
 class DataError(ValueError):
     """The data can't be used as they are. The message names the file or field, and what to do."""
+
+    @property
+    def passing(self) -> bool:
+        """Whether it comes from trouble that may pass by itself, so that a second try makes sense."""
+        cause: BaseException | None = self
+        while (cause := cause.__cause__ or cause.__context__) is not None:
+            if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.errno in _PASSING):
+                return True
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
