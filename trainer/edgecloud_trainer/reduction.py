@@ -55,6 +55,15 @@ class Part:
     moments: Tensor
 
 
+def settle(device: torch.device, ranks: int) -> None:
+    """Before a time is taken: wait for what a GPU has been given to do, or the wait for others would seem to be it.
+
+    Of the current stream only: the exchanges under way are in others. A single rank has nobody to wait for.
+    """
+    if device.type == "cuda" and ranks > 1:
+        torch.cuda.current_stream(device).synchronize()
+
+
 class FastReduction:
     """Sums gradients as floats, in buckets that leave as soon as they are full, during the backward pass."""
 
@@ -84,8 +93,7 @@ class FastReduction:
 
     def finish(self, part: Part) -> Totals:
         """Wait until every gradient (in .grad) is the sum over all ranks, and say what the step came to."""
-        began = time.perf_counter()
-        moments = part.moments.numel()
+        moments, waited = part.moments.numel(), 0.0
         rest = torch.cat(
             (
                 part.moments.double(),
@@ -94,6 +102,8 @@ class FastReduction:
             )
         )
         if self._world_size > 1:
+            settle(rest.device, self._world_size)
+            began = time.perf_counter()
             for bucket in self._buckets:
                 if not bucket.sent:  # a parameter without a gradient in this step
                     self._work.append(bucket.send())
@@ -101,6 +111,8 @@ class FastReduction:
             for work in self._work:
                 work.wait()
             self._work.clear()
+            settle(rest.device, self._world_size)  # on a GPU, wait() only had this stream wait
+            waited = time.perf_counter() - began
             for bucket in self._buckets:
                 bucket.take_back()
         loss_sum, correct, samples, stop, save = rest[moments:].tolist()
@@ -111,7 +123,7 @@ class FastReduction:
             wishes=Wishes(stop=stop > 0, save=save > 0),
             moments=rest[:moments].float(),
             finite=_finite(loss_sum),
-            wait_seconds=time.perf_counter() - began,
+            wait_seconds=waited,
         )
 
 
@@ -179,10 +191,8 @@ class ExactReduction:
 
     def finish(self, wishes: Wishes) -> Totals:
         """Put the sums over all shards into .grad, and say what the step came to."""
-        began = time.perf_counter()
         largest = torch.stack((_largest(self._gradients), _largest(self._rest)))
-        if self._world_size > 1:
-            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        waited = self._exchange(largest, dist.ReduceOp.MAX)
         finite = bool(torch.isfinite(largest).all())
         exponents = [exact.scale_exponent(value, self._shards) if finite else 0 for value in largest.tolist()]
         self._counts[2], self._counts[3] = int(wishes.stop), int(wishes.save)
@@ -193,8 +203,7 @@ class ExactReduction:
         else:
             nothing = torch.zeros(width + self._rest[0].numel(), dtype=torch.int64, device=largest.device)
             grid = torch.cat((nothing, counts))
-        if self._world_size > 1:
-            dist.all_reduce(grid)
+        waited += self._exchange(grid, dist.ReduceOp.SUM)
         self._put_back(exact.from_grid(grid[:width], exponents[0], torch.float32))
         summed = exact.from_grid(grid[width:-_COUNTS], exponents[1], torch.float32)
         correct, samples, stops, saves = grid[-_COUNTS:].tolist()
@@ -207,8 +216,18 @@ class ExactReduction:
             wishes=Wishes(stop=stops > 0, save=saves > 0),
             moments=summed[:-1],
             finite=finite,
-            wait_seconds=time.perf_counter() - began,
+            wait_seconds=waited,
         )
+
+    def _exchange(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> float:
+        """Reduce over all ranks, in place; the seconds that it took, without the arithmetic before it."""
+        if self._world_size == 1:
+            return 0.0
+        settle(values.device, self._world_size)
+        began = time.perf_counter()
+        dist.all_reduce(values, op=how)
+        settle(values.device, self._world_size)
+        return time.perf_counter() - began
 
     def _put_back(self, flat: Tensor) -> None:
         sizes = [parameter.numel() for parameter in self._parameters]

@@ -21,7 +21,7 @@ from edgecloud_trainer.ema import Ema
 from edgecloud_trainer.hashing import key_of
 from edgecloud_trainer.order import batch_ids, shard_bounds, steps_per_epoch
 from edgecloud_trainer.outer import OuterSync
-from edgecloud_trainer.reduction import NONE, ExactReduction, FastReduction, Part, Totals, Wishes
+from edgecloud_trainer.reduction import NONE, ExactReduction, FastReduction, Part, Totals, Wishes, settle
 from edgecloud_trainer.schedule import factor
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import Assignment, own
@@ -76,7 +76,7 @@ class Stepper:
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        ranks = 1 if settings.local else settings.world_size  # that add up their gradients
+        ranks = self._ranks = 1 if settings.local else settings.world_size  # that add up their gradients
         self._exact = ExactReduction(self._parameters, ranks, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, ranks)
         self.outer = OuterSync(model, settings.sync, world_size=settings.world_size) if settings.local else None
@@ -106,11 +106,13 @@ class Stepper:
         if self._exact is not None:
             for shard, shard_ids in mine:
                 data_seconds += self._pass(number, epoch, [(shard, shard_ids)], exact=self._exact)
+            settle(self.device.device, self._ranks)
             computed = time.perf_counter()
             totals = self._exact.finish(wishes)
         else:
             assert self._fast is not None
             part, data_seconds = self._part(number, epoch, mine, wishes)
+            settle(self.device.device, self._ranks)
             computed = time.perf_counter()
             totals = self._fast.finish(part)
         self._update(totals)

@@ -146,6 +146,13 @@ def test_shards_do_not_change_the_mean(digits: Dataset) -> None:
     assert distance(many, one) < 1e-5
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_alone_there_is_nobody_to_wait_for(digits: Dataset, deterministic: bool) -> None:
+    said = settings(deterministic=deterministic)
+    stepper = Stepper(said, devices.choose(said), digits, model_of("article-cnn", digits))
+    assert stepper.step(0, even(said.trainer.shards, 1)).wait_seconds == 0.0
+
+
 def test_a_checkpoint_of_another_machine_is_no_exact_one() -> None:
     here = {"torch": "2.15", "isa": "AVX512", "threads": "1"}
     group.refuse_mixture(here, here)
