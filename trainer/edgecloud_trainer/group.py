@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -16,6 +17,8 @@ from edgecloud_trainer.settings import Settings
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 TIMEOUT: Final = datetime.timedelta(minutes=10)
 """For one exchange. A peer that dies resets its connections at once; this is for one that hangs."""
 MEETING: Final = datetime.timedelta(days=1)
@@ -23,19 +26,23 @@ MEETING: Final = datetime.timedelta(days=1)
 those would begin their work anew. Whoever dies meanwhile is seen by its launcher."""
 
 
+SHOWN: Final = 16
+"""Characters of a digest that are compared and shown."""
+
+
 class DisagreementError(RuntimeError):
     """The ranks don't mean the same training; another round may (exit code 75)."""
 
 
 class MixtureError(RuntimeError):
-    """The ranks' machines compute differently, and the result was asked to be exact."""
+    """The ranks see different data; or their machines compute differently, and the result was asked to be exact."""
 
 
 def join(settings: Settings, device: Device) -> None:
     """Enter the group that the environment names; alone, there is none."""
     if settings.world_size == 1:
         return
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         settings.world_size,
@@ -55,16 +62,25 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def agree(settings: Settings, fingerprint: Mapping[str, str]) -> None:
-    """Compare round, configuration and machine with the other ranks.
+def agree(settings: Settings, fingerprint: Mapping[str, str], *, data: str) -> None:
+    """Compare round, configuration, data and machine with the other ranks.
+
+    data: digest of the data set.
 
     Raises:
         DisagreementError: another round, world or configuration somewhere; on every rank alike.
-        MixtureError: another torch, device, instruction set or number of threads, in a deterministic training.
+        MixtureError: other images; in a deterministic training also another torch, device, instruction set or number
+            of threads.
     """
     if settings.world_size == 1:
         return
-    mine = {"round": settings.round, "world": settings.world_size, "config": settings.digest, **fingerprint}
+    mine = {
+        "round": settings.round,
+        "world": settings.world_size,
+        "config": settings.digest,
+        "data": data[:SHOWN],
+        **fingerprint,
+    }
     everyone: list[dict[str, Any]] = [{}] * settings.world_size
     dist.all_gather_object(everyone, mine)
     for name in mine:
@@ -74,11 +90,32 @@ def agree(settings: Settings, fingerprint: Mapping[str, str]) -> None:
         text = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(values))
         if name in ("round", "world", "config"):
             raise DisagreementError(f"the ranks are not of one {name}: {text}")
+        if name == "data":
+            raise MixtureError(
+                f"the workers see different images (digests: {text}): give all of them the same files for trainer.data,"
+                " such as by a storage that all mount, and the same release of EdgeCloud, which decodes them"
+            )
         if settings.trainer.deterministic:
             raise MixtureError(
                 f"deterministic: true needs ranks that compute alike, and they differ in {name}: {text}; place the"
                 " workers on like nodes, or leave deterministic out"
             )
+
+
+def refuse_other_data(written: str | None, data: str, settings: Settings) -> None:
+    """Compare the data that a checkpoint was trained on (None: not noted) with those at hand; warn if that is enough.
+
+    Raises:
+        MixtureError: they are others, and the result was asked to be exact.
+    """
+    if written is None or written == data:
+        return
+    text = f"the checkpoint was trained on other images ({written[:SHOWN]}) than those at hand ({data[:SHOWN]})"
+    if settings.trainer.deterministic:
+        raise MixtureError(
+            f"deterministic: true can't go on: {text}; put the first ones back, or begin anew under another name"
+        )
+    log.warning("%s; going on with those at hand", text)
 
 
 def refuse_mixture(written: Mapping[str, str], fingerprint: Mapping[str, str]) -> None:

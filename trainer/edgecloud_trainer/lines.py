@@ -8,8 +8,9 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ class LineLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._told = False
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -41,8 +42,7 @@ class LineLog:
     def _append(self, data: bytes) -> None:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab", buffering=0)  # type: ignore[assignment]
-            assert self._file is not None
+            self._file = self._path.open("ab", buffering=0)
         before = os.fstat(self._file.fileno()).st_size
         if self._file.write(data) < len(data):
             os.ftruncate(self._file.fileno(), before)  # the next line would go on in the midst of this one

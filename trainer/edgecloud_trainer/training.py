@@ -85,7 +85,7 @@ class Training:
         """
         settings = self.settings
         signal.signal(signal.SIGTERM, self._asked)
-        group.agree(settings, self._fingerprint)
+        group.agree(settings, self._fingerprint, data=self._dataset.digest)
         done = group.together(self._store.done, settings, here=self._saves)
         finished = next((one for one in group.gather_objects(done, settings) if one is not None), None)
         if finished is not None:
@@ -222,7 +222,12 @@ class Training:
             self._events.flush()  # what a checkpoint knows of is not to be missing there
         weights = {f"model.{name}": value for name, value in stepper.model.state_dict().items()}
         tensors = dict(weights)
-        state: dict[str, Any] = {"step": done, "fingerprint": self._fingerprint, "scaler": stepper.scaler.state_dict()}
+        state: dict[str, Any] = {
+            "step": done,
+            "fingerprint": self._fingerprint,
+            "data": self._dataset.digest,
+            "scaler": stepper.scaler.state_dict(),
+        }
         for place, optimizer in enumerate(stepper.optimizers):
             flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())
             tensors |= flat
@@ -272,6 +277,7 @@ class Training:
         if settings.rank != source:
             loaded = None
         found = group.broadcast_object(None if loaded is None else loaded.state, settings, source=source)
+        group.refuse_other_data(found.get("data"), self._dataset.digest, settings)
         if settings.trainer.deterministic:
             group.refuse_mixture(found.get("fingerprint", {}), self._fingerprint)
         tensors = group.broadcast_tensors(

@@ -19,6 +19,8 @@ group.TIMEOUT = datetime.timedelta(seconds={LIMIT_SECONDS})
 said = settings.read()
 print("ready", flush=True)
 group.join(said, devices.choose(said))
+if "DATA" in os.environ:
+    group.agree(said, {{}}, data=os.environ["DATA"])
 print(json.dumps(group.gather_objects(said.rank, said)), flush=True)
 """
 
@@ -30,10 +32,10 @@ def free_port() -> int:
         return port
 
 
-def start(rank: int, port: int) -> subprocess.Popen[str]:
+def start(rank: int, port: int, **more: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "precision": "fp32"}}),
+        "EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "precision": "fp32"}}), **more,
     }  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-c", RANK], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -57,6 +59,17 @@ def test_a_rank_may_take_longer_to_come_than_an_exchange_may_take(first: int) ->
         for one in filter(None, (early, late)):
             one.kill()
             one.communicate()
+
+
+@pytest.mark.parametrize("other", ["b" * 64, "a" * 64])
+def test_ranks_with_different_images_are_refused(other: str) -> None:
+    """Also where nothing has to be exact: every rank would train on its own images, and the job succeed."""
+    port = free_port()
+    ranks = [start(0, port, DATA="a" * 64), start(1, port, DATA=other)]
+    for one in ranks:
+        said = one.communicate(timeout=60)[0]
+        assert one.returncode == (0 if other[0] == "a" else 1)
+        assert ("the workers see different images" in said) == (other[0] != "a")
 
 
 def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:

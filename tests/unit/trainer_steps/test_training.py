@@ -18,6 +18,7 @@ from edgecloud_trainer import data, devices, models
 from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
+from edgecloud_trainer.group import MixtureError, refuse_other_data
 from edgecloud_trainer.settings import Settings, SettingsError, read
 from edgecloud_trainer.steps import NonFiniteError, Stepper
 from edgecloud_trainer.training import StoppedError, Training
@@ -155,3 +156,25 @@ def test_a_checkpoint_under_way_survives_the_end_of_its_training(digits: Dataset
     with pytest.raises(RuntimeError, match="by peer"):
         one.run()
     assert (said.checkpoints / "step-1/manifest.json").exists()
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_going_on_with_other_images(
+    digits: Dataset, tmp_path: Path, deterministic: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = settings(tmp_path, deterministic=deterministic)
+    first, stepper = training(said, digits)
+    stepper.on_shards = at(0, stop)
+    with pytest.raises(StoppedError):
+        first.run()
+    second, stepper = training(said, replace(digits, digest="0" * 64))
+    if deterministic:
+        with pytest.raises(MixtureError, match="other images"):
+            second.run()
+    else:
+        second.run()
+        assert "other images (54fec06640e8d43c) than those at hand (0000000000000000)" in caplog.text
+
+
+def test_a_checkpoint_that_says_nothing_of_its_images() -> None:
+    refuse_other_data(None, "a" * 64, settings(Path(), deterministic=True))

@@ -35,10 +35,11 @@ class DataError(ValueError):
     @property
     def passing(self) -> bool:
         """Whether it comes from trouble that may pass by itself, so that a second try makes sense."""
-        cause: BaseException | None = self
-        while (cause := cause.__cause__ or cause.__context__) is not None:
+        cause = self.__cause__ or self.__context__
+        while cause is not None:
             if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.errno in _PASSING):
                 return True
+            cause = cause.__cause__ or cause.__context__
         return False
 
 
