@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from edgecloud import worker
+from edgecloud.launcher.progress import fitted
 from edgecloud_trainer import group, optimizers, results
 from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointError, CheckpointStore, Saved, flatten, unflatten
 from edgecloud_trainer.data import Dataset
@@ -331,7 +332,8 @@ class Training:
             self._events.close()
         finished = Finished(evaluation=evaluation.to_json(), performance=performance)
         group.together(lambda: self._write_results(finished, evaluation), settings)
-        mark = {"evaluation": finished.evaluation, "performance": finished.performance}
+        # What the status can hold; with many classes all of it would be megabytes, and is in results/ anyway.
+        mark = {"evaluation": fitted(finished.evaluation), "performance": finished.performance}
         group.together(lambda: self._store.mark_done(mark), settings, here=self._saves)
         return self._publish(finished)
 

@@ -178,3 +178,19 @@ def test_going_on_with_other_images(
 
 def test_a_checkpoint_that_says_nothing_of_its_images() -> None:
     refuse_other_data(None, "a" * 64, settings(Path(), deterministic=True))
+
+
+def test_an_end_with_very_many_classes(digits: Dataset, tmp_path: Path) -> None:
+    """Their confusion matrix would not fit into the mark that it is done."""
+    said = settings(tmp_path, epochs=1)
+    many = replace(digits, classes=tuple(f"class number {number}" for number in range(2000)))
+    first, _ = training(said, many)
+    finished = first.run()
+    written = json.loads((said.results / "evaluation.json").read_text())
+    assert written["accuracy"] == finished.evaluation["accuracy"] and len(written["confusion"]) == 2000
+    again, _ = training(said, many)
+    known = again.run().evaluation
+    assert [known[name] for name in ("accuracy", "correct", "total")] == [
+        written[name] for name in ("accuracy", "correct", "total")
+    ]
+    assert (said.checkpoints / "done.json").stat().st_size < 4096
