@@ -46,18 +46,18 @@ class Stopwatch:
         return samples / elapsed if elapsed > 0 else None
 
     def to_json(self, *, world_size: int, threads: int) -> dict[str, Any]:
-        """Totals since this process began.
+        """Totals since this process began; of so few steps that nothing was measured there are no speeds.
 
         scalingEfficiency: the part of a step that is not spent waiting for others; with one rank it is 1.
         """
-        seconds = max(self._seconds, 1e-9)
-        return {
+        seconds = self._seconds
+        what: dict[str, Any] = {"steps": self._steps, "worldSize": world_size, "threads": threads}
+        if seconds <= 0:
+            return what
+        return what | {
             "samplesPerSecond": round(self._samples / seconds, 1),
             "samplesPerSecondPerRank": round(self._samples / seconds / world_size, 1),
-            "steps": self._steps,
             "dataFraction": round(self._data / seconds, 4),
             "communicationFraction": round(self._wait / seconds, 4) if world_size > 1 else 0.0,
             "scalingEfficiency": round(1 - self._wait / seconds, 4) if world_size > 1 else 1.0,
-            "worldSize": world_size,
-            "threads": threads,
         }

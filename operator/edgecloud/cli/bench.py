@@ -38,12 +38,15 @@ class _Sizes(click.ParamType[tuple[int, ...]]):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One size's figures. speedup and efficiency are against the smallest size that was measured."""
+    """One size's figures; None for what a job doesn't report, or was too short to measure.
+
+    speedup and efficiency are against the smallest size that was measured.
+    """
 
     workers: int
     samples_per_second: float
-    communication_fraction: float
-    data_fraction: float
+    communication_fraction: float | None
+    data_fraction: float | None
     accuracy: float | None
     speedup: float = 1.0
     efficiency: float = 1.0
@@ -124,8 +127,8 @@ def _measure(file: Path, workers: int, folder: Path) -> Measured:
     return Measured(
         workers=workers,
         samples_per_second=float(speed),
-        communication_fraction=float(performance.get("communicationFraction", 0.0)),
-        data_fraction=float(performance.get("dataFraction", 0.0)),
+        communication_fraction=performance.get("communicationFraction"),
+        data_fraction=performance.get("dataFraction"),
         accuracy=progress.get("accuracy"),
     )
 
@@ -148,8 +151,8 @@ def _table(measured: Sequence[Measured]) -> Table:
             f"{one.samples_per_second:,.0f}",
             f"{one.speedup:.2f}",
             f"{one.efficiency:.0%}",
-            f"{one.communication_fraction:.1%}",
-            f"{one.data_fraction:.1%}",
+            "" if one.communication_fraction is None else f"{one.communication_fraction:.1%}",
+            "" if one.data_fraction is None else f"{one.data_fraction:.1%}",
             "" if one.accuracy is None else f"{one.accuracy:.2%}",
         )
     return table

@@ -17,6 +17,7 @@ from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec
 from edgecloud_trainer import optimizers, results
 from edgecloud_trainer.evaluation import Evaluation, wilson
 from edgecloud_trainer.events import EventLog
+from edgecloud_trainer.performance import FIRST_STEPS, Stopwatch
 from edgecloud_trainer.schedule import factor
 from edgecloud_trainer.settings import SettingsError, read
 from edgecloud_trainer.steps import mixed
@@ -132,6 +133,22 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     again.close()
     assert [line["step"] for line in results.read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert results.read_metrics(tmp_path)[-1]["seconds"] == 14 + 1.5, "the time of training adds up"
+
+
+@pytest.mark.parametrize("steps", [0, FIRST_STEPS])
+def test_a_speed_that_was_not_measured_is_left_out(steps: int) -> None:
+    """After a restart at the very end; 0 images a second, all of it at an efficiency of 1, would be shown."""
+    watch = Stopwatch()
+    for _ in range(steps):
+        watch.add(samples=10, seconds=1.0, data_seconds=0.1, wait_seconds=0.2)
+    assert watch.to_json(world_size=2, threads=1) == {"steps": steps, "worldSize": 2, "threads": 1}
+    watch = Stopwatch()
+    for _ in range(FIRST_STEPS + 2):
+        watch.add(samples=10, seconds=1.0, data_seconds=0.1, wait_seconds=0.2)
+    assert watch.to_json(world_size=2, threads=1) == {
+        "samplesPerSecond": 10.0, "samplesPerSecondPerRank": 5.0, "steps": FIRST_STEPS + 2, "dataFraction": 0.1,
+        "communicationFraction": 0.2, "scalingEfficiency": 0.8, "worldSize": 2, "threads": 1,
+    }  # fmt: skip
 
 
 def test_settings_say_what_is_missing() -> None:
