@@ -17,7 +17,7 @@ HELM = $(or $(wildcard $(CACHE)/bin/helm),$(shell command -v helm))
 ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionlint))
 JOB ?= manifests/examples/digits.yaml
 # Two at a time: end-to-end tests wait more than they compute, and start two processes each.
-PARALLEL := -n 2 --dist loadgroup
+PARALLEL := -n 2
 TEST_STEPS := venv programs lint unit local integration e2e
 
 .PHONY: help
@@ -81,7 +81,7 @@ integration: venv programs ## the operator as a process, against a real API serv
 
 .PHONY: e2e
 e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was there before (KEEP_CLUSTER=1 keeps it)
-	@$(BIN)/python -m pytest $(PARALLEL) -m cluster tests/e2e
+	@$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m cluster tests/e2e
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm and actionlint where they are there

@@ -4,72 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from edgecloud_operator.core import names
+from tests.e2e.jobs import EXAMPLES, SPREAD, exact, example
 from tests.e2e.kube import REGISTRY, SYSTEM, TOOLS, Cluster, Namespace, command
-from tests.e2e.local import ROOT, wait_for
+from tests.e2e.local import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
-
-EXAMPLES = ROOT / "manifests/examples"
-SPREAD = {
-    "topologySpreadConstraints": [
-        {
-            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
-            "labelSelector": {"matchLabels": {names.COMPONENT_LABEL: "worker"}},
-        }
-    ]
-}  # fmt: skip
-"""One worker on each node."""
-
-
-def example(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
-    return loaded
-
-
-def exact(name: str, *, epochs: int = 10, **spec: Any) -> dict[str, Any]:
-    """A deterministic training of a minute or so, with a checkpoint at every fifth step."""
-    job = example("digits")
-    job["metadata"]["name"] = name
-    job["spec"]["trainer"] |= {"model": "article-cnn", "epochs": epochs, "deterministic": True}
-    job["spec"] |= {"storage": {"checkpointIntervalSteps": 5}, **spec}
-    return job
-
-
-def claim(name: str, storage_class: str, mode: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name},
-        "spec": {
-            "storageClassName": storage_class,
-            "accessModes": [mode],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
-
-
-@pytest.fixture(scope="module")
-def weights(cluster: Cluster) -> Iterator[str]:
-    """Of the deterministic training that nothing happens to."""
-    with cluster.namespace() as space:
-        space.apply(exact("undisturbed"))
-        status = space.until_done("undisturbed")
-        assert status.restarts == 0
-        assert status.checkpoint and status.checkpoint.weights_sha256
-        yield status.checkpoint.weights_sha256
-
-
-def digest(space: Namespace, name: str) -> str | None:
-    checkpoint = space.status(name).checkpoint
-    return checkpoint.weights_sha256 if checkpoint else None
 
 
 def test_the_first_job_of_a_newcomer(space: Namespace) -> None:
@@ -100,7 +44,6 @@ def test_the_first_job_of_a_newcomer(space: Namespace) -> None:
     wait_for("nothing left", lambda: not left(), within=60, seen=left)
 
 
-@pytest.mark.xdist_group("operator")
 def test_helm_test_trains(cluster: Cluster) -> None:
     """`helm test` as the chart's notes have it: a real job of two workers, shown and gone again."""
     said = cluster.helm("test", "edgecloud", "--namespace", SYSTEM, "--logs", "--timeout", "600s")
@@ -160,25 +103,6 @@ def build_foreign(folder: Path, tag: str) -> None:
     command(TOOLS / "push.sh", f"edgecloud/foreign:{tag}")
 
 
-@pytest.mark.xdist_group("weights")
-@pytest.mark.parametrize("mode", ["ReadWriteMany", "ReadWriteOnce"])
-def test_claims(space: Namespace, weights: str, mode: str) -> None:
-    """One worker on each node; checkpoints on a claim that both mount, or worker 0 alone."""
-    storage_class = {"ReadWriteMany": "edgecloud-rwx", "ReadWriteOnce": "edgecloud-rwo"}[mode]
-    storage = {"claimName": "training", "accessMode": mode, "checkpointIntervalSteps": 5}
-    space.apply(claim("training", storage_class, mode), exact("claims", storage=storage, podTemplate={"spec": SPREAD}))
-    space.until_done("claims")
-    assert digest(space, "claims") == weights
-    pods = space.get("pods", "-l", f"{names.JOB_LABEL}=claims")["items"]
-    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
-    mounting = [
-        pod["metadata"]["labels"][names.INDEX_LABEL]
-        for pod in pods
-        if any("persistentVolumeClaim" in volume for volume in pod["spec"]["volumes"])
-    ]
-    assert sorted(mounting) == (["0", "1"] if mode == "ReadWriteMany" else ["0"])
-
-
 def test_gpus_are_asked_for_and_tolerated(space: Namespace) -> None:
     """Scheduled on the advertised GPUs; there is no device behind them, so the training says where it computes."""
     job = exact("gpus", epochs=2, resources={"limits": {"nvidia.com/gpu": 1}})
@@ -200,42 +124,9 @@ def test_a_gpu_that_is_not_there_is_a_failure(space: Namespace) -> None:
     assert "trainer.device: cpu" in failure.message
 
 
-KILL = """
-import os, sys
-for entry in os.listdir("/proc"):
-    if entry.isdigit() and open(f"/proc/{entry}/comm").read().strip() == sys.argv[1]:
-        os.kill(int(entry), 9)
-"""
-
-
-def kill_rank(space: Namespace, pod: str, rank: int) -> None:
-    """SIGKILL to a training process, by the name it gives itself."""
-    space.kubectl("exec", pod, "--", "python", "-c", KILL, f"rank-{rank}")
-
-
-@pytest.mark.xdist_group("weights")
-@pytest.mark.parametrize("fault", ["process", "worker-1", "worker-0"])
-def test_what_dies_changes_nothing(space: Namespace, weights: str, fault: str) -> None:
-    """A training process killed, a Pod deleted, worker 0 and its checkpoints deleted: the undisturbed weights."""
-    space.apply(exact("faults"))
-    space.until("faults", "a checkpoint", lambda status: status.checkpoint and (status.checkpoint.step or 0) >= 10)
-    before = space.pods("faults")
-    if fault == "process":
-        kill_rank(space, "faults-worker-1", 1)
-    else:
-        space.kubectl("delete", "pod", f"faults-{fault}", "--force", "--grace-period=0")
-    status = space.until_done("faults", within=400)
-    assert status.rendezvous and status.rendezvous.round >= 2
-    assert status.checkpoint and status.checkpoint.weights_sha256 == weights
-    after = space.pods("faults")
-    changed = {name for name in before if after[name] != before[name]}
-    assert changed == (set() if fault == "process" else {f"faults-{fault}"})
-
-
 JOBS = 5
 
 
-@pytest.mark.xdist_group("operator")
 def test_operator_killed_and_upgraded_under_running_jobs(cluster: Cluster, space: Namespace) -> None:
     """Five jobs train on: no Pod restarted, no round spent, the status right again within ten seconds."""
     jobs = [f"job-{number}" for number in range(JOBS)]
