@@ -96,14 +96,15 @@ def test_as_the_plain_loop(digits: Dataset, deterministic: bool, smoothing: floa
 
 
 @pytest.mark.parametrize("model", ["article-cnn", "edgenet"])
-@pytest.mark.parametrize(("optimizer", "within"), [("sgd", 1e-4), ("muon", 1e-4), ("adamw", 1e-2)])
-def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, optimizer: str, within: float) -> None:
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.01), ("muon", 0.01), ("adamw", 0.001)])
+def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, optimizer: str, rate: float) -> None:
     """With augmentation, EMA, clipping, and batch norm by shard.
 
-    AdamW begins with the gradients' signs: where one is 0 but for rounding, it moves this way or that.
+    At a rate that a training would really use: at ten times that AdamW throws article-cnn about, and roundings grow.
     """
+    within = 1e-4
     more = {
-        "optimizer": {"name": optimizer, "learningRate": 0.01, "gradientClipNorm": 1.0}, "emaDecay": 0.9,
+        "optimizer": {"name": optimizer, "learningRate": rate, "gradientClipNorm": 1.0}, "emaDecay": 0.9,
         "data": {"name": "digits", "augment": "flip-crop"}, "shards": 6,
     }  # fmt: skip
     begin = model_of(model, digits)
@@ -111,6 +112,7 @@ def test_fast_is_deterministic_within_rounding(digits: Dataset, model: str, opti
     fast, others = trained(digits, begin, **more)
     assert others == pytest.approx(losses, rel=within)
     assert distance(fast, exact) < within
+    assert distance(exact, begin) > 10 * within, "it has moved far more than that"
 
 
 @pytest.mark.parametrize(
