@@ -16,8 +16,9 @@ export UV_NATIVE_TLS := 1
 HELM = $(or $(wildcard $(CACHE)/bin/helm),$(shell command -v helm))
 ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionlint))
 JOB ?= manifests/examples/digits.yaml
-# Two at a time: end-to-end tests wait more than they compute, and start two processes each.
-PARALLEL := -n 2
+# Tests that wait more than they compute; and trainings, which slow each other down more than they gain beyond two.
+PARALLEL := -n 3
+TRAININGS := -n 2
 TEST_STEPS := venv programs lint unit local integration e2e
 
 .PHONY: help
@@ -73,7 +74,7 @@ unit: venv ## the pure core, the API, the protocol, the launcher
 
 .PHONY: local
 local: venv ## whole jobs on this machine: real processes, real torch.distributed, and what dies of them
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not cluster" tests/e2e tests/faults
+	@$(BIN)/python -m pytest $(TRAININGS) -m "not cluster" tests/e2e tests/faults
 
 .PHONY: integration
 integration: venv programs ## the operator as a process, against a real API server
@@ -81,7 +82,7 @@ integration: venv programs ## the operator as a process, against a real API serv
 
 .PHONY: e2e
 e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was there before (KEEP_CLUSTER=1 keeps it)
-	@$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m cluster tests/e2e
+	@$(BIN)/python -m pytest $(TRAININGS) --dist loadfile -m cluster tests/e2e
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm and actionlint where they are there

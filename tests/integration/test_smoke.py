@@ -43,7 +43,7 @@ def test_a_job_that_succeeds(cp: ControlPlane, space: Space, running: OperatorPr
 
 
 def test_a_job_that_fails(cp: ControlPlane, space: Space, running: OperatorProcess, tmp_path: Path) -> None:
-    failing = {"program": {"command": ["python", "-c", "raise SystemExit('no such data')"]}}
+    failing = {"workers": 1, "program": {"command": ["python", "-c", "raise SystemExit('no such data')"]}}
     with kubelet(space, tmp_path / "kubelet"):
         code, text = said(smoke(cp, space, {**failing, "restartPolicy": {"maxRestarts": 0}}))
     assert code == 1, text
