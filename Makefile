@@ -19,7 +19,7 @@ JOB ?= manifests/examples/digits.yaml
 # Tests that wait more than they compute; and trainings, which slow each other down more than they gain beyond two.
 PARALLEL := -n 3
 TRAININGS := -n 2
-TEST_STEPS := venv programs lint unit local integration e2e
+TEST_STEPS := venv programs lint fast local e2e
 
 .PHONY: help
 help: ## list the targets
@@ -67,6 +67,10 @@ test: ## all of it: lint, unit, whole jobs on this machine, a real API server, a
 .PHONY: programs
 programs: ## build what the tests need besides the cluster: etcd, kube-apiserver, kubectl, helm, actionlint
 	@tests/cluster/tools.sh control-plane lint
+
+.PHONY: fast
+fast: venv programs ## unit and integration side by side: the one computes, the other waits
+	@$(MAKE) --no-print-directory -j2 --output-sync=target unit integration
 
 .PHONY: unit
 unit: venv ## the pure core, the API, the protocol, the launcher

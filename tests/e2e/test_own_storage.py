@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.local import wait_for
 
-TRAINER = {"model": "article-cnn", "data": {"name": "digits"}, "epochs": 5, "batchSize": 96, "deterministic": True}
+TRAINER = {"model": "article-cnn", "data": {"name": "digits"}, "epochs": 3, "batchSize": 96, "deterministic": True}
 STORAGE = {"checkpointIntervalSteps": 5}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from edgecloud.api.job import TrainingJob
 from tests.e2e.local import ROOT, Run, run, wait_for
 
 DIGITS = ROOT / "manifests/examples/digits.yaml"
+THOROUGH = bool(os.environ.get("EDGECLOUD_THOROUGH"))
+"""Ten kills instead of six."""
 
 
 def job(*, epochs: int = 4, **trainer: Any) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def test_starting_over(tmp_path: Path) -> None:
     assert (aside / "results/evaluation.json").exists()
 
 
-@pytest.mark.parametrize("workers", [2, 3, 4])
+@pytest.mark.parametrize("workers", [2, 4])
 def test_weights_do_not_depend_on_the_workers(
     tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]], workers: int
 ) -> None:
@@ -134,9 +137,9 @@ def test_weights_do_not_depend_on_the_workers(
 
 @pytest.mark.timeout(600)
 def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]]) -> None:
-    """Ten kills at random moments, of any rank, some in the midst of a checkpoint; two changes of size."""
+    """Kills at random moments, of any rank, some in the midst of a checkpoint; two changes of size."""
     moments = random.Random(4)
-    plan = ((2, 4), (3, 3), (2, 3))
+    plan = ((2, 4), (3, 3), (2, 3)) if THOROUGH else ((2, 3), (3, 2), (2, 1))
     for place, (workers, kills) in enumerate(plan):
         with exact(tmp_path / "work", workers=workers) as part:
             for number in range(kills):
@@ -154,7 +157,7 @@ def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[s
                 assert part.end(within=60) == 143, part.output()
                 continue
             assert part.end(within=240) == 0, part.output()
-            assert (part.status.phase, part.status.restarts) == ("Succeeded", 10)
+            assert (part.status.phase, part.status.restarts) == ("Succeeded", sum(kills for _, kills in plan))
             assert weights(part) == undisturbed[0]
             assert samples(part) == undisturbed[1], "no sample was lost, and none seen twice"
 
@@ -310,7 +313,7 @@ def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     wild = job(optimizer={"learningRate": 1e9, "momentum": 0.0}, precision="fp32")
-    wild["spec"]["restartPolicy"] = {"maxRestarts": 1}
+    wild["spec"]["restartPolicy"] = {"maxRestarts": 0}
     with run(tmp_path / "work", wild) as training:
         assert training.end(within=240) == 1, training.output()
         failure = training.status.last_failure
@@ -328,22 +331,29 @@ def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
         assert "trainer.device: cpu" in failure.message
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, damage: str) -> None:
-    with run(tmp_path / "work", job(epochs=15)) as first:
-        wait_for("steps", lambda: _step(first) >= 20, within=120, seen=first.output)
-        first.process.send_signal(signal.SIGTERM)
-        assert first.end(within=60) == 143, first.output()
-    newest = max((tmp_path / "work/checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
+def damage(newest: Path, how: str) -> None:
     file = newest / "tensors.safetensors"
     data = bytearray(file.read_bytes())
-    if damage == "gone":
+    if how == "gone":
         file.unlink()
     else:
         data[len(data) // 2] ^= 1
-        file.write_bytes(data if damage == "flipped" else data[: len(data) // 2])
-    with run(tmp_path / "work", job(epochs=15)) as second:
-        assert second.end(within=240) == 0, second.output()
-        assert "checkpoint passed over" in (tmp_path / "work/logs/worker-0.log").read_text()
-        log = samples(second)
-        assert list(log) == list(range(len(log)))
+        file.write_bytes(data if how == "flipped" else data[: len(data) // 2])
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    """Stopped three times, and each time the newest checkpoint is spoilt: the one before is taken, and it is told."""
+    training = job(epochs=8)
+    log = tmp_path / "work/logs/worker-0.log"
+    for place, how in enumerate(("truncated", "flipped", "gone")):
+        with run(tmp_path / "work", training) as part:
+            until_step(part, 10)
+            part.process.send_signal(signal.SIGTERM)
+            assert part.end(within=60) == 143, part.output()
+        assert log.read_text().count("checkpoint passed over") == place
+        damage(max((tmp_path / "work/checkpoints").glob("step-*"), key=lambda path: int(path.name[5:])), how)
+    with run(tmp_path / "work", training) as last:
+        assert last.end(within=240) == 0, last.output()
+        assert log.read_text().count("checkpoint passed over") == 3
+        seen = samples(last)
+        assert list(seen) == list(range(len(seen)))
