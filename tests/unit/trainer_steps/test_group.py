@@ -10,18 +10,27 @@ import sys
 
 import pytest
 
-LIMIT_SECONDS = 2.0
-RANK = f"""
-import datetime, json, os
+LIMIT_SECONDS = 5.0
+RANK = """
+import datetime, json, os, sys
 import torch
 from edgecloud_trainer import devices, group, settings
-group.TIMEOUT = datetime.timedelta(seconds={LIMIT_SECONDS})
+if "LIMIT" in os.environ:
+    group.TIMEOUT = datetime.timedelta(seconds=float(os.environ["LIMIT"]))
 said = settings.read()
 print("ready", flush=True)
-group.join(said, devices.choose(said))
-if "DATA" in os.environ:
-    group.agree(said, {{}}, data=os.environ["DATA"])
-print(json.dumps(group.gather_objects(said.rank, said)), flush=True)
+code = 1
+try:
+    group.join(said, devices.choose(said))
+    if "DATA" in os.environ:
+        group.agree(said, {}, data=os.environ["DATA"])
+    print(json.dumps(group.gather_objects(said.rank, said)), flush=True)
+    code = 0
+except Exception as error:
+    print(repr(error), flush=True)
+finally:
+    group.leave()
+os._exit(code)  # as a training process ends: what torch leaves to its destructors may abort
 """
 
 
@@ -48,12 +57,12 @@ def start(rank: int, port: int, **more: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_rank_may_take_longer_to_come_than_an_exchange_may_take(first: int) -> None:
     port = free_port()
-    early = start(first, port)
+    early = start(first, port, LIMIT=str(LIMIT_SECONDS))
     late = None
     try:
         with pytest.raises(subprocess.TimeoutExpired):
             early.wait(LIMIT_SECONDS + 1)
-        late = start(1 - first, port)
+        late = start(1 - first, port, LIMIT=str(LIMIT_SECONDS))
         assert [one.communicate(timeout=60)[0] for one in (early, late)] == ["[0, 1]\n", "[0, 1]\n"]
     finally:
         for one in filter(None, (early, late)):
@@ -66,10 +75,14 @@ def test_ranks_with_different_images_are_refused(other: str) -> None:
     """Also where nothing has to be exact: every rank would train on its own images, and the job succeed."""
     port = free_port()
     ranks = [start(0, port, DATA="a" * 64), start(1, port, DATA=other)]
-    for one in ranks:
-        said = one.communicate(timeout=60)[0]
-        assert one.returncode == (0 if other[0] == "a" else 1)
-        assert ("the workers see different images" in said) == (other[0] != "a")
+    try:
+        said = [one.communicate(timeout=60)[0] for one in ranks]
+    finally:
+        for one in ranks:
+            one.kill()
+            one.communicate()
+    assert [one.returncode for one in ranks] == ([0, 0] if other[0] == "a" else [1, 1]), said
+    assert ["the workers see different images" in one for one in said] == [other[0] != "a"] * 2
 
 
 def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
