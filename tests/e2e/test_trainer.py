@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 from collections.abc import Callable
@@ -18,8 +17,6 @@ from edgecloud.api.job import TrainingJob
 from tests.e2e.local import ROOT, Run, run, wait_for
 
 DIGITS = ROOT / "manifests/examples/digits.yaml"
-THOROUGH = bool(os.environ.get("EDGECLOUD_THOROUGH"))
-"""Ten kills instead of six."""
 
 
 def job(*, epochs: int = 4, **trainer: Any) -> dict[str, Any]:
@@ -125,7 +122,7 @@ def test_starting_over(tmp_path: Path) -> None:
     assert (aside / "results/evaluation.json").exists()
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, 3, 4])
 def test_weights_do_not_depend_on_the_workers(
     tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]], workers: int
 ) -> None:
@@ -137,9 +134,9 @@ def test_weights_do_not_depend_on_the_workers(
 
 @pytest.mark.timeout(600)
 def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[str, dict[int, list[int]]]) -> None:
-    """Kills at random moments, of any rank, some in the midst of a checkpoint; two changes of size."""
+    """Ten kills at random moments, of any rank, some in the midst of a checkpoint; two changes of size."""
     moments = random.Random(4)
-    plan = ((2, 4), (3, 3), (2, 3)) if THOROUGH else ((2, 3), (3, 2), (2, 1))
+    plan = ((2, 4), (3, 3), (2, 3))
     for place, (workers, kills) in enumerate(plan):
         with exact(tmp_path / "work", workers=workers) as part:
             for number in range(kills):
@@ -157,7 +154,7 @@ def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[s
                 assert part.end(within=60) == 143, part.output()
                 continue
             assert part.end(within=240) == 0, part.output()
-            assert (part.status.phase, part.status.restarts) == ("Succeeded", sum(kills for _, kills in plan))
+            assert (part.status.phase, part.status.restarts) == ("Succeeded", 10)
             assert weights(part) == undisturbed[0]
             assert samples(part) == undisturbed[1], "no sample was lost, and none seen twice"
 
@@ -313,7 +310,7 @@ def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     wild = job(optimizer={"learningRate": 1e9, "momentum": 0.0}, precision="fp32")
-    wild["spec"]["restartPolicy"] = {"maxRestarts": 0}
+    wild["spec"]["restartPolicy"] = {"maxRestarts": 1}
     with run(tmp_path / "work", wild) as training:
         assert training.end(within=240) == 1, training.output()
         failure = training.status.last_failure
