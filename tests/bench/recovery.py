@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import psutil
 import yaml
@@ -40,6 +40,8 @@ TRACE = "STEP_TRACE"
 RANKS = 2
 START_SECONDS = 180.0
 RECOVERY_SECONDS = 90.0
+
+T = TypeVar("T")
 
 Start = Callable[[Path, Mapping[str, str]], Sequence[subprocess.Popen[bytes]]]
 """Starts a training of RANKS ranks in a folder of its own, with the given environment, and does not wait for it."""
@@ -92,10 +94,12 @@ SYSTEMS: dict[str, Start] = {
     "edgecloud": edgecloud,
     "edgecloud-trainer": edgecloud_trainer,
 }
-STEPS_BEFORE_KILL = {"edgecloud-trainer": 800}
-"""On each rank, where it is not the usual number: until a process is ready for the next round, as is usual later on."""
-USUAL_STEPS_BEFORE_KILL = 40
+KEEPS_STANDBYS = ("edgecloud-trainer",)
+"""Systems that have a process ready for the next round of each rank. The kill waits for them: a training is long."""
+STEPS_BEFORE_KILL = 40
 """Past the script's first checkpoint, so that there is something to go on from."""
+REST_SECONDS = 1.0
+"""A standby that has used no CPU for so long is ready."""
 
 
 def compare(systems: Mapping[str, Start], repeats: int) -> dict[str, list[float]]:
@@ -103,13 +107,12 @@ def compare(systems: Mapping[str, Start], repeats: int) -> dict[str, list[float]
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for repeat in range(repeats):
         for name, start in systems.items():
-            steps = STEPS_BEFORE_KILL.get(name, USUAL_STEPS_BEFORE_KILL)
-            seconds[name].append(standstill(start, victim=repeat % RANKS, after=steps))
+            seconds[name].append(standstill(start, victim=repeat % RANKS, standbys=name in KEEPS_STANDBYS))
             print(f"{repeat + 1}/{repeats}  {name:<21} {seconds[name][-1]:6.2f} s", flush=True)
     return seconds
 
 
-def standstill(start: Start, victim: int, after: int) -> float:
+def standstill(start: Start, victim: int, *, standbys: bool) -> float:
     """Seconds from SIGKILL of rank `victim` to the first new step on all ranks, in a training started for it.
 
     Infinite if that takes longer than RECOVERY_SECONDS, or if the system gives up.
@@ -127,7 +130,10 @@ def standstill(start: Start, victim: int, after: int) -> float:
         }
         with _ended_at_exit(trace) as started:
             started.extend(start(folder, env))
-            before = _wait(lambda: _ranks(trace, at_least=after), started, START_SECONDS)
+            before = _wait(lambda: _ranks(trace, at_least=STEPS_BEFORE_KILL), started, START_SECONDS)
+            if before is not None and standbys:
+                at_rest = _StandbysAtRest(started, trace, {step.pid for step in before.values()})
+                before = before if _wait(at_rest, started, START_SECONDS) else None
             if before is None:
                 raise RuntimeError(f"no training: {[process.poll() for process in started]}{_logs(folder)}")
             killed_at = time.time()
@@ -149,9 +155,27 @@ def _ranks(trace: Path, *, at_least: int, without: set[int] | frozenset[int] = f
     return ready if len(ready) == RANKS else None
 
 
-def _wait(
-    look: Callable[[], dict[int, Step] | None], started: Sequence[subprocess.Popen[bytes]], seconds: float
-) -> dict[int, Step] | None:
+class _StandbysAtRest:
+    """Whether each rank has a process ready for its next round: one that waits, and uses no CPU any more."""
+
+    def __init__(self, started: list[subprocess.Popen[bytes]], trace: Path, stepping: set[int]) -> None:
+        """stepping: the processes of this round. They were standbys too, and still have the flag."""
+        self._started, self._trace, self._stepping = started, trace, stepping
+        self._used: dict[int, float] = {}
+        self._since = time.monotonic()
+
+    def __call__(self) -> bool:
+        used: dict[int, float] = {}
+        for process in _alive(self._started, self._trace):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.pid not in self._stepping and "--standby" in process.cmdline():
+                    used[process.pid] = sum(process.cpu_times()[:2])
+        if used != self._used:
+            self._used, self._since = used, time.monotonic()
+        return len(used) == RANKS and time.monotonic() - self._since >= REST_SECONDS
+
+
+def _wait(look: Callable[[], T | None], started: Sequence[subprocess.Popen[bytes]], seconds: float) -> T | None:
     """What `look` finds, or None: it found nothing in time, or nothing runs any more."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and any(process.poll() is None for process in started):
