@@ -19,7 +19,6 @@ JOB ?= manifests/examples/digits.yaml
 # Tests that wait more than they compute; and trainings, which slow each other down more than they gain beyond two.
 PARALLEL := -n 3
 TRAININGS := -n 2
-TEST_STEPS := venv programs lint fast local e2e
 
 .PHONY: help
 help: ## list the targets
@@ -59,10 +58,7 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 
 .PHONY: test
 test: ## all of it: lint, unit, whole jobs on this machine, a real API server, a cluster of two nodes
-	@said=; for step in $(TEST_STEPS); do \
-	  begun=$$SECONDS; $(MAKE) --no-print-directory $$step; \
-	  said+="$$(printf '  %-12s %5d s' $$step $$((SECONDS - begun)))"$$'\n'; \
-	done; printf 'make test, %d s:\n%s' $$SECONDS "$$said"
+	@tests/all.sh
 
 .PHONY: programs
 programs: ## build what the tests need besides the cluster: etcd, kube-apiserver, kubectl, helm, actionlint

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.e2e.local import ROOT, wait_for
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecloud"
 TOOLS: Final = ROOT / "tests/cluster"
 REGISTRY: Final = "registry.edgecloud.local:5000/edgecloud"
+KIND_NODES: Final = "label=io.x-k8s.kind.cluster=edgecloud"
 SYSTEM: Final = "edgecloud-system"
 WITHIN: Final = 240.0
 """Seconds for a job of the tests to finish: two workers on two cores that nodes, operator and tests share."""
@@ -182,6 +184,14 @@ def push_images(tag: str, *targets: str) -> None:
     for target in targets:
         if not _in_registry(f"edgecloud/{target}", tag):
             command(TOOLS / "push.sh", f"edgecloud/{target}:{tag}")
+
+
+def pull_image(image: str) -> None:
+    """Have every node hold an image of the registry, all of them at once."""
+    nodes = command(TOOLS / "cluster.sh", "docker", "ps", "--format", "{{.Names}}", "--filter", KIND_NODES).split()
+    with ThreadPoolExecutor(max(1, len(nodes))) as pool:
+        pull = ("crictl", "pull", "--quiet", image)
+        list(pool.map(lambda node: command(TOOLS / "cluster.sh", "docker", "exec", node, *pull), nodes))
 
 
 def _in_registry(repository: str, tag: str) -> bool:

@@ -159,6 +159,20 @@ def test_weights_do_not_depend_on_what_died(tmp_path: Path, undisturbed: tuple[s
             assert samples(part) == undisturbed[1], "no sample was lost, and none seen twice"
 
 
+def test_a_kill_costs_no_start(tmp_path: Path) -> None:
+    """Each process leaves an heir behind before it begins, so that there is one however fast the deaths follow."""
+    training = job(epochs=500)
+    training["spec"]["restartPolicy"] = {"maxRestarts": 20}
+    with run(tmp_path / "work", training) as part:
+        for number in range(4):
+            steps_of_a_new_round(part, 2)
+            there = {process.pid for process in part.below()}
+            part.rank(number % 2).kill()
+            until(part, "the next round", lambda number=number: part.status.restarts > number)
+            steps_of_a_new_round(part, 2)
+            assert {part.rank(rank).pid for rank in (0, 1)} <= there
+
+
 def being_written(part: Run) -> bool:
     """Whether a checkpoint is under way at this moment."""
     return any(path.name.startswith(".step-") for path in (part.folder / "checkpoints").iterdir())

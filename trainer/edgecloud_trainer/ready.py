@@ -31,13 +31,15 @@ _KEPT_BYTES: Final = 1 << 30
 def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     """Device, data set and initialised model; the same model on every rank.
 
+    In one thread: a standby is forked afterwards, and OpenMP's threads survive no fork.
+
     Raises:
         GPUNotVisibleError, SettingsError, DataError, ModelError: as their modules say.
     """
     spec = settings.trainer
     _keep_memory()
     device = devices.choose(settings)
-    torch.set_num_threads(DETERMINISTIC_THREADS if spec.deterministic else settings.threads)
+    torch.set_num_threads(1)
     if spec.deterministic:
         torch.use_deterministic_algorithms(mode=True)
         torch.backends.cudnn.benchmark = False
@@ -49,7 +51,13 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels[:FIT_IMAGES], mean=dataset.mean, std=dataset.std)
     model = model.to(device=device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
+    _give_back()
     return device, dataset, model
+
+
+def use_threads(settings: Settings) -> None:
+    """From now on as many intra-op threads as this rank has."""
+    torch.set_num_threads(DETERMINISTIC_THREADS if settings.trainer.deterministic else settings.threads)
 
 
 def _keep_memory() -> None:
@@ -61,6 +69,13 @@ def _keep_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def _give_back() -> None:
+    """What getting ready has used and freed: a standby would hold it all the time."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 class _Progress:

@@ -1,8 +1,7 @@
 """`python -m edgecloud_trainer.train`: one rank of a TrainingJob with `spec.trainer`.
 
 The launcher starts it, with torchrun's environment and EDGECLOUD_TRAINER. With `--standby` it makes everything ready
-that doesn't depend on the round (torch, the data, the model) and waits on standard input for one line of JSON: the
-environment of its round.
+that doesn't depend on the round (torch, the data, the model) and waits for its round.
 
 Exit codes: 0 done, 1 failed, 2 wrong configuration, 75 may work in another round, 143 stopped at a checkpoint.
 """
@@ -30,18 +29,18 @@ log = logging.getLogger("edgecloud_trainer")
 def main(arguments: list[str] | None = None) -> int:
     """Run one rank; its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    standby = "--standby" in (sys.argv[1:] if arguments is None else arguments)
-    from edgecloud_trainer import data, devices, group, models, ready, settings, steps, title, training
+    waits = "--standby" in (sys.argv[1:] if arguments is None else arguments)
+    from edgecloud_trainer import data, devices, group, models, ready, settings, standby, steps, title, training
     from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
 
     try:
         said = settings.read()
         made, problem = _attempt(lambda: ready.make_ready(said))
-        if standby:
-            line = sys.stdin.readline()
-            if not line:
+        if waits:
+            environment = standby.wait(heirs=made is not None and made[0].device.type == "cpu")
+            if environment is None:
                 return 0  # the launcher has gone, or has no round for us
-            os.environ.update(json.loads(line))
+            os.environ.update(environment)
             said = settings.read()
             if isinstance(problem, data.DataError) and problem.passing:
                 made, problem = _attempt(lambda: ready.make_ready(said))
@@ -49,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             assert problem is not None
             raise problem  # only now: a standby knows where to say it when it has a round
         device, dataset, model = made
+        ready.use_threads(said)
         title.set_title(f"rank-{said.rank}")
         stepper = steps.Stepper(said, device, dataset, model)
         group.join(said, device)

@@ -107,6 +107,12 @@ def children(besides: Collection[int] = ()) -> list[int]:
     return found
 
 
+def is_child(pid: int) -> bool:
+    """Whether this is a child of this process, be it inherited, that lives."""
+    state = _stat(pid)
+    return state[1:2] == [str(os.getpid())] and state[0] not in _ENDED
+
+
 def dying(pid: int) -> bool:
     """Whether the kernel is taking this process apart. Its peers see their connections closed before we see its end."""
     state = _stat(pid)

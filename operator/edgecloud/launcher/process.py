@@ -74,12 +74,14 @@ class Process:
         environment = training_environment(
             base, worker=worker, round=round, order=order, local_rank=local_rank, files=files
         )
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._standby = standby
         if standby is not None and standby.take_part(environment):
-            self._popen = standby.popen
-            self.pid = self._popen.pid
+            self.pid = standby.pid
             return
         if standby is not None:  # it has ended, or cannot be spoken to
             standby.dismiss()
+            self._standby = None
             self._output = Output(loop, sink, prefix)
         try:
             self._popen = subprocess.Popen(
@@ -118,7 +120,10 @@ class Process:
     def ended(self, end: End, verdict: str) -> None:
         self.end, self.verdict = end, verdict
         # Reaped by us, not by Popen, which would otherwise wait for it some day.
-        self._popen.returncode = end.exit_code
+        if self._popen is not None:
+            self._popen.returncode = end.exit_code
+        if self._standby is not None:
+            self._standby.ended(end)
         self._output.drain()
 
     def note(self) -> failure.Note:

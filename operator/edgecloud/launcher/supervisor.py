@@ -192,7 +192,6 @@ class Supervisor:
             self._ended(verdict.FAILED)
             return
         self._standing.state = RUNNING
-        self._reserve.fill_later()
         self._group = Group(
             directive,
             order,
