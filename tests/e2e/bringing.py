@@ -49,6 +49,8 @@ class Brought:
     was_there: bool
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds by what they went to."""
+    ready: bool = False
+    """Whether the operator is there too; a cluster without it is noted, so that it is taken away all the same."""
 
     @property
     def cluster(self) -> Cluster:
@@ -60,11 +62,8 @@ def bring() -> Brought:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".tests.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (found := brought()) is not None:
-            return found
-        made = _bring()
-        _note().write_text(json.dumps(asdict(made)))
-        return made
+        found = brought()
+        return found if found is not None and found.ready else _bring(found)
 
 
 def brought() -> Brought | None:
@@ -107,7 +106,7 @@ def _note() -> Path:
     return CACHE / "cluster" / f"tests-{os.environ[RUN]}.json"
 
 
-def _bring() -> Brought:
+def _bring(begun: Brought | None) -> Brought:
     """Nodes with the images of these sources, and `helm install edgecloud charts/`."""
     tag, spent = sources_tag(), dict[str, float]()
 
@@ -120,14 +119,22 @@ def _bring() -> Brought:
         building = pool.submit(build)
         with timed(spent, "cluster up"):
             kubeconfig, was_there = bring_up()
+        made = Brought(str(kubeconfig), tag, begun.was_there if begun is not None else was_there, spent)
+        _write(made)
         building.result()
     with timed(spent, "images pushed"):
         push_images(tag, *IMAGES)
     with timed(spent, "images on the nodes"):
         pull_image(f"{REGISTRY}/trainer:{tag}")
     with timed(spent, "helm install"):
-        Cluster(kubeconfig, tag).install()
-    return Brought(str(kubeconfig), tag, was_there, spent)
+        made.cluster.install()
+    made.ready = True
+    _write(made)
+    return made
+
+
+def _write(made: Brought) -> None:
+    _note().write_text(json.dumps(asdict(made)))
 
 
 def main(arguments: list[str]) -> int:

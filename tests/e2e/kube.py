@@ -190,7 +190,7 @@ def pull_image(image: str) -> None:
     """Have every node hold an image of the registry, all of them at once."""
     nodes = command(TOOLS / "cluster.sh", "docker", "ps", "--format", "{{.Names}}", "--filter", KIND_NODES).split()
     with ThreadPoolExecutor(max(1, len(nodes))) as pool:
-        pull = ("crictl", "pull", "--quiet", image)
+        pull = ("crictl", "pull", image)
         list(pool.map(lambda node: command(TOOLS / "cluster.sh", "docker", "exec", node, *pull), nodes))
 
 

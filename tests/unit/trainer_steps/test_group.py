@@ -41,16 +41,17 @@ def free_port() -> int:
         return port
 
 
-def start(rank: int, port: int, **more: str) -> subprocess.Popen[str]:
+def start(rank: int, port: int, **more: str) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "precision": "fp32"}}), **more,
     }  # fmt: skip
+    # Unbuffered: what readline() had taken on beyond its line would be lost to communicate().
     process = subprocess.Popen(
-        [sys.executable, "-c", RANK], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", RANK], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    assert process.stdout.readline() == b"ready\n"
     return process
 
 
@@ -63,7 +64,7 @@ def test_a_rank_may_take_longer_to_come_than_an_exchange_may_take(first: int) ->
         with pytest.raises(subprocess.TimeoutExpired):
             early.wait(LIMIT_SECONDS + 1)
         late = start(1 - first, port, LIMIT=str(LIMIT_SECONDS))
-        assert [one.communicate(timeout=60)[0] for one in (early, late)] == ["[0, 1]\n", "[0, 1]\n"]
+        assert [one.communicate(timeout=60)[0] for one in (early, late)] == [b"[0, 1]\n"] * 2
     finally:
         for one in filter(None, (early, late)):
             one.kill()
@@ -82,7 +83,7 @@ def test_ranks_with_different_images_are_refused(other: str) -> None:
             one.kill()
             one.communicate()
     assert [one.returncode for one in ranks] == ([0, 0] if other[0] == "a" else [1, 1]), said
-    assert ["the workers see different images" in one for one in said] == [other[0] != "a"] * 2
+    assert [b"the workers see different images" in one for one in said] == [other[0] != "a"] * 2
 
 
 def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
@@ -90,4 +91,4 @@ def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
         process = start(0, other.getsockname()[1])
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 1
-    assert "EADDRINUSE" in said
+    assert b"EADDRINUSE" in said
