@@ -83,10 +83,10 @@ up() {
   fi
   [ "$own" = false ] || load_image
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  find_node_images
   write_config > "$STATE/kind.yaml"
   claim_nodes
-  "$BIN/kind" create cluster --config "$STATE/kind.yaml" --image "$image" --kubeconfig "$kubeconfig" --retain \
-    > "$LOGS/kind.log" 2>&1 || { tail -n 30 "$LOGS/kind.log" >&2; fail "kind create failed; the nodes are kept for a look"; }
+  create_nodes
   if own_docker; then
     start_forward
   fi
@@ -120,6 +120,34 @@ choose_image() {
   own=true
 }
 
+# find_node_images: $node_images, what the nodes of the cluster before have pulled and unpacked, if the nodes are ours
+find_node_images() {
+  node_images=
+  [ "$own" = true ] || return 0
+  node_images=$CACHE/nodes/${image##*:}
+  mkdir -p "$CACHE/nodes"
+  # of an older node image
+  find "$CACHE/nodes" -mindepth 1 -maxdepth 1 ! -path "$node_images" -exec rm -rf --one-file-system {} +
+}
+
+create_nodes() {
+  local kept
+  kept=$(find "${node_images:-/dev/null}" -mindepth 1 -maxdepth 1 -print -quit 2> /dev/null || true)
+  ! create || return 0
+  [ -n "$kept" ] || fail "kind create failed; the nodes are kept for a look"
+  # A machine that went down in the midst of a pull may have left anything there.
+  say "trying without the images that the nodes had"
+  remove_nodes
+  rm -rf --one-file-system "$node_images"
+  create || fail "kind create failed; the nodes are kept for a look"
+}
+
+create() {
+  [ -z "$node_images" ] || mkdir -p "$node_images"/{control-plane,worker}
+  "$BIN/kind" create cluster --config "$STATE/kind.yaml" --image "$image" --kubeconfig "$kubeconfig" --retain \
+    > "$LOGS/kind.log" 2>&1 || { tail -n 30 "$LOGS/kind.log" >&2; return 1; }
+}
+
 load_image() { docker image inspect "$image" > /dev/null 2>&1 || docker load --quiet --input "$image_file" > /dev/null; }
 
 write_config() {
@@ -128,7 +156,8 @@ write_config() {
   [ ! -e /sys/fs/cgroup/cgroup.controllers ] || without+='cgroup v1|'
   awk -v without="$without" \
     '/^[^ ]/ { tag = $0; off = sub(/^- \| # /, "", tag) && index(without, "|" tag "|") } !off' "$here/kind.yaml" \
-    | sed "s|@PORT@|$port|; s|@OWN_IMAGE@|$own|; s|@VOLUMES@|$STATE/volumes|"
+    | sed "${node_images:+s|@IMAGES@|$node_images|;}/@IMAGES@/,+1d
+      s|@PORT@|$port|; s|@OWN_IMAGE@|$own|; s|@VOLUMES@|$STATE/volumes|"
 }
 
 start_forward() {

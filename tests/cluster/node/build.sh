@@ -67,7 +67,7 @@ our_files() {
   install -D -m 755 -t "$root/opt/cni/bin" "$BIN"/{bridge,loopback,host-local,portmap}
   sed "s|@PAUSE@|$(image_of pause)|" "$here/files/containerd.toml" > "$root/etc/containerd/config.toml"
   install -m 644 "$here"/files/*.service "$root/etc/systemd/system/"
-  systemctl --root="$root" enable kubelet containerd undo-mount-hacks pod-network component-images
+  systemctl --root="$root" enable kubelet containerd undo-mount-hacks pod-network component-images no-old-pods
   systemctl --root="$root" mask systemd-binfmt
 }
 
