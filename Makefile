@@ -82,7 +82,7 @@ integration: venv programs ## the operator as a process, against a real API serv
 
 .PHONY: e2e
 e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was there before (KEEP_CLUSTER=1 keeps it)
-	@$(BIN)/python -m pytest $(TRAININGS) --dist loadfile -m cluster tests/e2e
+	@$(BIN)/python -m pytest $(TRAININGS) --maxschedchunk 1 -m cluster tests/e2e
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import-linter, shellcheck, helm and actionlint where they are there

@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,6 +72,16 @@ def brought() -> Brought | None:
     return Brought(**json.loads(note.read_text())) if note.exists() else None
 
 
+def once(what: str, make: Callable[[], str]) -> str:
+    """What `make` comes to, made by the first process of this run that asks; the others wait for it."""
+    with (CACHE / f".tests-{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        note = _note(f"-{what}")
+        if not note.exists():
+            note.write_text(make())
+        return note.read_text()
+
+
 def take_away() -> Brought | None:
     """Take away what this run has brought; what it was, or None if there is nothing."""
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -80,7 +90,8 @@ def take_away() -> Brought | None:
         found = brought()
         if found is None:
             return None
-        _note().unlink()
+        for note in _note().parent.glob(f"{_note().stem}*"):
+            note.unlink()
     keep = found.was_there or bool(os.environ.get("KEEP_CLUSTER"))
     with timed(found.spent, "helm uninstall" if keep else "cluster down"):
         if not keep:
@@ -102,8 +113,8 @@ def told(spent: dict[str, float]) -> str:
     return ", ".join(f"{what} {seconds:.0f} s" for what, seconds in spent.items())
 
 
-def _note() -> Path:
-    return CACHE / "cluster" / f"tests-{os.environ[RUN]}.json"
+def _note(what: str = "") -> Path:
+    return CACHE / "cluster" / f"tests-{os.environ[RUN]}{what}.json"
 
 
 def _bring(begun: Brought | None) -> Brought:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from edgecloud_operator.core import names
+from tests.e2e import bringing
 from tests.e2e.jobs import SPREAD, exact
 from tests.e2e.kube import Cluster, Namespace
 
@@ -27,15 +27,19 @@ def claim(name: str, storage_class: str, mode: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def weights(cluster: Cluster) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def weights(cluster: Cluster) -> str:
     """Of the deterministic training that nothing happens to."""
-    with cluster.namespace() as space:
-        space.apply(exact("undisturbed"))
-        status = space.until_done("undisturbed")
-        assert status.restarts == 0
-        assert status.checkpoint and status.checkpoint.weights_sha256
-        yield status.checkpoint.weights_sha256
+
+    def train() -> str:
+        with cluster.namespace() as space:
+            space.apply(exact("undisturbed"))
+            status = space.until_done("undisturbed")
+            assert status.restarts == 0
+            assert status.checkpoint and status.checkpoint.weights_sha256
+            return status.checkpoint.weights_sha256
+
+    return bringing.once("weights", train)
 
 
 def digest(space: Namespace, name: str) -> str | None:

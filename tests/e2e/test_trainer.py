@@ -107,17 +107,32 @@ def test_the_quickstart(tmp_path: Path) -> None:
         assert len(list((tmp_path / "work/checkpoints").glob("step-*"))) == 3
 
 
-def test_starting_over(tmp_path: Path) -> None:
-    """The images are not decoded a second time; what the first run came to is kept beside."""
+def test_what_the_folder_holds(tmp_path: Path) -> None:
+    """A training that is finished stays so if its status is lost; another one is refused there, or begins afresh."""
     with run(tmp_path / "work", job(epochs=1)) as first:
         assert first.end(within=240) == 0, first.output()
+        evaluation = first.status.evaluation
     [decoded] = (tmp_path / "work/data").glob("digits-*.images")
     before = decoded.stat()
-    with run(tmp_path / "work", job(epochs=2), "--fresh") as second:
-        assert second.end(within=240) == 0, second.output()
-        assert second.status.checkpoint and second.status.checkpoint.step == 28
+
+    (tmp_path / "work/job.yaml").unlink()
+    with run(tmp_path / "work", job(epochs=1)) as again:
+        assert again.end(within=240) == 0, again.output()
+        assert again.status.evaluation == evaluation
+        assert "has finished this training" in (tmp_path / "work/logs/worker-0.log").read_text()
+
+    (tmp_path / "work/job.yaml").unlink()
+    with run(tmp_path / "work", job(epochs=2)) as other:
+        assert other.end(within=120) == 1, other.output()
+        failure = other.status.last_failure
+        assert failure and failure.reason == "BadConfiguration"
+        assert other.status.restarts == 0
+
+    with run(tmp_path / "work", job(epochs=2), "--fresh") as fresh:
+        assert fresh.end(within=240) == 0, fresh.output()
+        assert fresh.status.checkpoint and fresh.status.checkpoint.step == 28
     after = decoded.stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "not decoded a second time"
     [aside] = tmp_path.glob("work.20*")
     assert (aside / "results/evaluation.json").exists()
 
@@ -201,10 +216,16 @@ def until(part: Run, what: str, holds: Callable[[], bool]) -> None:
     wait_for(what, look, within=120, seen=part.output)
 
 
-def until_step(part: Run, more: int) -> None:
-    """Wait for that many new steps, counted from now or from where the round goes on."""
-    start = _step(part)
-    until(part, f"{more} steps after {start}", lambda: _step(part) >= start + more)
+def newest(part: Run) -> int:
+    """The step of the newest checkpoint in the folder, of which the status tells a moment later."""
+    steps = [int(path.name[5:]) for path in (part.folder / "checkpoints").glob("step-*")]
+    return max(steps, default=0)
+
+
+def until_saved(part: Run, more: int) -> None:
+    """Wait for a checkpoint that many steps after the newest of now."""
+    start = newest(part)
+    until(part, f"a checkpoint {more} steps after {start}", lambda: newest(part) >= start + more)
 
 
 def _saved(part: Run) -> int:
@@ -231,26 +252,14 @@ def test_sigterm_to_one_stops_all_at_one_step(tmp_path: Path, whom: str) -> None
         assert list(log) == list(range(len(log))), "exactly the next step"
 
 
-def test_a_finished_training_stays_finished_if_its_status_is_lost(tmp_path: Path) -> None:
-    with run(tmp_path / "work", job(epochs=1)) as first:
-        assert first.end(within=240) == 0, first.output()
-        digest = first.status.evaluation
-    (tmp_path / "work/job.yaml").unlink()
-    with run(tmp_path / "work", job(epochs=1)) as second:
-        assert second.end(within=240) == 0, second.output()
-        assert second.status.evaluation == digest
-        assert "has finished this training" in (tmp_path / "work/logs/worker-0.log").read_text()
-
-
 def test_goes_on_above_the_rounds_of_a_lost_status(tmp_path: Path) -> None:
     """The job is applied again without its status: the checkpoints tell of rounds that it knows nothing of."""
     training = job(epochs=15, tensorboard=True)
     with run(tmp_path / "work", training) as first:
-        until_step(first, 10)
+        until_saved(first, 10)
         first.rank(1).kill()
         until(first, "the next round", lambda: first.status.restarts == 1)
-        inherited = _saved(first)
-        until(first, "a checkpoint of it", lambda: _saved(first) > inherited)
+        until_saved(first, 1)
         first.process.send_signal(signal.SIGTERM)
         assert first.end(within=60) == 143, first.output()
     (tmp_path / "work/job.yaml").unlink()
@@ -298,28 +307,16 @@ def test_local_steps_are_exact_whatever_died(tmp_path: Path) -> None:
         assert evaluation and evaluation.accuracy and evaluation.accuracy >= 0.9
         expected = weights(first), samples(first)
     with run(tmp_path / "work", LOCAL) as second:
-        until_step(second, 20)
+        until_saved(second, 18)
         second.rank(1).kill()
         until(second, "the next round", lambda: second.status.restarts == 1)
-        inherited = _saved(second)
-        until(second, "a checkpoint of it", lambda: _saved(second) > inherited)
+        until_saved(second, 1)
         second.process.send_signal(signal.SIGTERM)
         assert second.end(within=60) == 143, second.output()
         assert _saved(second) % 6 == 0
     with run(tmp_path / "work", LOCAL) as third:
         assert third.end(within=240) == 0, third.output()
         assert (weights(third), samples(third)) == expected
-
-
-def test_another_training_in_the_folder_is_refused(tmp_path: Path) -> None:
-    with run(tmp_path / "work", job(epochs=1)) as first:
-        assert first.end(within=240) == 0, first.output()
-    (tmp_path / "work/job.yaml").unlink()
-    with run(tmp_path / "work", job(epochs=2)) as second:
-        assert second.end(within=120) == 1, second.output()
-        failure = second.status.last_failure
-        assert failure and failure.reason == "BadConfiguration"
-        assert second.status.restarts == 0
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
@@ -354,11 +351,11 @@ def damage(newest: Path, how: str) -> None:
 
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
     """Stopped three times, and each time the newest checkpoint is spoilt: the one before is taken, and it is told."""
-    training = job(epochs=8)
+    training = job(epochs=16)
     log = tmp_path / "work/logs/worker-0.log"
     for place, how in enumerate(("truncated", "flipped", "gone")):
         with run(tmp_path / "work", training) as part:
-            until_step(part, 10)
+            until_saved(part, 10)
             part.process.send_signal(signal.SIGTERM)
             assert part.end(within=60) == 143, part.output()
         assert log.read_text().count("checkpoint passed over") == place
