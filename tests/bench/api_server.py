@@ -109,7 +109,7 @@ def main() -> None:
     times: dict[str, list[float]] = {"operator": [], "bare client": []}
     with control_plane() as cp, tempfile.TemporaryDirectory(prefix="edgecloud-bench-") as folder:
         cp.kubectl("apply", "-f", CRD)
-        cp.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.edgecloud.io", "--timeout=30s")
+        cp.wait_established("trainingjobs.edgecloud.io")
         api = Api(cp)
         for repeat in range(options.repeats):
             for name, measure in (("operator", by_the_operator), ("bare client", by_a_bare_client)):

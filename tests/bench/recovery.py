@@ -20,7 +20,6 @@ import json
 import math
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,8 @@ from typing import NamedTuple, TypeVar
 
 import psutil
 import yaml
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "manifests" / "examples" / "own-script.yaml"
@@ -60,7 +61,7 @@ def torchrun(folder: Path, env: Mapping[str, str]) -> Sequence[subprocess.Popen[
     script = yaml.safe_load(JOB.read_text())["spec"]["program"]["files"]["train.py"]
     (folder / "train.py").write_text(script)
     command = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={RANKS}", "--nproc-per-node=1"]
-    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{_free_port()}", "--local-addr=127.0.0.1"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1"]
     command += ["--max-restarts=3", "train.py"]
     return [_popen(command, folder, env, f"agent-{number}") for number in range(RANKS)]
 
@@ -233,12 +234,6 @@ def _popen(command: Sequence[str], folder: Path, env: Mapping[str, str], name: s
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

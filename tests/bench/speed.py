@@ -30,7 +30,6 @@ import os
 import platform
 import select
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("article-cnn", "edgenet", "resnet18")
@@ -205,7 +206,7 @@ class Team:
             "EDGECLOUD_CHECKPOINT_DIR": str(folder.parent / "checkpoints"),
             "EDGECLOUD_RESULTS_DIR": str(folder / name),
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            "MASTER_PORT": str(free_port()),
             "WORLD_SIZE": str(ranks),
             "LOCAL_WORLD_SIZE": str(ranks),
             "OMP_NUM_THREADS": str(threads),
@@ -301,12 +302,6 @@ def _popen(name: str, environment: Mapping[str, str], log: Path) -> subprocess.P
             bufsize=0,
             start_new_session=True,
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_images(folder: Path) -> None:

@@ -17,7 +17,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Final
 
 from edgecloud.launcher.linux import end_with_parent
+from tests.ports import free_port
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecloud"
 BIN: Final = CACHE / "bin"
@@ -108,6 +108,18 @@ class ControlPlane:
         self.kubectl("create", "serviceaccount", "default", "--namespace", name)
         return name
 
+    def wait_established(self, crd: str, *, seconds: float = 30.0) -> None:
+        """Until objects of this CRD are taken. (kubectl wait ends with an error where there are no conditions yet.)"""
+        deadline = time.monotonic() + seconds
+        while True:
+            status = json.loads(self.kubectl("get", "crd", crd, "--output=json")).get("status") or {}
+            met = [one["type"] for one in status.get("conditions") or () if one["status"] == "True"]
+            if "Established" in met:
+                return
+            if time.monotonic() > deadline:
+                raise ControlPlaneError(f"{crd} is not established within {seconds:.0f} s: {status}")
+            time.sleep(0.05)
+
     @contextmanager
     def outage(self) -> Iterator[None]:
         """No API server inside the block; the same one, with the same data and address, after it."""
@@ -119,7 +131,7 @@ class ControlPlane:
 
     def _start_etcd(self) -> None:
         client = f"http://127.0.0.1:{self.etcd_port}"
-        peer = f"http://127.0.0.1:{_free_port()}"
+        peer = f"http://127.0.0.1:{free_port()}"
         self.etcd = self._start(
             "etcd",
             f"--data-dir={self.folder / 'etcd'}",
@@ -238,7 +250,7 @@ def control_plane() -> Iterator[ControlPlane]:
     _remove_leftovers()
     with _folder() as folder:
         for attempt in range(1, _ATTEMPTS + 1):
-            cp = ControlPlane(folder / str(attempt), etcd_port=_free_port(), port=_free_port())
+            cp = ControlPlane(folder / str(attempt), etcd_port=free_port(), port=free_port())
             cp.folder.mkdir()
             try:
                 try:
@@ -275,12 +287,6 @@ def _remove_leftovers() -> None:
 
 def _lock_file(folder: Path) -> Path:
     return folder / "lock"
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _stop(process: subprocess.Popen[bytes] | None) -> None:

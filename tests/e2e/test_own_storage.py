@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.local import wait_for
+from tests.ports import free_port
 
 TRAINER = {"model": "article-cnn", "data": {"name": "digits"}, "epochs": 3, "batchSize": 96, "deterministic": True}
 STORAGE = {"checkpointIntervalSteps": 5}
@@ -24,9 +24,7 @@ STORAGE = {"checkpointIntervalSteps": 5}
 @contextmanager
 def ranks(folder: Path, *, round: int, count: int = 2) -> Iterator[list[subprocess.Popen[str]]]:
     """The training processes of a round, each with folders of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     said = json.dumps({"trainer": TRAINER, "storage": STORAGE, "ownStorage": True})
     running = []
     for rank in range(count):

@@ -26,7 +26,7 @@ def bare_control_plane() -> Iterator[ControlPlane]:
 def cp(bare_control_plane: ControlPlane) -> ControlPlane:
     """The same with the CRD, ready to take a TrainingJob."""
     bare_control_plane.kubectl("apply", "-f", CRD)
-    bare_control_plane.kubectl("wait", "--for=condition=Established", "crd/trainingjobs.edgecloud.io", "--timeout=30s")
+    bare_control_plane.wait_established("trainingjobs.edgecloud.io")
     return bare_control_plane
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from edgecloud.launcher.linux import end_with_parent
 from tests.cluster.control_plane import ControlPlane
+from tests.ports import free_port
 
 STARTS_WITHIN = 90.0
 
@@ -25,7 +25,7 @@ class OperatorProcess:
 
     def __init__(self, cp: ControlPlane, folder: Path, *options: str) -> None:
         self._cp, self._options = cp, options
-        self.port, self._liveness = _free_port(), _free_port()
+        self.port, self._liveness = free_port(), free_port()
         self.log_file = folder / "operator.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -96,9 +96,3 @@ def operator(cp: ControlPlane, folder: Path, *options: str) -> Iterator[Operator
         assert process.running, f"the operator ended:\n{process.log}"
     finally:
         process.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -60,7 +60,7 @@ def test_defaults_go_into_an_empty_cluster(installed: ControlPlane) -> None:
     deployment = get(installed, "deployment", "edgecloud", "--namespace=ours")
     assert deployment["spec"]["replicas"] == 1
     assert get(installed, "service", "edgecloud-coordinator", "--namespace=ours")["spec"]["ports"][0]["port"] == 8443
-    installed.kubectl("wait", "--for=condition=Established", CRD, "--timeout=30s")
+    installed.wait_established("trainingjobs.edgecloud.io")
     example = ROOT / "manifests/examples/own-script.yaml"
     installed.kubectl("create", "--dry-run=server", "-f", example)
 

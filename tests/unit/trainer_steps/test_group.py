@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
+from tests.ports import free_port
+
 LIMIT_SECONDS = 2.0
 # One import of torch for all ranks: each is a fork of a process that has done nothing but that.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -79,13 +81,6 @@ def ended(*ranks: Rank) -> Iterator[None]:
         for rank in ranks:
             rank.process.kill()
             rank.process.join()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("first", [0, 1])
