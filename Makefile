@@ -40,10 +40,11 @@ $(UV):
 	@$(UV_HOME).new/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@rm -rf $(UV_HOME) && mv $(UV_HOME).new $(UV_HOME)
 
+# Compiled once: where PYTHONDONTWRITEBYTECODE is set, as in many images, every process would compile torch for itself.
 $(VENV)/.done: pyproject.toml tests/requirements.lock | $(UV)
 	@echo "Installing the locked packages into $(VENV) (about 5 GB, most of it torch)"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes tests/requirements.lock
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes tests/requirements.lock
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -14,7 +14,7 @@ import pytest
 from edgecloud_trainer import results
 from edgecloud_trainer.events import EventLog
 from tests.e2e.local import wait_for
-from tests.e2e.test_trainer import job, run, scalars, until_step
+from tests.e2e.test_trainer import job, run, scalars, until_saved
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
 
@@ -110,7 +110,7 @@ def test_full_results_do_not_end_the_training(tmp_path: Path) -> None:
                 "a word on it", lambda: log.exists() and "misses what comes now" in log.read_text(), within=120,
                 seen=training.output,
             )  # fmt: skip
-            until_step(training, 10)
+            until_saved(training, 10)
             (folder / "ballast").unlink()
             assert training.end(within=240) == 0, training.output()
             assert training.status.restarts == 0
