@@ -27,8 +27,6 @@ SCRIPT = """
     worker.report(step=1, waited=ready, pid=os.getpid())
     {then}
 """
-
-
 HEIRS = """
     import os, sys
     sys.path.insert(0, {trainer!r})
@@ -55,7 +53,6 @@ LIAR = """
         from edgecloud import worker
         worker.report(step=1)
 """
-
 """Says something wrong in its heir's place."""
 
 
