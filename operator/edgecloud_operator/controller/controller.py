@@ -73,6 +73,10 @@ class Controller:
         self._tasks: list[asyncio.Task[None]] = []
         self.desk = Desk(self._queue.add)
 
+    def use(self, settings: Settings) -> None:
+        """What the children that are made from now on are made with."""
+        self._settings = settings
+
     async def start(self) -> None:
         self._listening_since = datetime.now(UTC)
         self._tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]

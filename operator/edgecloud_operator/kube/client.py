@@ -20,11 +20,21 @@ REQUEST_SECONDS: Final = 20.0
 """How long a request may take in all. One that takes longer is given up, and whoever wanted it tries again."""
 PAGE: Final = 500
 """Objects in one page of a list."""
+ACCEPT: Final = "application/json, application/jwk-set+json"
+"""The latter is what a server's public keys come as; it gives them out as nothing else."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Kind = Literal["TrainingJob", "Pod", "Service", "ConfigMap", "Event"]
-_CORE: Final = {"Pod": "pods", "Service": "services", "ConfigMap": "configmaps", "Event": "events"}
+Kind = Literal["TrainingJob", "Pod", "Service", "ConfigMap", "Event", "Secret", "Lease"]
+_PLACES: Final[dict[Kind, tuple[str, str]]] = {
+    "TrainingJob": (f"/apis/{GROUP}/{VERSION}", PLURAL),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "Pod": ("/api/v1", "pods"),
+    "Service": ("/api/v1", "services"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Event": ("/api/v1", "events"),
+    "Secret": ("/api/v1", "secrets"),
+}
 
 
 class ApiError(Exception):
@@ -100,9 +110,9 @@ class Page:
 
 def path(kind: Kind, namespace: str | None, name: str | None = None, *, sub: str = "") -> str:
     """Path of a collection (without a name) or of an object; namespace None: of all namespaces."""
-    root = f"/apis/{GROUP}/{VERSION}" if kind == "TrainingJob" else "/api/v1"
+    root, plural = _PLACES[kind]
     parts = [root, f"namespaces/{quote(namespace, safe='')}" if namespace is not None else ""]
-    parts += [PLURAL if kind == "TrainingJob" else _CORE[kind], quote(name, safe="") if name is not None else "", sub]
+    parts += [plural, quote(name, safe="") if name is not None else "", sub]
     return "/".join(part for part in parts if part)
 
 
@@ -197,7 +207,7 @@ class Client:
         content_type: str,
     ) -> dict[str, Any]:
         url = self._configuration.host + where + (f"?{urlencode(query)}" if query else "")
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "edgecloud-operator"}
+        headers = {"Accept": ACCEPT, "Content-Type": content_type, "User-Agent": "edgecloud-operator"}
         try:
             if token := await bearer_token(self._configuration):
                 headers["Authorization"] = f"Bearer {token}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -43,7 +44,11 @@ PROGRESS_WRITES: Final = 35.0
 class KubeCluster:
     """Implements the control loop's Cluster on the API server."""
 
-    def __init__(self, client: Client, store: Store, recorder: Recorder) -> None:
+    def __init__(
+        self, client: Client, store: Store, recorder: Recorder, *, acts: Callable[[], bool] = lambda: True
+    ) -> None:
+        """acts: whether this replica may write at this moment."""
+        self._acts = acts
         self._client = client
         self._store = store
         self._recorder = recorder
@@ -66,6 +71,7 @@ class KubeCluster:
             },
             "status": status.dump(),
         }
+        self._check()
         try:
             with self._store.writing(key):
                 return self._store.wrote(await self._client.request("PUT", where, body=body))
@@ -74,6 +80,15 @@ class KubeCluster:
             raise ConflictError from None
         except NotFoundError:
             raise GoneError from None
+
+    def _check(self) -> None:
+        """Before every write: a replica that may not lead any more, and does not know it yet, writes nothing.
+
+        One that was stopped between this and its write is caught by the server: a status by its resourceVersion, a
+        child by its name, a deletion by the uid.
+        """
+        if not self._acts():
+            raise UnavailableError("this replica cannot be sure to lead: its Lease is not renewed")
 
     def _take_turn(self, key: JobKey, job: TrainingJob, status: TrainingJobStatus) -> None:
         """Count a write against the bounds, or put it off."""
@@ -96,6 +111,7 @@ class KubeCluster:
         kind: Kind = child["kind"]
         namespace, name = job.metadata.namespace, child["metadata"]["name"]
         for _ in range(2):
+            self._check()
             try:
                 made = await self._client.request("POST", path(kind, namespace), body=child)
             except AlreadyExistsError:
@@ -130,6 +146,7 @@ class KubeCluster:
             "propagationPolicy": "Background",
         }
         where = path(target.kind, job.metadata.namespace, target.name)
+        self._check()
         try:
             answer = await self._client.request("DELETE", where, body=body)
         except (NotFoundError, ChangedError):
