@@ -12,7 +12,15 @@ from typing import Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
-from edgecloud_operator.controller.cluster import Cluster, ConflictError, GoneError, LaterError, RefusedError
+from edgecloud_operator.controller.cluster import (
+    AwayError,
+    Cluster,
+    ConflictError,
+    GoneError,
+    LaterError,
+    RefusedError,
+    StandbyError,
+)
 from edgecloud_operator.controller.workqueue import WorkQueue
 from edgecloud_operator.coordinator.desk import Desk, JobKey
 from edgecloud_operator.core.builders import Settings
@@ -28,6 +36,8 @@ WORKERS: Final = 8
 PARALLEL_WRITES: Final = 16
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 15.0
+STANDBY_SECONDS: Final = 1.0
+"""Until it is looked again whether this replica may write."""
 """Pauses after writes that failed, twice as long each time: the reports that come in meanwhile don't shorten them."""
 
 
@@ -145,6 +155,11 @@ class Controller:
                 record.failures = 0
         except (ConflictError, GoneError):
             self._queue.add_after(key, LAST_RETRY_SECONDS)  # if what is newer, and on its way here, gets lost
+        except StandbyError:
+            self._queue.add_after(key, STANDBY_SECONDS)
+        except AwayError as error:
+            if pause <= 0:
+                self._try_later(key, record, error)
         except Exception:
             if pause <= 0:
                 self._try_later(key, record)
@@ -174,10 +189,13 @@ class Controller:
             self._on_status(record.job.with_status(plan.status or record.job.status))
         return plan
 
-    def _try_later(self, key: JobKey, record: _Record) -> None:
+    def _try_later(self, key: JobKey, record: _Record, away: AwayError | None = None) -> None:
         """After a failure: log it, and wait the longer the more there were in a row."""
         pause = _pause(record.failures)
-        log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
+        if away:
+            log.warning("%s/%s: a write failed; it is tried again in %.0f s: %s", *key, pause, away)
+        else:
+            log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
         record.failures += 1
         record.retry_at = asyncio.get_running_loop().time() + pause
         self._queue.add_after(key, pause)

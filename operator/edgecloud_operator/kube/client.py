@@ -14,6 +14,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from edgecloud.api.job import GROUP, PLURAL, VERSION
+from edgecloud_operator.controller.cluster import AwayError
 from edgecloud_operator.kube.access import AccessError, bearer_token
 
 REQUEST_SECONDS: Final = 20.0
@@ -85,7 +86,7 @@ class InvalidError(ApiError):
     """422: it understands the object and finds it wrong."""
 
 
-class UnavailableError(ApiError):
+class UnavailableError(ApiError, AwayError):
     """429, 5xx, no connection or no answer in time: the same request may succeed later."""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
 from edgecloud.api.status import Reason, TrainingJobStatus
-from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError
+from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.core.writes import write_delay
@@ -88,7 +88,7 @@ class KubeCluster:
         child by its name, a deletion by the uid.
         """
         if not self._acts():
-            raise UnavailableError("this replica cannot be sure to lead: its Lease is not renewed")
+            raise StandbyError
 
     def _take_turn(self, key: JobKey, job: TrainingJob, status: TrainingJobStatus) -> None:
         """Count a write against the bounds, or put it off."""
