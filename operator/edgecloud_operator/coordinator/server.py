@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgecloud.protocol import MAX_BODY_BYTES, OLDEST_VERSION, VERSION, PollRequest
 from edgecloud_operator.coordinator.admission import STATUS_CODES, Identity, Refusal, belongs
 from edgecloud_operator.coordinator.desk import Desk
+from edgecloud_operator.subject import about
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,12 @@ class CoordinatorServer:
             )
         if isinstance(identity, Refusal):
             return self._refused(request, self._desk.refuse(identity))
+        key = (identity.namespace, identity.job)
+        with about(key, round=self._desk.round_of(key), worker=identity.index):
+            return await self._heard(request, identity)
+
+    async def _heard(self, request: web.Request, identity: Identity) -> web.Response:
+        """The answer to a worker that is known."""
         body = await _body(request)
         report = body if isinstance(body, Refusal) else _parse(body)
         if isinstance(report, Refusal):

@@ -19,7 +19,9 @@ from edgecloud_operator.kube.events import Recorder
 from edgecloud_operator.kube.health import HealthServer
 from edgecloud_operator.kube.identity import UNVERIFIED, Identities
 from edgecloud_operator.kube.informer import Informer
+from edgecloud_operator.kube.metrics import Metrics, Readings
 from edgecloud_operator.kube.store import Store
+from edgecloud_operator.kube.vitals import ailment
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +59,10 @@ async def operate(options: Options) -> None:
     configuration = await load_access()
     coordinator_socket = _listen(options.listen)
     liveness_socket = _listen(options.liveness) if options.liveness else None
-    client = Client(configuration, reload=load_access)
+    metrics = Metrics()
+    client = Client(configuration, reload=load_access, on_request=metrics.requested)
     try:
-        await _Operator(options, client, coordinator_socket, liveness_socket).run(stopped)
+        await _Operator(options, client, coordinator_socket, liveness_socket, metrics).run(stopped)
     finally:
         await client.close()
         for listener in (coordinator_socket, liveness_socket):
@@ -71,7 +74,12 @@ class _Operator:
     """The parts, and the order in which they come and go."""
 
     def __init__(
-        self, options: Options, client: Client, coordinator_socket: socket.socket, liveness_socket: socket.socket | None
+        self,
+        options: Options,
+        client: Client,
+        coordinator_socket: socket.socket,
+        liveness_socket: socket.socket | None,
+        metrics: Metrics,
     ) -> None:
         self._options = options
         self._client = client
@@ -88,10 +96,24 @@ class _Operator:
                 coordinator=options.coordinator_address,
             ),
             progress_seconds=options.progress_seconds,
+            meter=metrics,
         )
         self._store.connect(self._controller)
         self._server = CoordinatorServer(self._controller.desk, Identities(self._store).authenticate)
-        self._health = HealthServer(alive=lambda: True, ready=lambda: self._primed)
+        metrics.read(
+            Readings(
+                backlog=self._controller.backlog,
+                census=self._controller.census,
+                refused=lambda: self._controller.desk.refused,
+                heard=self._controller.desk.heard,
+                looked=self._informer.looked,
+            )
+        )
+        self._health = HealthServer(
+            ailment=lambda: ailment(self._controller.backlog(), self._informer.looked()),
+            ready=lambda: self._primed,
+            metrics=metrics.exposition,
+        )
 
     async def run(self, stopped: asyncio.Event) -> None:
         options = self._options
