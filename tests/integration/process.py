@@ -79,6 +79,16 @@ class OperatorProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def ask(self, where: str) -> tuple[int, str]:
+        """Status and text of what the liveness port answers."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self._liveness}{where}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
     def memory_mib(self) -> float:
         """Resident memory."""
         assert self._process is not None
