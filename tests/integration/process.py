@@ -23,6 +23,8 @@ STARTS_WITHIN = 90.0
 class OperatorProcess:
     """`python -m edgecloud_operator`, which can be killed and started again on the same address."""
 
+    program: tuple[str, ...] = ("-m", "edgecloud_operator")
+
     def __init__(self, cp: ControlPlane, folder: Path, *options: str) -> None:
         self._cp, self._options = cp, options
         self.port, self._liveness = free_port(), free_port()
@@ -34,7 +36,7 @@ class OperatorProcess:
         return self.log_file.read_text(errors="replace")
 
     def start(self, *, ready: bool = True) -> None:
-        command = [sys.executable, "-m", "edgecloud_operator", f"--listen=127.0.0.1:{self.port}"]
+        command = [sys.executable, *self.program, f"--listen=127.0.0.1:{self.port}"]
         command += [f"--coordinator-address=http://127.0.0.1:{self.port}", f"--liveness-port={self._liveness}"]
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import ssl
 import urllib.error
 import urllib.request
@@ -146,6 +147,7 @@ def test_a_run_with_a_failure_is_counted_and_logged(cp: ControlPlane, space: Spa
         ("round 1 closed", 1),
         (f"round 2 opened with 2 workers: {reason}", 2),
     ]
+    assert [record.get("worker") for record in about if record["message"].startswith("failure of ")] == [1]
     (line,) = (record for record in log if "(malformed, 1 so far)" in record["message"])
     assert (line["job"], line["worker"], line["round"]) == (f"{space.name}/digits", 0, 1)
     assert not any("exception" in record for record in log)
@@ -187,6 +189,38 @@ def test_an_api_server_that_is_away_makes_no_probe_fail(cp: ControlPlane, space:
         written = Scrape(process)("edgecloud_progress_lag_seconds_count")
         until(lambda: Scrape(process)("edgecloud_progress_lag_seconds_count") > written, "it goes on")
         assert "[" + f"{space.name}/digits round 1] " in process.log
+
+
+class ImpatientProcess(OperatorProcess):
+    """An operator whose probe waits for 3 s where the others' wait for 5 minutes."""
+
+    program = (
+        "-c",
+        "from edgecloud_operator.__main__ import main; from edgecloud_operator.kube import vitals;"
+        " vitals.STUCK_SECONDS = 3.0; main()",
+    )
+
+
+def test_work_that_stands_still_is_shown_by_the_probe(cp: ControlPlane, space: Space, tmp_path: Path) -> None:
+    """The API server freezes in the midst of requests, which end after 20 s: that is longer than 3."""
+    process = ImpatientProcess(cp, tmp_path, f"--namespaces={space.name}", "--progress-seconds=0.5")
+    process.start()
+    try:
+        with kubelet(space, tmp_path / "kubelet"):
+            space.submit("digits", program={"command": ["python", "-c", REPORTING]})
+            until(lambda: space.status("digits").get("progress", {}).get("step"), "progress")
+            assert process.ask("/healthz") == (200, "ok\n")
+            cp.apiserver.send_signal(signal.SIGSTOP)
+            try:
+                until(lambda: process.ask("/healthz")[0] == 503, "it is shown", saw=lambda: process.ask("/healthz"))
+                assert "a job has been worked on for" in process.ask("/healthz")[1]
+                assert Scrape(process)("edgecloud_work_stuck_seconds") > 3
+                assert process.ask("/readyz") == (200, "ok\n")
+            finally:
+                cp.apiserver.send_signal(signal.SIGCONT)
+            until(lambda: process.ask("/healthz") == (200, "ok\n"), "it goes on", saw=lambda: process.ask("/healthz"))
+    finally:
+        process.kill()
 
 
 def events(space: Space, job: str) -> Counter[str]:

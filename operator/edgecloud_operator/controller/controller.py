@@ -87,6 +87,7 @@ class Controller:
 
     async def start(self) -> None:
         self._listening_since = datetime.now(UTC)
+        self._queue.begin()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
 
     async def stop(self) -> None:
@@ -97,8 +98,9 @@ class Controller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def backlog(self) -> Backlog:
-        """How the queue stands."""
-        return self._queue.backlog()
+        """How the queue stands. While the control loop has not been started, nobody waits, however many there are."""
+        backlog = self._queue.backlog()
+        return backlog if self._tasks else Backlog(depth=backlog.depth)
 
     def census(self) -> Census:
         """The jobs that were seen, counted."""
@@ -250,9 +252,10 @@ class Controller:
         """Count, and log, what the status that was just written changes. job: as it was until then."""
         created_at, now = job.metadata.creation_timestamp, datetime.now(UTC)
         self._meter.changed(measured(job.status, status, created_at=created_at, now=now))
-        with about(_key(job), round=(status.rendezvous or Rendezvous()).round):
-            for sentence in transitions(job.status, status):
-                log.info("%s", sentence)
+        number = (status.rendezvous or Rendezvous()).round
+        for transition in transitions(job.status, status):
+            with about(_key(job), round=number, worker=transition.worker):
+                log.info("%s", transition.text)
 
     async def _change_children(self, key: JobKey, record: _Record, plan: Plan) -> None:
         """Carry out creates and deletes, the Service before the Pods, a bounded number side by side.

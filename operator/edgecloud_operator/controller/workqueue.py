@@ -106,6 +106,11 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._timers.clear()
 
+    def begin(self) -> None:
+        """There is somebody to take keys only from now on: nobody has waited before that."""
+        self._moved = self._clock()
+        self._since = dict.fromkeys(self._since, self._moved)
+
     def backlog(self) -> Backlog:
         """How it stands now."""
         now = self._clock()

@@ -12,7 +12,9 @@ import pytest
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud_operator.controller.cluster import ConflictError
+from edgecloud_operator.controller.controller import Controller
 from edgecloud_operator.controller.meter import Result
+from edgecloud_operator.controller.workqueue import Backlog
 from edgecloud_operator.core.measures import Measures
 from edgecloud_operator.kube.client import REQUEST_SECONDS
 from edgecloud_operator.kube.informer import Looked
@@ -197,6 +199,30 @@ class Away(Memory):
         await asyncio.sleep(REQUEST_SECONDS)
         self.given_up += 1
         raise TimeoutError("no answer")
+
+
+def test_a_replica_that_stands_by_is_well() -> None:
+    """It sees the jobs and decides on none; when its turn comes, nobody has waited for it."""
+    counted = Counted()
+
+    async def scenario() -> None:
+        memory = Memory()
+        controller = memory.controller = Controller(memory, meter=counted, clock=now)
+        for number in range(50):
+            memory.store(make_job(f"job-{number}"))
+        await asyncio.sleep(3600)
+        assert controller.backlog() == Backlog(depth=50)
+        assert ailment(controller.backlog(), Looked()) is None
+        await controller.start()
+        assert ailment(controller.backlog(), Looked()) is None
+        await eventually(lambda: memory.phase("job-49") != "-", "it is decided on")
+        await controller.stop()
+        for task in memory.launchers:
+            task.cancel()
+        await asyncio.gather(*memory.launchers, return_exceptions=True)
+
+    simulate(scenario(), within=1e5)
+    assert max(counted.waits) < 10
 
 
 def test_a_server_that_hangs_is_none() -> None:

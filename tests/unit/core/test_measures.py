@@ -49,7 +49,7 @@ class Followed(Scene):
         plan = super().act()
         if plan.status is not None:
             self.counted.append(measured(before, self.status, created_at=NOW, now=self.now))
-            self.told += transitions(before, self.status)
+            self.told += [one.text for one in transitions(before, self.status)]
         return plan
 
     def of(self, field: str) -> list[Any]:
@@ -200,7 +200,9 @@ def test_a_reason_of_another_release_is_another() -> None:
     )
     counted = measured(old, new, created_at=None, now=NOW)
     assert (counted.round, counted.failure) == ("other", "other")
-    assert "CosmicRay" not in " ".join(transitions(old, new))
+    failed, opened = transitions(old, new)
+    assert "CosmicRay" not in failed.text + opened.text
+    assert (failed.worker, opened.worker) == (0, None)
 
 
 # Times
@@ -360,7 +362,7 @@ def test_everything_counted_is_on_a_list(
     )
     assert (counted.round is not None) == bool(opened), "each round that is opened has a cause, and nothing else has"
     for line in transitions(old, new):
-        assert line.isprintable()
+        assert line.text.isprintable()
 
 
 @tries(100)
