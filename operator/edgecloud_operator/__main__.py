@@ -153,7 +153,7 @@ def default_address(port: int) -> str | None:
     default=8081,
     show_envvar=True,
     metavar="PORT",
-    help="Port of /healthz and /readyz, on every address; 0: none.",
+    help="Port of /healthz, /readyz and /metrics, on every address; 0: none.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_envvar=True)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_envvar=True)

@@ -31,6 +31,8 @@ def operator_token(cp: ControlPlane) -> str:
 class OperatorProcess:
     """`python -m edgecloud_operator`, which can be killed and started again on the same address."""
 
+    program: tuple[str, ...] = ("-m", "edgecloud_operator")
+
     def __init__(
         self, cp: ControlPlane, folder: Path, *options: str, server_port: int | None = None, name: str = "operator"
     ) -> None:
@@ -46,7 +48,7 @@ class OperatorProcess:
         return self.log_file.read_text(errors="replace")
 
     def start(self, *, ready: bool = True) -> None:
-        command = [sys.executable, "-m", "edgecloud_operator", f"--listen=127.0.0.1:{self.port}"]
+        command = [sys.executable, *self.program, f"--listen=127.0.0.1:{self.port}"]
         command += [f"--coordinator-address=https://127.0.0.1:{self.port}", f"--tls-secret={TLS_SECRET}"]
         command.append(f"--liveness-port={self.liveness}")
         with self.log_file.open("ab") as log:
@@ -105,6 +107,16 @@ class OperatorProcess:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def ask(self, where: str) -> tuple[int, str]:
+        """Status and text of what the liveness port answers."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.liveness}{where}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def memory_mib(self) -> float:
         """Resident memory."""

@@ -12,6 +12,7 @@ from typing import Final
 from edgecloud.protocol import Directive, PollRequest
 from edgecloud_operator.coordinator.admission import Identity, Refusal, RefusalReason, admit
 from edgecloud_operator.coordinator.door import REQUESTS_A_SECOND, REQUESTS_AT_ONCE, Bucket
+from edgecloud_operator.core.members import heard
 from edgecloud_operator.core.observed import Launcher
 
 JobKey = tuple[str, str]
@@ -100,6 +101,16 @@ class Desk:
         """The last words of a job's launchers, by Pod uid."""
         room = self._rooms.get(key)
         return dict(room.launchers) if room else {}
+
+    def heard(self) -> int:
+        """How many launchers, of all jobs, are there to take orders."""
+        now = datetime.now(UTC)
+        return sum(heard(launcher, now) for room in self._rooms.values() for launcher in room.launchers.values())
+
+    def round_of(self, key: JobKey) -> int:
+        """A job's newest round, as far as it is known here; else 0."""
+        room = self._rooms.get(key)
+        return room.round if room else 0
 
     def publish(self, key: JobKey, directives: Mapping[str, Directive], *, current_round: int, finished: bool) -> None:
         """Say from now on what was decided, and wake those for whom it is news."""

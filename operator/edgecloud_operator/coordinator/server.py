@@ -17,6 +17,7 @@ from edgecloud.protocol import MAX_BODY_BYTES, OLDEST_VERSION, VERSION, PollRequ
 from edgecloud_operator.coordinator.admission import STATUS_CODES, Identity, Refusal, belongs
 from edgecloud_operator.coordinator.desk import Desk
 from edgecloud_operator.coordinator.door import Door
+from edgecloud_operator.subject import about
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +173,12 @@ class CoordinatorServer:
             )
         if isinstance(identity, Refusal):
             return self._refused(request, self._desk.refuse(identity))
+        key = (identity.namespace, identity.job)
+        with about(key, round=self._desk.round_of(key), worker=identity.index):
+            return await self._heard(request, identity)
+
+    async def _heard(self, request: web.Request, identity: Identity) -> web.Response:
+        """The answer to a worker that is known."""
         if not self._leading():
             return self._elsewhere(request)
         if refusal := self._desk.pace(identity):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -147,12 +148,17 @@ class Client:
         *,
         reload: Callable[[], Awaitable[Configuration]] | None = None,
         seconds: float = REQUEST_SECONDS,
+        on_request: Callable[[Method, str, int, float], None] | None = None,
     ) -> None:
-        """reload: gives fresh credentials when the present ones are refused. seconds: time limit of a request."""
+        """reload: gives fresh credentials when the present ones are refused. seconds: time limit of a request.
+
+        on_request: told of each that has ended: method, path, HTTP status (0: no answer), and how long it took.
+        """
         self._configuration = configuration
         self._reload = reload
         self._api = ApiClient(configuration)
         self._timeout = aiohttp.ClientTimeout(total=seconds)
+        self._on_request = on_request
 
     @property
     def configuration(self) -> Configuration:
@@ -209,13 +215,18 @@ class Client:
     ) -> dict[str, Any]:
         url = self._configuration.host + where + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": ACCEPT, "Content-Type": content_type, "User-Agent": "edgecloud-operator"}
+        began, status = time.monotonic(), 0
         try:
             if token := await bearer_token(self._configuration):
                 headers["Authorization"] = f"Bearer {token}"
             response = await self._api.call_api(method, url, headers, body, _request_timeout=self._timeout)
             data = await response.read()
+            status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UnavailableError(f"{method} {where}: {type(error).__name__} {error}".rstrip()) from error
+        finally:
+            if self._on_request:
+                self._on_request(method, where, status, time.monotonic() - began)
         if not 200 <= response.status < 300:
             raise error_of(response.status, data)
         try:

@@ -29,9 +29,11 @@ from edgecloud_operator.kube.health import HealthServer
 from edgecloud_operator.kube.identity import Identities
 from edgecloud_operator.kube.informer import Informer
 from edgecloud_operator.kube.keys import Keys, read_cluster_keys
+from edgecloud_operator.kube.metrics import Metrics, Readings
 from edgecloud_operator.kube.signpost import Signpost
 from edgecloud_operator.kube.store import Store
 from edgecloud_operator.kube.tls import FolderTls, SecretTls, Tls
+from edgecloud_operator.kube.vitals import ailment
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +96,14 @@ async def operate(options: Options) -> None:
     configuration = await load_access()
     coordinator_socket = _bind(options.listen)
     liveness_socket = _bind(options.liveness) if options.liveness else None
-    client = Client(configuration, reload=load_access)
+    metrics = Metrics()
+    client = Client(configuration, reload=load_access, on_request=metrics.requested)
     # A renewal must not stand in line behind the creation of a thousand Pods.
-    lease_client = Client(await load_access(), reload=load_access, seconds=LEASE_REQUEST_SECONDS)
+    lease_client = Client(
+        await load_access(), reload=load_access, seconds=LEASE_REQUEST_SECONDS, on_request=metrics.requested
+    )
     try:
-        await _Operator(options, client, lease_client, coordinator_socket, liveness_socket).run(stopped)
+        await _Operator(options, client, lease_client, coordinator_socket, liveness_socket, metrics).run(stopped)
     finally:
         await client.close()
         await lease_client.close()
@@ -117,6 +122,7 @@ class _Operator:
         lease_client: Client,
         coordinator_socket: socket.socket,
         liveness_socket: socket.socket | None,
+        metrics: Metrics,
     ) -> None:
         self._options = options
         self._client = client
@@ -131,11 +137,26 @@ class _Operator:
             KubeCluster(client, self._store, self._recorder, acts=self._acts),
             settings=self._settings(),
             progress_seconds=options.progress_seconds,
+            meter=metrics,
         )
         self._store.connect(self._controller)
         identities = Identities(self._store, Keys(partial(read_cluster_keys, client)))
         self._server = CoordinatorServer(self._controller.desk, identities.authenticate, leading=self._speaks)
-        self._health = HealthServer(alive=lambda: True, ready=lambda: self._primed)
+        metrics.read(
+            Readings(
+                backlog=self._controller.backlog,
+                census=self._controller.census,
+                refused=lambda: self._controller.desk.refused,
+                heard=self._controller.desk.heard,
+                looked=self._informer.looked,
+                leads=self._acts,
+            )
+        )
+        self._health = HealthServer(
+            ailment=lambda: ailment(self._controller.backlog(), self._informer.looked()),
+            ready=lambda: self._primed,
+            metrics=metrics.exposition,
+        )
 
     def _acts(self) -> bool:
         return self._elector is None or self._elector.acts

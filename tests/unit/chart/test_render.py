@@ -317,7 +317,7 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
     (
         {"podAnnotations": {"a": "1"}},
         lambda all_: only(all_, "Deployment")["spec"]["template"]["metadata"]["annotations"],
-        {"a": "1"},
+        {"prometheus.io/scrape": "true", "prometheus.io/port": "8081", "prometheus.io/path": "/metrics", "a": "1"},
     ),
     (
         {"podLabels": {"a": "1"}},
