@@ -1,13 +1,12 @@
 """One control plane for all tests of a run; they keep out of each other's way by namespace.
 
-Operators run with the rights that the chart gives them, and no others. When all of these tests have passed, what they were
-seen to do is held against those rights: none may be left over.
+Operators run with the rights that the chart gives them, and no others. When all of these tests have passed, what they
+were seen to do is held against those rights: none may be left over.
 """
 
 import itertools
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,7 @@ import yaml
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.integration import rights
 from tests.integration.api import Api, Space
-from tests.integration.process import SYSTEM, OperatorProcess, operator
-from tests.unit.chart.helm import CHART, HELM, KUBERNETES
+from tests.integration.process import OperatorProcess, operator
 
 _numbers = itertools.count(1)
 _AUDIT = "EDGECLOUD_TEST_AUDIT"
@@ -40,7 +38,7 @@ def cp(bare_control_plane: ControlPlane) -> ControlPlane:
     """The same with the CRD, ready to take a TrainingJob."""
     bare_control_plane.kubectl("apply", "-f", CRD)
     bare_control_plane.wait_established("trainingjobs.edgecloud.io")
-    give_rights(bare_control_plane)
+    rights.give(bare_control_plane)
     return bare_control_plane
 
 
@@ -65,7 +63,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     try:
         whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
         if whole and session.exitstatus == 0 and not (config.option.keyword or config.option.markexpr):
-            given = rights.granted(yaml.safe_load_all(chart("rbac")))
+            given = rights.granted(yaml.safe_load_all(rights.chart("rbac")))
             wrong = rights.differences(given, *rights.used(folder.glob("*.log")))
             config.stash[_RIGHTS] = wrong or [f"{len(given)} rights, all of them used"]
             session.exitstatus = 1 if wrong else 0
@@ -79,21 +77,6 @@ _RIGHTS = pytest.StashKey[list[str]]()
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash.get(_RIGHTS, []):
         terminalreporter.write_line(f"operator: {line}")
-
-
-def chart(template: str) -> str:
-    """A template of the chart, with its defaults."""
-    assert HELM, "no helm: make programs"
-    command = [HELM, "template", "edgecloud", CHART, KUBERNETES, "--namespace", SYSTEM]
-    command.append(f"--show-only=templates/{template}.yaml")
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def give_rights(cp: ControlPlane) -> None:
-    """The operator's ServiceAccount, with the roles of the chart."""
-    cp.create_namespace(SYSTEM)
-    for template in ("serviceaccount", "rbac"):
-        cp.kubectl("apply", "--namespace", SYSTEM, "-f", "-", stdin=chart(template))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,20 @@ from tests.cluster.control_plane import ISSUER, ControlPlane
 from tests.integration.api import Space
 
 
+def ask(
+    method: str, port: int, path: str, context: ssl.SSLContext, *, token: str | None = None, body: bytes | None = None
+) -> tuple[int, bytes]:
+    """One request on a connection of its own: status and body of the answer."""
+    headers = {"Content-Type": "application/json"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
 class Coordinator:
     """Asks one operator process, over TLS checked against what stands in a Pod."""
 
@@ -39,17 +53,11 @@ class Coordinator:
             "nextPort": 20000,
         }
         path = f"/v1/namespaces/{namespace or self._space.name}/trainingjobs/{job}/workers/{index}/poll"
-        headers = {"Content-Type": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=20, context=self._context)
-        try:
-            connection.request("POST", path, json.dumps(body | more).encode(), headers)
-            answer = connection.getresponse()
-            said = json.loads(answer.read())
-        finally:
-            connection.close()
-        return answer.status, str(said.get("reason", "")) if answer.status != 200 else ""
+        status, answer = ask(
+            "POST", self._port, path, self._context, token=token, body=json.dumps(body | more).encode()
+        )
+        said = json.loads(answer)
+        return status, str(said.get("reason", "")) if status != 200 else ""
 
 
 def pod_token(space: Space, pod: dict[str, Any], audience: str) -> str:

@@ -125,6 +125,11 @@ class OperatorProcess:
             with error:
                 return error.code, error.read().decode()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def memory_mib(self) -> float:
         """Resident memory."""
         assert self._process is not None

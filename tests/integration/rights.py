@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tests.cluster.control_plane import ControlPlane
 from tests.integration.process import SYSTEM
+from tests.unit.chart.helm import CHART, HELM, KUBERNETES
 
 USER: Final = f"system:serviceaccount:{SYSTEM}:edgecloud"
 OWN: Final = "own"
@@ -74,3 +77,18 @@ def differences(given: set[Right], taken: set[Right], refused: list[str]) -> lis
     """What is wrong: asked for and not granted, granted and never used."""
     wrong = [f"asked for, and not granted: {one}" for one in refused]
     return wrong + [f"granted, and never used: {one}" for one in sorted(given - taken - NEVER_ASKED)]
+
+
+def chart(template: str) -> str:
+    """A template of the chart, with its defaults."""
+    assert HELM, "no helm: make programs"
+    command = [HELM, "template", "edgecloud", CHART, KUBERNETES, "--namespace", SYSTEM]
+    command.append(f"--show-only=templates/{template}.yaml")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def give(cp: ControlPlane) -> None:
+    """The operator's ServiceAccount, with the roles of the chart."""
+    cp.create_namespace(SYSTEM)
+    for template in ("serviceaccount", "rbac"):
+        cp.kubectl("apply", "--namespace", SYSTEM, "-f", "-", stdin=chart(template))

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgecloud_operator.core.names import CA_ANNOTATION
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api import Space, until
-from tests.integration.coordinator import Coordinator, another_key, claims, forged, pod_token, unsigned
+from tests.integration.coordinator import Coordinator, another_key, ask, claims, forged, pod_token, unsigned
 from tests.integration.process import OperatorProcess, operator
 from tests.integration.test_operator import all_pods
 
@@ -156,12 +156,9 @@ def test_a_pod_that_is_gone_is_not_heard(stage: Stage) -> None:
 
 def test_a_workers_token_is_nothing_to_the_api_server(stage: Stage) -> None:
     """401: it is not even somebody without rights there."""
+    context = ssl.create_default_context(cafile=str(stage.cp.ca))
     for path in ("/api", f"{stage.space.core}/pods", "/apis/edgecloud.io/v1alpha1/trainingjobs", "/version"):
-        request = urllib.request.Request(stage.cp.url + path, headers={"Authorization": f"Bearer {stage.token()}"})
-        context = ssl.create_default_context(cafile=str(stage.cp.ca))
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=10, context=context)
-        assert refused.value.code == 401
+        assert ask("GET", stage.cp.port, path, context, token=stage.token())[0] == 401
 
 
 def test_without_tls_there_is_no_word(stage: Stage) -> None:
