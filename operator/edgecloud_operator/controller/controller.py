@@ -41,6 +41,8 @@ WORKERS: Final = 8
 PARALLEL_WRITES: Final = 16
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 15.0
+PROGRESS_SECONDS: Final = 0.25
+"""How long mere progress waits to be looked at: that of a thousand workers is one look."""
 STANDBY_SECONDS: Final = 1.0
 """Until it is looked again whether this replica may write."""
 """Pauses after writes that failed, twice as long each time: the reports that come in meanwhile don't shorten them."""
@@ -93,7 +95,7 @@ class Controller:
         self._queue: WorkQueue[JobKey] = WorkQueue(clock=clock, on_wait=self._meter.waited)
         self._listening_since = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
-        self.desk = Desk(self._queue.add)
+        self.desk = Desk(self._queue.add, lambda key: self._queue.add_after(key, PROGRESS_SECONDS))
 
     def use(self, settings: Settings) -> None:
         """What the children that are made from now on are made with."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from edgecloud.protocol import PollRequest, ProgressReport
+from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.observed import Launcher
 
 RefusalReason = Literal[
@@ -52,6 +53,10 @@ STATUS_CODES: Final[dict[RefusalReason, int]] = {
 }
 
 
+_STATE: Final = ("round", "state", "draining", "address", "port", "node", "failure")
+"""What decisions go by. (The next port is looked up when a round is opened, whatever it is then.)"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Identity:
     """Whom a token stands for."""
@@ -73,9 +78,13 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Admitted:
-    """A report that was taken; dropped says which part of it was not."""
+    """A report that was taken; dropped says which part of it was not.
+
+    news: whether it may change a decision (state), only what is shown (progress), or only when it was last heard.
+    """
 
     launcher: Launcher
+    news: Literal["state", "progress", "none"] = "state"
     dropped: Refusal | None = None
 
 
@@ -113,7 +122,16 @@ def admit(last: Launcher | None, report: PollRequest, *, current_round: int, now
         since=last.since if last is not None and same_state else now,
         first_step=_first_step(last, report.progress, same_round=same_round),
     )
-    return Admitted(launcher=launcher, dropped=dropped)
+    return Admitted(launcher=launcher, news=_news(last, launcher), dropped=dropped)
+
+
+def _news(last: Launcher | None, now: Launcher) -> Literal["state", "progress", "none"]:
+    """What a report says that the one before didn't. Most polls of a quiet worker say nothing new."""
+    if last is None or (now.heard_at - last.heard_at).total_seconds() >= SILENT_SECONDS:
+        return "state"
+    if any(getattr(last.report, name) != getattr(now.report, name) for name in _STATE):
+        return "state"
+    return "progress" if last.report.progress != now.report.progress else "none"
 
 
 def _first_step(

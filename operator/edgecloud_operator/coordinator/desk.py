@@ -44,11 +44,22 @@ class _Room:
 class Desk:
     """Takes reports, gives directives, and wakes who waits for one."""
 
-    def __init__(self, on_report: Callable[[JobKey], None], *, requests_at_once: int = REQUESTS_AT_ONCE) -> None:
-        """on_report: told of each job that was heard of. requests_at_once: of one worker, after a quiet time."""
+    def __init__(
+        self,
+        on_report: Callable[[JobKey], None],
+        on_progress: Callable[[JobKey], None] | None = None,
+        *,
+        requests_at_once: int = REQUESTS_AT_ONCE,
+    ) -> None:
+        """Who is told of a job, and how urgently.
+
+        on_report: something was heard that may change a decision. on_progress: something to show; like on_report, if it
+        is not given. requests_at_once: of one worker, after a quiet time.
+        """
         self.refused: Counter[RefusalReason] = Counter()
         self._rooms: dict[JobKey, _Room] = {}
         self._on_report = on_report
+        self._on_progress = on_progress or on_report
         self._requests_at_once = requests_at_once
 
     def refuse(self, refusal: Refusal) -> Refusal:
@@ -75,8 +86,10 @@ class Desk:
         if result.dropped:
             self.refuse(result.dropped)
         room.launchers[identity.pod_uid] = result.launcher
-        if not room.finished or last is None:
+        if last is None or (not room.finished and result.news == "state"):
             self._on_report(key)
+        elif not room.finished and result.news == "progress":
+            self._on_progress(key)
         return None
 
     async def directive(self, identity: Identity, report: PollRequest) -> Directive | Refusal:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Rendezvous, TrainingJobStatus
 from edgecloud.protocol import Directive, RunOrder
@@ -9,15 +13,38 @@ from edgecloud_operator.core.failures import PREEMPTED
 from edgecloud_operator.core.observed import Launcher, Observed
 
 
+@dataclass(frozen=True)
+class _Seats:
+    """Who sits where in a round; worked out once for all of its members."""
+
+    place: Mapping[str, int]
+    """Of each member, by Pod uid."""
+    first_rank: Sequence[int]
+    processes: Sequence[int]
+    world_size: int
+
+
 def directives(job: TrainingJob, status: TrainingJobStatus, observed: Observed, *, stop: bool) -> dict[str, Directive]:
     """Directives by Pod uid, for every launcher that was heard.
 
     stop: the members of the round should stop at a checkpoint.
     """
-    return {uid: _directive(job, status, observed, uid, stop=stop) for uid in observed.launchers}
+    seats = _seats(job, status.rendezvous or Rendezvous())
+    return {uid: _directive(job, status, observed, uid, seats, stop=stop) for uid in observed.launchers}
 
 
-def _directive(job: TrainingJob, status: TrainingJobStatus, observed: Observed, uid: str, *, stop: bool) -> Directive:
+def _seats(job: TrainingJob, rendezvous: Rendezvous) -> _Seats:
+    processes = [job.spec.processes_of(member.index) for member in rendezvous.members]
+    place: dict[str, int] = {}
+    for number, member in enumerate(rendezvous.members):
+        place.setdefault(member.pod_uid, number)
+    ends = list(accumulate(processes, initial=0))
+    return _Seats(place=place, first_rank=ends, processes=processes, world_size=ends[-1])
+
+
+def _directive(
+    job: TrainingJob, status: TrainingJobStatus, observed: Observed, uid: str, seats: _Seats, *, stop: bool
+) -> Directive:
     rendezvous = status.rendezvous or Rendezvous()
     number = rendezvous.round
     if status.phase in TERMINAL:
@@ -25,20 +52,20 @@ def _directive(job: TrainingJob, status: TrainingJobStatus, observed: Observed, 
         return Directive(action="exit", round=number, exit_code=code, reason=f"the job has {status.phase.lower()}")
     if status.phase == "Suspended":
         return Directive(action="exit", round=number, exit_code=PREEMPTED, reason="the job is suspended")
-    place = next((place for place, member in enumerate(rendezvous.members) if member.pod_uid == uid), None)
+    place = seats.place.get(uid)
     if place is None:
         return Directive(action="wait", round=number, reason="waiting for the next round")
     if stop:
         grace = float(job.spec.stop_grace_seconds)
         return Directive(action="stop", round=number, grace_seconds=grace, reason="stop at a checkpoint")
-    order = run_order(job, rendezvous, observed, place)
+    order = _run_order(rendezvous, observed, seats, place)
     if order is None and observed.launchers[uid].report.round < number:
         # With the number of the round before: if this answer is overtaken by the next one, it must not end the round.
         return Directive(action="wait", round=number - 1, reason="waiting for the first worker of the round")
     return Directive(action="run", round=number, run=order)
 
 
-def run_order(job: TrainingJob, rendezvous: Rendezvous, observed: Observed, place: int) -> RunOrder | None:
+def _run_order(rendezvous: Rendezvous, observed: Observed, seats: _Seats, place: int) -> RunOrder | None:
     """A member's part in the round; None while it is not known where they meet.
 
     They meet at the first member, which takes the round up before the others are told: the port that it says it uses is
@@ -47,13 +74,12 @@ def run_order(job: TrainingJob, rendezvous: Rendezvous, observed: Observed, plac
     master = observed.launchers.get(rendezvous.members[0].pod_uid)
     if master is None or (place > 0 and master.report.round < rendezvous.round):
         return None
-    sizes = [job.spec.processes_of(member.index) for member in rendezvous.members]
     return RunOrder(
-        first_rank=sum(sizes[:place]),
-        world_size=sum(sizes),
-        processes=sizes[place],
+        first_rank=seats.first_rank[place],
+        world_size=seats.world_size,
+        processes=seats.processes[place],
         group_rank=place,
-        group_size=len(sizes),
+        group_size=len(rendezvous.members),
         master_address=master.report.address,
         master_port=_master_port(master, rendezvous.round),
     )

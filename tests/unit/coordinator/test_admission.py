@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecloud.protocol import FailureReport, PollRequest, ProgressReport
+from edgecloud.protocol import Acknowledged, FailureReport, PollRequest, ProgressReport
 from edgecloud_operator.coordinator.admission import (
     STATUS_CODES,
     Admitted,
@@ -21,6 +21,7 @@ from edgecloud_operator.coordinator.admission import (
     belongs,
 )
 from edgecloud_operator.coordinator.desk import Desk
+from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.observed import Launcher
 from tests.unit.coordinator.served import identity
 
@@ -119,6 +120,31 @@ def test_since_is_when_the_state_was_first_heard() -> None:
     assert taken(LAST, make_report(sequence=11)).launcher.since == NOW
     assert taken(LAST, make_report(sequence=11, state="stopping")).launcher.since == LATER
     assert taken(LAST, make_report(sequence=11, round=3)).launcher.since == LATER
+
+
+@pytest.mark.parametrize(
+    ("said", "news"),
+    [
+        ({}, "none"),
+        ({"next_port": 5555, "hold": 9.0}, "none"),
+        ({"ack": Acknowledged(action="run", round=2)}, "none"),
+        ({"progress": PROGRESS.model_copy(update={"step": 8})}, "progress"),
+        ({"state": "stopping"}, "state"),
+        ({"round": 3}, "state"),
+        ({"draining": True}, "state"),
+        ({"address": "10.0.0.9"}, "state"),
+        ({"port": 1234}, "state"),
+        ({"failure": FailureReport(local_rank=0, rank=0, reason="Killed", at=1.0)}, "state"),
+    ],
+)
+def test_what_is_news(said: dict[str, Any], news: str) -> None:
+    assert taken(LAST, make_report(sequence=11, **said)).news == news
+
+
+def test_whoever_is_heard_for_the_first_time_or_again_is_news() -> None:
+    assert taken(None, make_report()).news == "state"
+    silent = replace(LAST, heard_at=LATER - timedelta(seconds=SILENT_SECONDS))
+    assert taken(silent, make_report(sequence=11)).news == "state"
 
 
 def test_every_reason_has_a_status_code() -> None:

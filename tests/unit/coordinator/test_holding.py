@@ -31,10 +31,16 @@ LONG = 10.0
 
 async def held(served: Served, who: Any = A, **fields: Any) -> asyncio.Task[Answer]:
     """A poll that has arrived and is being kept back."""
-    heard = len(served.reported)
+    before = last_heard(served, who)
     task = asyncio.create_task(served.poll(who, **({"hold": LONG} | fields)))
-    await eventually(lambda: len(served.reported) > heard, "the poll arrives")
+    await eventually(lambda: last_heard(served, who) > before, "the poll arrives")
     return task
+
+
+def last_heard(served: Served, who: Any = A) -> int:
+    """Sequence of a worker's newest poll that was taken up."""
+    launcher = served.desk.launchers((who.namespace, who.job)).get(who.pod_uid)
+    return launcher.report.sequence if launcher else 0
 
 
 def test_news_is_told_at_once() -> None:
@@ -304,9 +310,9 @@ def test_a_client_that_hangs_up_frees_its_place() -> None:
             tasks = len(asyncio.all_tasks())
             for _ in range(20):
                 body = json.dumps(report(A, hold=LONG, **knows(WAIT))).encode()
-                heard = len(served.reported)
+                before = last_heard(served)
                 _, writer = await served.connect(served.head(A, len(body)) + body)
-                await eventually(lambda heard=heard: len(served.reported) > heard, "the poll arrives")  # type: ignore[misc]
+                await eventually(lambda before=before: last_heard(served) > before, "the poll arrives")  # type: ignore[misc]
                 writer.transport.abort()
             await eventually(lambda: len(asyncio.all_tasks()) <= tasks, "its handlers end", asyncio.all_tasks)
             poll = await held(served, **knows(WAIT))
