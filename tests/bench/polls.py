@@ -46,6 +46,7 @@ class Worker:
     index: int
     pod_uid: str
     token: str
+    number: int
 
 
 @dataclass
@@ -83,7 +84,9 @@ async def poll(
     while True:
         try:
             async with gate:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+                # From an address of its own, as Pods have: connections are bounded for each.
+                own = f"127.{1 + worker.number // 60_000}.{worker.number // 250 % 250}.{1 + worker.number % 250}"
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, local_addr=(own, 0))
             while True:
                 sequence += 1
                 data = json.dumps(said_by(worker, number, sequence, ack)).encode()
@@ -120,7 +123,9 @@ def workers_of(cp: ControlPlane, space: Space, uids: dict[str, str]) -> list[Wor
         uid = pod["metadata"]["uid"]
         bound = said["kubernetes.io"] | {"pod": {"name": name, "uid": uid}}
         payload = said | {"aud": [f"edgecloud.io/{uids[job]}"], "kubernetes.io": bound, "exp": int(time.time()) + 86400}
-        found.append(Worker(job, uids[job], int(index), uid, jwt.encode(payload, key, "RS256", headers=head)))
+        found.append(
+            Worker(job, uids[job], int(index), uid, jwt.encode(payload, key, "RS256", headers=head), len(found))
+        )
     return found
 
 
