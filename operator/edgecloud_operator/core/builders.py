@@ -173,19 +173,21 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     program, resources = job.spec.program, job.spec.resources_of(index)
     layout = replace(POD_LAYOUT, own_storage=job.spec.storage_or_default().claim_name is None)
     environment = launcher_environment(job, index, layout=layout, coordinator=settings.coordinator)
-    variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in environment.items()]
+    variables: list[dict[str, Any]] = [{"name": key, "value": _verbatim(value)} for key, value in environment.items()]
     for name, path in (
         ("EDGECLOUD_POD_UID", "metadata.uid"),
         ("EDGECLOUD_ADDRESS", "status.podIP"),
         ("EDGECLOUD_NODE", "spec.nodeName"),
     ):
         variables.append({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
-    variables += [variable.dump() for variable in (program.env if program else None) or ()]
+    for variable in (program.env if program else None) or ():
+        said = variable.dump()
+        variables.append(said | {"value": _verbatim(said["value"])} if "value" in said else said)
     launcher = ["python3", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
-        "command": [*launcher, "--", *program_command(job)],
+        "command": [*launcher, "--", *map(_verbatim, program_command(job))],
         "env": variables,
         "securityContext": _security(),
         "volumeMounts": _mounts(job, index),
@@ -197,6 +199,12 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     if limits_or_requests := resources.dump():
         container["resources"] = limits_or_requests
     return container
+
+
+def _verbatim(text: str) -> str:
+    """As a Pod has to spell a text so that a process gets it as it is: a kubelet takes $(NAME) for a variable's value,
+    and $$ for $. In a local run nobody does."""
+    return text.replace("$", "$$")
 
 
 def _has_claim(job: TrainingJob, index: int) -> bool:

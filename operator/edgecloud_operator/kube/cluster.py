@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,6 +37,8 @@ STATUS_WRITES: Final = 50.0
 """Status writes of all jobs together, a second, in the long run."""
 STATUS_BURST: Final = 100
 """Status writes at once after a quiet time: a hundred jobs may be accepted in the same moment."""
+_QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
+"""How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 PROGRESS_WRITES: Final = 35.0
 """Of these, writes of mere progress; what a round waits for always finds room beside them."""
 
@@ -119,7 +122,7 @@ class KubeCluster:
             self._store.saw(kind, made)
         elif owner_of(made) != job.metadata.uid:
             name = made["metadata"]["name"]
-            text = f"a {kind} {name} that is not this job's exists: rename the job or delete it"
+            text = f"a {kind} {name} that is not this job's exists; delete it (kubectl delete {kind.lower()} {name})"
             raise RefusedError("NameTaken", text)
 
     async def delete(self, job: TrainingJob, target: Delete) -> None:
@@ -151,5 +154,5 @@ def _refusal(error: ForbiddenError) -> Exception:
         isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes
     ):
         return GoneError()
-    reason: Reason = "QuotaExceeded" if "quota" in error.message else "AdmissionDenied"
+    reason: Reason = "QuotaExceeded" if _QUOTA.search(error.message) else "AdmissionDenied"
     return RefusedError(reason, error.message[:1500])

@@ -43,7 +43,11 @@ _CONFIG: Final = frozenset(
     ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError",
      "PostStartHookError", "CreatePodSandboxError", "ConfigPodSandboxError")
 )  # fmt: skip
-_VOLUME: Final = re.compile(r"persistentvolumeclaim|volume node affinity|volume binding|unbound", re.IGNORECASE)
+_VOLUME: Final = re.compile(
+    r"persistent ?volume|volume node affinity|volume binding|volume zone|max volume count|unbound", re.IGNORECASE
+)
+_BACK_OFF: Final = re.compile(r'Back-off pulling image ".*?": ErrImagePull: ')
+"""A kubelet that waits before it pulls again says first that it does, and then why."""
 
 
 class UnreadableError(Exception):
@@ -262,6 +266,8 @@ def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | No
             reason = "CreateContainerConfigError"
         if reason is not None:
             said = _text(waiting.get("message"), MAX_MESSAGE)
+            if word == "ImagePullBackOff" and (waits := _BACK_OFF.match(said)):
+                word, said = "ErrImagePull", said[waits.end() :]
             return reason, f"{word}: {said}" if said else word
     for condition in map(_mapping, _sequence(status.get("conditions"))):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":

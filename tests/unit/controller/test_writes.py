@@ -23,7 +23,7 @@ from edgecloud.api.status import (
     TrainingJobStatus,
     WorkersStatus,
 )
-from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, write_delay
+from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, WORDS_SECONDS, write_delay
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 SECONDS = 10.0
@@ -96,6 +96,27 @@ def test_what_matters_is_written_at_once(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("since", "left"), [(0.0, 10.0), (4.0, 6.0), (9.5, 0.5), (10.0, 0.0), (1000.0, 0.0)])
 def test_progress_waits(change: dict[str, Any], since: float, left: float) -> None:
     assert delay(OLD.model_copy(update=change), since) == pytest.approx(left)
+
+
+def blocked(message: str, status: str = "True", reason: str = "Unschedulable") -> dict[str, Any]:
+    return {"conditions": (condition(), condition(type="Blocked", status=status, reason=reason, message=message))}
+
+
+def test_other_words_for_what_blocks_a_job_are_written_now_and_then() -> None:
+    old = OLD.model_copy(update=blocked("0/3 nodes are available"))
+    words, progress = blocked("0/4 nodes are available"), {"progress": ProgressStatus(step=11)}
+    assert delay(old.model_copy(update=words), 10.0, old=old) == WORDS_SECONDS - 10.0
+    assert delay(old.model_copy(update=words), WORDS_SECONDS, old=old) == 0.0
+    assert delay(old.model_copy(update=words | progress), 4.0, old=old) == SECONDS - 4.0
+    step = {"checkpoint": CheckpointStatus(step=11)}
+    assert delay(old.model_copy(update=words | step), 0.0, old=old) == CHECKPOINT_SECONDS
+    for change in (
+        blocked("", "False", "NotBlocked"),
+        blocked("no such image", reason="ErrImagePull"),
+        {"restarts": 1},
+    ):
+        assert delay(old.model_copy(update=words | change), 0.0, old=old) == 0.0
+    assert delay(old, 0.0, old=OLD) == 0.0
 
 
 @pytest.mark.parametrize(("since", "left"), [(0.0, 1.0), (0.25, 0.75), (1.0, 0.0), (5.0, 0.0)])

@@ -173,6 +173,10 @@ def test_a_pod_that_goes() -> None:
         (status("Pending", containerStatuses=[container(waiting={"reason": "ContainerCreating"})]), None),
         (status("Pending", containerStatuses=[container(waiting={"reason": "ErrImagePull", "message": "no"})]),
          ("ErrImagePull", "ErrImagePull: no")),
+        (status("Pending", containerStatuses=[container(waiting={
+            "reason": "ImagePullBackOff",
+            "message": 'Back-off pulling image "a:1": ErrImagePull: failed to resolve "a:1": not found'})]),
+         ("ErrImagePull", 'ErrImagePull: failed to resolve "a:1": not found')),
         (status("Pending", containerStatuses=[container(waiting={"reason": "ImagePullBackOff"})]),
          ("ErrImagePull", "ImagePullBackOff")),
         (status("Pending", initContainerStatuses=[container("launcher", waiting={"reason": "InvalidImageName"})]),
@@ -192,6 +196,12 @@ def test_a_pod_that_goes() -> None:
         (status("Pending", conditions=[{"type": "PodScheduled", "status": "False",
                                         "message": 'persistentvolumeclaim "data" not found'}]),
          ("VolumeNotBound", 'persistentvolumeclaim "data" not found')),
+        *((status("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": said}]),
+           ("VolumeNotBound", said))
+          for said in ("0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind.",
+                       "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
+                       "0/2 nodes are available: 2 node(s) had no available volume zone.",
+                       "0/2 nodes are available: 2 node(s) exceed max volume count.")),
         (status("Pending", conditions=[{"type": "PodScheduled", "status": "True"}]), None),
         (status("Running", conditions=[{"type": "PodScheduled", "status": "False"}]), None),
         (status("Failed", containerStatuses=[container(waiting={"reason": "ErrImagePull"})]), None),
