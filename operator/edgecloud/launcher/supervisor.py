@@ -300,15 +300,15 @@ class Supervisor:
         its job was deleted, and its Pod left behind.
         """
         while True:
-            since = max(self._talk.heard, self._outcome_at)
-            over = self._group is None and self._standing.state in OUTCOMES
-            disowned = self._talk.disowned_since
-            if self._group is None and not over and disowned is not None:
-                since, over = disowned, True
-            left = self._config.orphan_seconds - (time.monotonic() - since)
-            if over and left <= 0:
-                what = "after the end" if self._standing.state in OUTCOMES else "but that this worker is nobody's"
-                self._log(f"no word from the coordinator for {self._config.orphan_seconds:g} s {what}: leaving")
+            limit, disowned = self._config.orphan_seconds, self._talk.disowned
+            over = self._standing.state in OUTCOMES
+            waited = time.monotonic() - max(self._talk.heard, self._outcome_at)
+            if not over:
+                waited = disowned[1] - disowned[0] if disowned else 0.0
+            left = limit - waited
+            if self._group is None and left <= 0:
+                what = "after the end" if over else "but that this worker is nobody's"
+                self._log(f"no word from the coordinator for {limit:g} s {what}: leaving")
                 self._standing.farewell = "the coordinator could not be reached"
                 self._finish(self._standing.orphan_code())
                 return

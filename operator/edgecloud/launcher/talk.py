@@ -98,8 +98,8 @@ class Talk:
     ) -> None:
         self.heard = time.monotonic()
         """When the coordinator was last understood."""
-        self.disowned_since: float | None = None
-        """Since when it says, whenever it is asked, that this worker is nobody's."""
+        self.disowned: tuple[float, float] | None = None
+        """When it first and last said that this worker is nobody's, if it has said nothing else since."""
         self._config = config
         self._message = message
         self._progress = progress
@@ -167,15 +167,15 @@ class Talk:
         try:
             directive = await self._exchange(conversation.connection, hold)
         except ExchangeError as error:
-            disowned = error.kind in _DISOWNED
-            self.disowned_since = (self.disowned_since or time.monotonic()) if disowned else None
+            now = time.monotonic()
+            self.disowned = (self.disowned[0] if self.disowned else now, now) if error.kind in _DISOWNED else None
             conversation.troubles.trouble(error.kind, error.text)
             return None
         except Exception as error:
             conversation.troubles.trouble(type(error).__name__, f"{type(error).__name__}: {error}")
             return None
         self.heard = time.monotonic()
-        self.disowned_since = None
+        self.disowned = None
         conversation.backoff.reset()
         conversation.troubles.over()
         return directive
