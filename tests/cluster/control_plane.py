@@ -4,8 +4,8 @@
         cp.kubectl("apply", "-f", "manifests/crd.yaml")
 
 Everything lives in a folder of its own and listens on 127.0.0.1 only. There are no controllers: no garbage collector,
-no scheduler, no kubelet; a test plays their part. With `controllers` a kube-controller-manager runs those that are named.
-`python -m tests.cluster.control_plane` keeps one up to play with.
+no scheduler, no kubelet; a test plays their part. `start_controllers` has a
+kube-controller-manager run those that are named. `python -m tests.cluster.control_plane` keeps one up to play with.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,8 +166,12 @@ class ControlPlane:
         )
         self._wait_until_ready()
 
-    def start_controllers(self, controllers: Sequence[str]) -> None:
-        """Run these controllers of Kubernetes', by the names that `kube-controller-manager --help` gives them."""
+    def start_controllers(self, *controllers: str) -> None:
+        """Run these controllers of Kubernetes', by the names that `kube-controller-manager --help` gives them.
+
+        After the CRD is there: the garbage collector looks for new kinds twice a minute only.
+        """
+        _require("kube-controller-manager")
         self.controller_manager = self._start(
             "kube-controller-manager",
             f"--kubeconfig={self.kubeconfig}",
@@ -259,11 +263,9 @@ class ControlPlane:
 
 
 @contextmanager
-def control_plane(*controllers: str) -> Iterator[ControlPlane]:
-    """A control plane of one's own, with these controllers of Kubernetes', for as long as the block lasts."""
-    for program in ("etcd", "kube-apiserver", "kubectl", *(["kube-controller-manager"] if controllers else [])):
-        if not (BIN / program).exists():
-            raise ControlPlaneError(f"no {program} in {BIN}; this builds it: {REMEDY}")
+def control_plane() -> Iterator[ControlPlane]:
+    """A control plane of one's own, for as long as the block lasts."""
+    _require("etcd", "kube-apiserver", "kubectl")
     _remove_leftovers()
     with _folder() as folder:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -272,8 +274,6 @@ def control_plane(*controllers: str) -> Iterator[ControlPlane]:
             try:
                 try:
                     cp._start_all()
-                    if controllers:
-                        cp.start_controllers(controllers)
                 except ControlPlaneError as error:
                     if "address already in use" in str(error) and attempt < _ATTEMPTS:
                         continue
@@ -295,6 +295,12 @@ def _folder() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require(*programs: str) -> None:
+    for program in programs:
+        if not (BIN / program).exists():
+            raise ControlPlaneError(f"no {program} in {BIN}; this builds it: {REMEDY}")
 
 
 def _remove_leftovers() -> None:

@@ -12,6 +12,7 @@ from tests.integration.api import Api, Space
 from tests.integration.process import OperatorProcess, operator
 
 _numbers = itertools.count(1)
+CONTROLLERS = ("garbage-collector-controller", "namespace-controller", "resourcequota-controller")
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
@@ -28,6 +29,23 @@ def cp(bare_control_plane: ControlPlane) -> ControlPlane:
     bare_control_plane.kubectl("apply", "-f", CRD)
     bare_control_plane.wait_established("trainingjobs.edgecloud.io")
     return bare_control_plane
+
+
+@pytest.fixture(scope="session")
+def controlled() -> Iterator[ControlPlane]:
+    """One with the real garbage collector, the real end of a namespace and the real counting of quotas."""
+    with control_plane() as made:
+        made.kubectl("apply", "-f", CRD)
+        made.wait_established("trainingjobs.edgecloud.io")
+        made.start_controllers(*CONTROLLERS)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def controlled_api(controlled: ControlPlane) -> Iterator[Api]:
+    made = Api(controlled)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

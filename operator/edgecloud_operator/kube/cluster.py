@@ -16,6 +16,7 @@ from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.core.writes import write_delay
 from edgecloud_operator.kube.client import (
     AlreadyExistsError,
+    ApiError,
     BadRequestError,
     ChangedError,
     Client,
@@ -37,6 +38,9 @@ STATUS_WRITES: Final = 50.0
 """Status writes of all jobs together, a second, in the long run."""
 STATUS_BURST: Final = 100
 """Status writes at once after a quiet time: a hundred jobs may be accepted in the same moment."""
+_TOO_LARGE_STATUS: Final = 413
+_TOO_LARGE: Final = re.compile(r"request is too large|larger than max")
+"""etcd's refusals of what the API server would have taken, in its own voice and in gRPC's; they come as a 500."""
 _QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
 """How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 PROGRESS_WRITES: Final = 35.0
@@ -112,6 +116,11 @@ class KubeCluster:
                 raise _refusal(error) from None
             except (InvalidError, BadRequestError) as error:
                 raise RefusedError("AdmissionDenied", error.message) from None
+            except ApiError as error:
+                if error.status != _TOO_LARGE_STATUS and not _TOO_LARGE.search(error.message):
+                    raise
+                text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
+                raise RefusedError("AdmissionDenied", f"{text} ({error.message})") from None
             self._show(job, kind, made)
             return
         raise UnavailableError(f"{kind} {namespace}/{name} comes and goes")

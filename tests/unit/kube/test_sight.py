@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgecloud.launcher.messages import MAX_TERMINATION, termination
 from edgecloud_operator.core.builders import Settings, build_pod, build_service
 from edgecloud_operator.core.observed import Observed, Pod, Service, Termination
 from edgecloud_operator.core.reconcile import reconcile
+from edgecloud_operator.kube.client import DEPTH
 from edgecloud_operator.kube.sight import (
     EPOCH,
     MAX_MESSAGE,
@@ -303,6 +305,32 @@ def test_why_a_pod_failed_before_or_beside_its_worker(fields: dict[str, Any], wh
 
 
 # Jobs
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("depth", [100, 250, 9_900])
+def test_a_job_that_is_nested_deeper_than_anything_that_means_something_is_read_without_that(
+    depth: int,
+) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(DEPTH)
+    try:
+        raw = json.loads(json.dumps(make_job(status={"phase": "Running", "performance": {"b": 2, "x": nested(depth)}})))
+        raw["spec"]["podTemplate"] = {"spec": {"hostNetwork": True, "affinity": nested(depth)}}
+        job = see_job(raw)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert job.status is not None and job.status.performance is not None
+    assert (job.status.phase, job.status.performance["b"]) == ("Running", 2)
+    pod = build_pod(job, 0, "image", Settings())
+    assert pod["spec"]["hostNetwork"] is True
+    assert "restartPolicy" in json.dumps(pod)
 
 
 def test_a_job_is_read_with_what_a_server_adds() -> None:
