@@ -51,9 +51,14 @@ def write_delay(
 
 
 def _wordless(status: TrainingJobStatus) -> TrainingJobStatus:
-    """The same without the words of the Blocked condition."""
+    """The same without the words of the Blocked condition, where these are the cluster's.
+
+    Of a name that is taken they are ours, and name what is to be deleted next.
+    """
     conditions = tuple(
-        condition.model_copy(update={"message": ""}) if condition.type == "Blocked" else condition
+        condition.model_copy(update={"message": ""})
+        if condition.type == "Blocked" and condition.reason != "NameTaken"
+        else condition
         for condition in status.conditions
     )
     return status.model_copy(update={"conditions": conditions})

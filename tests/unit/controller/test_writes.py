@@ -117,6 +117,8 @@ def test_other_words_for_what_blocks_a_job_are_written_now_and_then() -> None:
     ):
         assert delay(old.model_copy(update=words | change), 0.0, old=old) == 0.0
     assert delay(old, 0.0, old=OLD) == 0.0
+    service, pod = (blocked(f"delete {kind}", reason="NameTaken") for kind in ("the Service", "the Pod"))
+    assert delay(OLD.model_copy(update=pod), 0.0, old=OLD.model_copy(update=service)) == 0.0
 
 
 @pytest.mark.parametrize(("since", "left"), [(0.0, 1.0), (0.25, 0.75), (1.0, 0.0), (5.0, 0.0)])
