@@ -17,6 +17,8 @@ LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
 _LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 USER: Final = 1000
+_TEMPLATE_METADATA: Final = ("labels", "annotations", "finalizers")
+"""What Kubernetes' own controllers take of a Pod template's metadata."""
 EXTRA_GRACE_SECONDS: Final = 15
 """What the launcher needs beside the processes' own grace: the word to the others, and the way out."""
 
@@ -124,7 +126,12 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     if not spec.pod_template:
         return pod
     template = {key: spec.pod_template.get(key) for key in ("metadata", "spec")}
-    result = merged(pod, {key: value for key, value in template.items() if isinstance(value, Mapping)})
+    template = {key: value for key, value in template.items() if isinstance(value, Mapping)}
+    if (
+        "metadata" in template
+    ):  # the rest is no template's to say, and some of it the server meets with an error of its own
+        template["metadata"] = {key: value for key, value in template["metadata"].items() if key in _TEMPLATE_METADATA}
+    result = merged(pod, template)
     # Who a Pod belongs to and what it is called is not the template's to say; and a launcher lives once.
     labels = result["metadata"].get("labels")
     result["metadata"] |= {key: pod["metadata"][key] for key in ("name", "namespace", "ownerReferences")}
