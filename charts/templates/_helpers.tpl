@@ -32,11 +32,44 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else }}{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{- define "edgecloud.coordinatorAddress" -}}
-{{- .Values.coordinator.address | default (printf "http://%s-coordinator.%s.svc:%d" (include "edgecloud.name" .) .Release.Namespace (int .Values.coordinator.port)) }}
+{{/* The same on one line, as the API takes a selector. */}}
+{{- define "edgecloud.podSelector" -}}
+app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=operator
 {{- end }}
 
-{{/* What the operator does, and no more. */}}
+{{- define "edgecloud.tlsSecret" -}}
+{{- .Values.tls.secretName | default (printf "%s-coordinator-%s" (include "edgecloud.name" .) (ternary "ca" "tls" (eq .Values.tls.mode "secret"))) }}
+{{- end }}
+
+{{- define "edgecloud.coordinatorAddress" -}}
+{{- $scheme := ternary "http" "https" (eq .Values.tls.mode "off") }}
+{{- .Values.coordinator.address | default (printf "%s://%s-coordinator.%s.svc:%d" $scheme (include "edgecloud.name" .) .Release.Namespace (int .Values.coordinator.port)) }}
+{{- end }}
+
+{{/* What the operator does in its own namespace: the election, the sign for the Service, the certificate authority. */}}
+{{- define "edgecloud.ownRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "edgecloud.name" . }}]
+  verbs: [get, update]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, patch]
+{{- if eq .Values.tls.mode "secret" }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "edgecloud.tlsSecret" . }}]
+  verbs: [get, update]
+{{- end }}
+{{- end }}
+
+{{/* What the operator does with jobs, and no more. */}}
 {{- define "edgecloud.rules" -}}
 - apiGroups: [edgecloud.io]
   resources: [trainingjobs]
@@ -49,8 +82,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [trainingjobs/finalizers]
   verbs: [update]
 - apiGroups: [""]
-  resources: [pods, services]
-  verbs: [get, list, watch, create, delete]
+  resources: [pods]
+  verbs: [get, list, watch, create, delete, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create]
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import socket
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -14,10 +16,12 @@ import click
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.logs import Format, set_up_logging
-from edgecloud_operator.kube.operator import Options, operate
+from edgecloud_operator.kube.operator import Options, PodPlace, operate
 
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 SERVICE: Final = "edgecloud-coordinator"
+LEASE: Final = "edgecloud-operator"
+TLS_SECRET: Final = "edgecloud-coordinator-ca"  # noqa: S105 - a name
 
 
 class _Address(click.ParamType[tuple[str, int]]):
@@ -32,11 +36,29 @@ class _Address(click.ParamType[tuple[str, int]]):
         return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - as it was asked for
 
 
-def default_address(port: int) -> str | None:
-    """Where workers reach the coordinator's Service from any namespace; None outside a cluster."""
+class _Place(click.ParamType[tuple[str, str]]):
+    """NAMESPACE/NAME."""
+
+    name = "namespace/name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        namespace, slash, name = str(value).partition("/")
+        if not (slash and namespace and name) or "/" in name:
+            self.fail(f"{value!r} is not NAMESPACE/NAME", param, ctx)
+        return namespace, name
+
+
+def own_namespace() -> str | None:
+    """Where this Pod is; None outside a cluster."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ or not NAMESPACE_FILE.exists():
         return None
-    return f"http://{SERVICE}.{NAMESPACE_FILE.read_text().strip()}.svc:{port}"
+    return NAMESPACE_FILE.read_text().strip()
+
+
+def default_address(port: int) -> str | None:
+    """Where workers reach the coordinator's Service from any namespace; None outside a cluster."""
+    namespace = own_namespace()
+    return f"https://{SERVICE}.{namespace}.svc:{port}" if namespace else None
 
 
 @click.command(
@@ -67,8 +89,41 @@ def default_address(port: int) -> str | None:
     "--coordinator-address",
     show_envvar=True,
     metavar="URL",
-    help="Where workers reach it: http://HOST:PORT, written into every new Pod.  [default, in a cluster: "
-    f"http://{SERVICE}.NAMESPACE.svc:PORT]",
+    help="Where workers reach it: https://HOST:PORT, written into every new Pod; http:// for no TLS.  [default, in a "
+    f"cluster: https://{SERVICE}.NAMESPACE.svc:PORT]",
+)
+@click.option(
+    "--tls-secret",
+    type=_Place(),
+    show_envvar=True,
+    help="Secret in which the operator keeps a certificate authority of its own.  [default, in a cluster: "
+    f"{TLS_SECRET} beside it]",
+)
+@click.option(
+    "--tls-folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    show_envvar=True,
+    help="Where somebody else, such as cert-manager, keeps tls.crt, tls.key and ca.crt, instead of --tls-secret.",
+)
+@click.option(
+    "--lease",
+    type=_Place(),
+    show_envvar=True,
+    help="Lease by which one of several replicas leads.  [default, in a cluster: "
+    f"{LEASE} beside it; elsewhere: none, and only one may run for a namespace]",
+)
+@click.option(
+    "--pod",
+    type=_Place(),
+    show_envvar=True,
+    help="The Pod that this is, which is labelled while it leads.",
+)
+@click.option(
+    "--pod-selector",
+    default="app.kubernetes.io/name=edgecloud,app.kubernetes.io/component=operator",
+    show_envvar=True,
+    metavar="LABELS",
+    help="Labels of the Pods among which one leads.",
 )
 @click.option(
     "--trainer-image",
@@ -98,7 +153,7 @@ def default_address(port: int) -> str | None:
     default=8081,
     show_envvar=True,
     metavar="PORT",
-    help="Port of /healthz and /readyz, on every address; 0: none.",
+    help="Port of /healthz, /readyz and /metrics, on every address; 0: none.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_envvar=True)
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_envvar=True)
@@ -106,6 +161,11 @@ def main(
     namespaces: str,
     listen: tuple[str, int],
     coordinator_address: str | None,
+    tls_secret: tuple[str, str] | None,
+    tls_folder: Path | None,
+    lease: tuple[str, str] | None,
+    pod: tuple[str, str] | None,
+    pod_selector: str,
     trainer_image: str,
     launcher_image: str,
     progress_seconds: float,
@@ -122,16 +182,17 @@ def main(
       ~/.kube/config
 
     The operator holds nothing that is not in the cluster. It can be killed at any moment, and be away for hours: the
-    workers train on, and the next one takes up where this one was. Only one may run for a namespace.
+    workers train on, and the next one takes up where this one was. Of several replicas that share a Lease one leads;
+    another takes over within seconds when it is gone.
 
     \b
     Exit code:
-      0    stopped by SIGTERM or Ctrl-C
+      0    stopped by SIGTERM or Ctrl-C, or another replica has taken over
       1    something broke that a restart may mend
       2    the command line is wrong, or there is no way to an API server
 
     \b
-      python -m edgecloud_operator --listen 0.0.0.0:8443 --coordinator-address http://10.0.0.5:8443
+      python -m edgecloud_operator --coordinator-address https://10.0.0.5:8443 --tls-secret edgecloud/ca
     """
     set_up_logging(log_format, log_level)
     address = coordinator_address or default_address(listen[1])
@@ -141,6 +202,18 @@ def main(
         raise click.BadParameter(
             f"{address!r} does not begin with http:// or https://", param_hint="--coordinator-address"
         )
+    home = own_namespace()
+    encrypted = address.startswith("https://")
+    if tls_secret and tls_folder:
+        raise click.UsageError("--tls-secret and --tls-folder: one of them")
+    if encrypted and not (tls_secret or tls_folder):
+        if home is None:
+            raise click.UsageError("an https:// address needs --tls-secret or --tls-folder, outside a cluster")
+        tls_secret = (home, TLS_SECRET)
+    if not encrypted and (tls_secret or tls_folder):
+        raise click.UsageError("--tls-secret and --tls-folder are for an https:// address")
+    if lease is None and home is not None:
+        lease = (home, LEASE)
     options = Options(
         namespaces=tuple(sorted({name.strip() for name in namespaces.split(",")} - {""})),
         listen=listen,
@@ -149,6 +222,12 @@ def main(
         launcher_image=launcher_image,
         progress_seconds=progress_seconds,
         liveness=("0.0.0.0", liveness_port) if liveness_port else None,  # noqa: S104 - for the kubelet
+        tls_secret=tls_secret,
+        tls_folder=tls_folder,
+        lease=lease,
+        # In a Pod the processes of one container come one after the other, so a successor may go on at once.
+        identity=pod[1] if pod else f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        pod=PodPlace(namespace=pod[0], name=pod[1], selector=pod_selector) if pod else None,
     )
     try:
         asyncio.run(operate(options))

@@ -79,10 +79,15 @@ class ControlPlane:
         """The certificate to verify the server with: it made it itself."""
         return self.folder / "certificates" / "apiserver.crt"
 
-    def environment(self) -> dict[str, str]:
-        """For a process that is to find this API server and no other."""
+    @property
+    def audit_log(self) -> Path:
+        """What was asked of the server, by whom: a JSON object on each line."""
+        return self.folder / "audit.log"
+
+    def environment(self, kubeconfig: Path | None = None) -> dict[str, str]:
+        """For a process that is to find this API server and no other; as its administrator, unless a file is named."""
         own = {
-            "KUBECONFIG": str(self.kubeconfig),
+            "KUBECONFIG": str(kubeconfig or self.kubeconfig),
             "KUBECACHEDIR": str(self.folder / "kubectl-cache"),  # what it learnt about this port isn't for the next
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
@@ -161,6 +166,10 @@ class ControlPlane:
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
             "--allow-privileged=true",
+            # As many clusters have it: who names an owner that waits for its children needs a right to.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+            f"--audit-policy-file={self.folder / 'audit.json'}",
+            f"--audit-log-path={self.audit_log}",
             "--service-cluster-ip-range=10.96.0.0/16",
             "--endpoint-reconciler-type=none",
         )
@@ -237,17 +246,28 @@ class ControlPlane:
         key = self.folder / "service-accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         (self.folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
+        self.write_kubeconfig(self.kubeconfig, self.token)
+        # ServiceAccounts only: the tests' own doings are of no interest, and many.
+        rules = [
+            {"level": "None", "users": ["admin", "system:apiserver", "system:anonymous"]},
+            {"level": "Metadata", "omitStages": ["RequestReceived"]},
+        ]
+        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}
+        (self.folder / "audit.json").write_text(json.dumps(policy))
+
+    def write_kubeconfig(self, file: Path, token: str, *, port: int | None = None) -> Path:
+        """A kubeconfig for whoever has that token. port: of something that stands in front of the server."""
+        server = f"https://127.0.0.1:{port or self.port}"
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [
-                {"name": "control-plane", "cluster": {"server": self.url, "certificate-authority": str(self.ca)}}
-            ],
-            "users": [{"name": "admin", "user": {"token": self.token}}],
-            "contexts": [{"name": "control-plane", "context": {"cluster": "control-plane", "user": "admin"}}],
-            "current-context": "control-plane",
+            "clusters": [{"name": "it", "cluster": {"server": server, "certificate-authority": str(self.ca)}}],
+            "users": [{"name": "it", "user": {"token": token}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+            "current-context": "it",
         }
-        self.kubeconfig.write_text(json.dumps(config))
+        file.write_text(json.dumps(config))
+        return file
 
     def _start_all(self) -> None:
         self._write_credentials()

@@ -1,7 +1,11 @@
-"""One control plane for all tests of a run; they keep out of each other's way by namespace."""
+"""One control plane for all tests of a run; they keep out of each other's way by namespace.
+
+Operators run with the rights that the chart gives them, and no others.
+"""
 
 import itertools
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +13,8 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.integration.api import Api, Space
-from tests.integration.process import OperatorProcess, operator
+from tests.integration.process import SYSTEM, OperatorProcess, operator
+from tests.unit.chart.helm import CHART, HELM, KUBERNETES
 
 _numbers = itertools.count(1)
 CONTROLLERS = ("garbage-collector-controller", "namespace-controller", "resourcequota-controller")
@@ -28,7 +33,19 @@ def cp(bare_control_plane: ControlPlane) -> ControlPlane:
     """The same with the CRD, ready to take a TrainingJob."""
     bare_control_plane.kubectl("apply", "-f", CRD)
     bare_control_plane.wait_established("trainingjobs.edgecloud.io")
+    give_rights(bare_control_plane)
     return bare_control_plane
+
+
+def give_rights(cp: ControlPlane) -> None:
+    """The operator's ServiceAccount, with the roles of the chart."""
+    assert HELM, "no helm: make programs"
+    cp.create_namespace(SYSTEM)
+    for template in ("serviceaccount", "rbac"):
+        command = [HELM, "template", "edgecloud", CHART, KUBERNETES, "--namespace", SYSTEM]
+        command.append(f"--show-only=templates/{template}.yaml")
+        made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        cp.kubectl("apply", "--namespace", SYSTEM, "-f", "-", stdin=made)
 
 
 @pytest.fixture(scope="session")

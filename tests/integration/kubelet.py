@@ -84,6 +84,7 @@ class Kubelet:
         home = self._folder / uid
         home.mkdir(parents=True)
         (home / "token").write_text(self._token(pod))
+        self._show_ca(home, pod)
         container = pod["spec"]["containers"][0]
         fields = {"metadata.uid": uid, "status.podIP": "127.0.0.1", "spec.nodeName": NODE}
         environment: dict[str, str] = {}
@@ -99,6 +100,8 @@ class Kubelet:
             "EDGECLOUD_TERMINATION_FILE": home / "termination",
             "EDGECLOUD_LOG_FILE": home / "log",
         }
+        if "EDGECLOUD_CA_FILE" in environment:
+            names["EDGECLOUD_CA_FILE"] = home / "ca.crt"
         paths = {key: str(path) for key, path in names.items()}
         paths["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is ours
         command = [expanded(one, environment) for one in container["command"]]
@@ -124,8 +127,19 @@ class Kubelet:
             preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),  # noqa: PLW1509 (it calls prctl, no more)
         )
 
+    def _show_ca(self, home: Path, pod: dict[str, Any]) -> None:
+        """The volume that shows an annotation; a real kubelet brings it up to date within a minute."""
+        sources = next(one for one in pod["spec"]["volumes"] if one["name"] == "identity")["projected"]["sources"]
+        for item in (item for source in sources for item in source.get("downwardAPI", {}).get("items", ())):
+            key = item["fieldRef"]["fieldPath"].removeprefix("metadata.annotations['").removesuffix("']")
+            text, file = pod["metadata"]["annotations"][key], home / item["path"]
+            if not file.exists() or file.read_text() != text:
+                file.with_suffix(".new").write_text(text)
+                file.with_suffix(".new").rename(file)
+
     def _look(self, uid: str, pod: dict[str, Any]) -> None:
         played = self._played[uid]
+        self._show_ca(played.home, pod)
         code = played.process.poll()
         if code is None:
             return

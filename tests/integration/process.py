@@ -18,15 +18,29 @@ from tests.cluster.control_plane import ControlPlane
 from tests.ports import free_port
 
 STARTS_WITHIN = 90.0
+SYSTEM = "edgecloud-system"
+TLS_SECRET = f"{SYSTEM}/edgecloud-coordinator-ca"
+LEASE = f"{SYSTEM}/edgecloud"
+
+
+def operator_token(cp: ControlPlane) -> str:
+    """A token of the operator's ServiceAccount."""
+    return cp.kubectl("create", "token", "edgecloud", "--namespace", SYSTEM, "--duration=2h").strip()
 
 
 class OperatorProcess:
     """`python -m edgecloud_operator`, which can be killed and started again on the same address."""
 
-    def __init__(self, cp: ControlPlane, folder: Path, *options: str) -> None:
+    program: tuple[str, ...] = ("-m", "edgecloud_operator")
+
+    def __init__(
+        self, cp: ControlPlane, folder: Path, *options: str, server_port: int | None = None, name: str = "operator"
+    ) -> None:
+        """server_port: of something that stands between it and the API server."""
         self._cp, self._options = cp, options
-        self.port, self._liveness = free_port(), free_port()
-        self.log_file = folder / "operator.log"
+        self.port, self.liveness = free_port(), free_port()
+        self.log_file = folder / f"{name}.log"
+        self._kubeconfig = cp.write_kubeconfig(folder / f"{name}.kubeconfig", operator_token(cp), port=server_port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -34,12 +48,13 @@ class OperatorProcess:
         return self.log_file.read_text(errors="replace")
 
     def start(self, *, ready: bool = True) -> None:
-        command = [sys.executable, "-m", "edgecloud_operator", f"--listen=127.0.0.1:{self.port}"]
-        command += [f"--coordinator-address=http://127.0.0.1:{self.port}", f"--liveness-port={self._liveness}"]
+        command = [sys.executable, *self.program, f"--listen=127.0.0.1:{self.port}"]
+        command += [f"--coordinator-address=https://127.0.0.1:{self.port}", f"--tls-secret={TLS_SECRET}"]
+        command.append(f"--liveness-port={self.liveness}")
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [*command, *self._options],
-                env=self._cp.environment(),
+                env=self._cp.environment(self._kubeconfig),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -58,7 +73,7 @@ class OperatorProcess:
     def _is_ready(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://127.0.0.1:{self._liveness}/readyz", timeout=5) as answer:
+            with opener.open(f"http://127.0.0.1:{self.liveness}/readyz", timeout=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
@@ -69,6 +84,20 @@ class OperatorProcess:
             self._process.kill()
             self._process.wait()
 
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing, and its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def wait_end(self, seconds: float = 30.0) -> int:
+        """Wait until it has ended by itself; its exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout=seconds)
+
     def stop(self) -> int:
         """SIGTERM; its exit code."""
         assert self._process is not None
@@ -78,6 +107,16 @@ class OperatorProcess:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    def ask(self, where: str) -> tuple[int, str]:
+        """Status and text of what the liveness port answers."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.liveness}{where}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def memory_mib(self) -> float:
         """Resident memory."""

@@ -34,8 +34,10 @@ class DataSpec(Model):
         None, description="Path or URL of a folder, tar file, IDX, CIFAR binary or prepared set; this or name."
     )
     validation_fraction: Below1 = Field(0.0, description="Part of the training images held back for validation.")
-    augment: Literal["none", "flip", "flip-crop"] = Field(
-        "none", description="none; flip: mirrored left and right; flip-crop: also shifted by up to four pixels."
+    augment: Literal["none", "flip", "flip-crop", "flip-crop-cutout"] = Field(
+        "none",
+        description="none; flip: mirrored left and right; flip-crop: also shifted by up to four pixels; "
+        "flip-crop-cutout: also with a grey square of a quarter of the side.",
     )
 
 

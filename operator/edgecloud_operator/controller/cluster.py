@@ -37,8 +37,16 @@ class LaterError(Exception):
         self.seconds = seconds
 
 
+class AwayError(Exception):
+    """The server is not there, or not able to answer. The same write may succeed later."""
+
+
+class StandbyError(Exception):
+    """This replica may not write at the moment: it cannot be sure to lead. What is decided now comes to nothing."""
+
+
 class Cluster(Protocol):
-    """The API server, as far as the control loop needs it."""
+    """The API server, as far as the control loop needs it. Every write may raise StandbyError."""
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
         """Replace a job's status, at the resourceVersion that it was read at, and return what then stands there.

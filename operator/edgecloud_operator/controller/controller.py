@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,14 +13,26 @@ from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
-from edgecloud_operator.controller.cluster import Cluster, ConflictError, GoneError, LaterError, RefusedError
-from edgecloud_operator.controller.workqueue import WorkQueue
+from edgecloud_operator.controller.cluster import (
+    AwayError,
+    Cluster,
+    ConflictError,
+    GoneError,
+    LaterError,
+    RefusedError,
+    StandbyError,
+)
+from edgecloud_operator.controller.meter import Meter, NoMeter, Result
+from edgecloud_operator.controller.workqueue import Backlog, WorkQueue
 from edgecloud_operator.coordinator.desk import Desk, JobKey
 from edgecloud_operator.core.builders import Settings
+from edgecloud_operator.core.measures import Census, census, measured
 from edgecloud_operator.core.observed import Observed, Pod, Service
 from edgecloud_operator.core.plan import Plan
 from edgecloud_operator.core.reconcile import reconcile
+from edgecloud_operator.core.transitions import transitions
 from edgecloud_operator.core.writes import write_delay
+from edgecloud_operator.subject import about
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +42,8 @@ PARALLEL_WRITES: Final = 16
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 15.0
 """Pauses after writes that failed, twice as long each time: the reports that come in meanwhile don't shorten them."""
+STANDBY_SECONDS: Final = 1.0
+"""Until it is looked again whether this replica may write."""
 LAST_REFUSAL_SECONDS: Final = 30.0
 """The longest between two attempts to create what the API server refuses."""
 
@@ -63,20 +78,32 @@ class Controller:
         settings: Settings | None = None,
         progress_seconds: float = 10.0,
         on_status: Callable[[TrainingJob], None] | None = None,
+        meter: Meter | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """progress_seconds: how often mere progress is written. on_status: told of each decided status, for display."""
+        """progress_seconds: how often mere progress is written. on_status: told of each decided status, for display.
+
+        meter: who counts, if anybody does. clock: what the queue's ages are measured by, in seconds.
+        """
         self._cluster = cluster
         self._settings = settings or Settings()
         self._progress_seconds = progress_seconds
         self._on_status = on_status
         self._records: dict[JobKey, _Record] = {}
-        self._queue: WorkQueue[JobKey] = WorkQueue()
+        self._meter: Meter = meter or NoMeter()
+        self._clock = clock
+        self._queue: WorkQueue[JobKey] = WorkQueue(clock=clock, on_wait=self._meter.waited)
         self._listening_since = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
         self.desk = Desk(self._queue.add)
 
+    def use(self, settings: Settings) -> None:
+        """What the children that are made from now on are made with."""
+        self._settings = settings
+
     async def start(self) -> None:
         self._listening_since = datetime.now(UTC)
+        self._queue.begin()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
 
     async def stop(self) -> None:
@@ -85,6 +112,15 @@ class Controller:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def backlog(self) -> Backlog:
+        """How the queue stands. While the control loop has not been started, nobody waits, however many there are."""
+        backlog = self._queue.backlog()
+        return backlog if self._tasks else Backlog(depth=backlog.depth)
+
+    def census(self) -> Census:
+        """The jobs that were seen, counted."""
+        return census(record.job for record in self._records.values())
 
     def saw_job(self, job: TrainingJob) -> None:
         """A job as it now stands at the server.
@@ -126,8 +162,11 @@ class Controller:
     async def _work(self) -> None:
         while True:
             key = await self._queue.get()
+            record = self._records.get(key)
+            rendezvous = (_status(record.job).rendezvous if record else None) or Rendezvous()
             try:
-                await self._see_to(key)
+                with about(key, round=rendezvous.round):
+                    await self._see_to(key)
             finally:
                 self._queue.done(key)
 
@@ -138,16 +177,28 @@ class Controller:
             self.desk.forget(key)  # the last word of a job that is gone
             return
         pause = record.retry_at - asyncio.get_running_loop().time()
+        began = self._clock()
+        result: Result = "ok"
         try:
             plan = self._decide(key, record)
             if pause <= 0:
                 await self._act(key, record, plan)
                 record.failures = 0
         except (ConflictError, GoneError):
+            result = "conflict"
             self._queue.add_after(key, LAST_RETRY_SECONDS)  # if what is newer, and on its way here, gets lost
+        except StandbyError:
+            result = "conflict"
+            self._queue.add_after(key, STANDBY_SECONDS)
+        except AwayError as error:
+            result = "error"
+            if pause <= 0:
+                self._try_later(key, record, error)
         except Exception:
+            result = "error"
             if pause <= 0:
                 self._try_later(key, record)
+        self._meter.reconciled(result, self._clock() - began)
         if pause > 0:
             self._queue.add_after(key, pause)
 
@@ -174,10 +225,13 @@ class Controller:
             self._on_status(record.job.with_status(plan.status or record.job.status))
         return plan
 
-    def _try_later(self, key: JobKey, record: _Record) -> None:
+    def _try_later(self, key: JobKey, record: _Record, away: AwayError | None = None) -> None:
         """After a failure: log it, and wait the longer the more there were in a row."""
         pause = _pause(record.failures)
-        log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
+        if away:
+            log.warning("%s/%s: a write failed; it is tried again in %.0f s: %s", *key, pause, away)
+        else:
+            log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
         record.failures += 1
         record.retry_at = asyncio.get_running_loop().time() + pause
         self._queue.add_after(key, pause)
@@ -212,12 +266,24 @@ class Controller:
             if delay > 0:
                 self._queue.add_after(key, delay)
                 return
-        written = await self._cluster.write_status(record.job, status)
+        job = record.job
+        written = await self._cluster.write_status(job, status)
+        self._queue.move(key)
         record.last_write = now
         if not _older(written, record.job):
             record.job = written
+        self._tell(job, status)
         for event in plan.events:
             await self._cluster.emit(written, event)
+
+    def _tell(self, job: TrainingJob, status: TrainingJobStatus) -> None:
+        """Count, and log, what the status that was just written changes. job: as it was until then."""
+        created_at, now = job.metadata.creation_timestamp, datetime.now(UTC)
+        self._meter.changed(measured(job.status, status, created_at=created_at, now=now))
+        number = (status.rendezvous or Rendezvous()).round
+        for transition in transitions(job.status, status):
+            with about(_key(job), round=number, worker=transition.worker):
+                log.info("%s", transition.text)
 
     async def _change_children(self, key: JobKey, record: _Record, plan: Plan) -> None:
         """Carry out creates and deletes, the Service before the Pods, a bounded number side by side.
@@ -240,11 +306,15 @@ class Controller:
 
         async def one(write: Callable[[], Awaitable[None]]) -> None:
             async with limit:
-                await write()
+                try:
+                    await write()
+                finally:
+                    self._queue.move(key)
 
         for child in creates:
             if child["kind"] != "Pod" and not refusals:
                 await create(child)
+                self._queue.move(key)
         pods = [child for child in creates if child["kind"] == "Pod" and not refusals]
         writes = [partial(create, child) for child in pods]
         writes += [partial(self._cluster.delete, job, target) for target in plan.delete]

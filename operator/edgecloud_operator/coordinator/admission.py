@@ -11,7 +11,16 @@ from edgecloud_operator.core.observed import Launcher
 
 RefusalReason = Literal[
     "unauthorized",
+    "bad-token",
+    "bad-signature",
+    "unknown-key",
+    "expired",
+    "wrong-audience",
+    "unknown-pod",
     "foreign",
+    "too-often",
+    "too-many-connections",
+    "no-tls",
     "malformed",
     "too-large",
     "too-slow",
@@ -20,9 +29,19 @@ RefusalReason = Literal[
     "stale-round",
     "not-ready",
 ]
+"""too-many-connections and no-tls have no answer: the connection is closed, and counted."""
 STATUS_CODES: Final[dict[RefusalReason, int]] = {
     "unauthorized": 401,
+    "bad-token": 401,
+    "bad-signature": 401,
+    "unknown-key": 401,
+    "expired": 401,
+    "wrong-audience": 401,
+    "unknown-pod": 401,
     "foreign": 403,
+    "too-often": 429,
+    "too-many-connections": 503,
+    "no-tls": 400,
     "malformed": 400,
     "too-large": 413,
     "too-slow": 408,

@@ -11,6 +11,8 @@ from typing import Final
 
 from edgecloud.protocol import Directive, PollRequest
 from edgecloud_operator.coordinator.admission import Identity, Refusal, RefusalReason, admit
+from edgecloud_operator.coordinator.door import REQUESTS_A_SECOND, REQUESTS_AT_ONCE, Bucket
+from edgecloud_operator.core.members import heard
 from edgecloud_operator.core.observed import Launcher
 
 JobKey = tuple[str, str]
@@ -32,6 +34,7 @@ class _Room:
     """Set, and taken away, when a Pod's directive changes or when a newer poll of it arrives."""
     holding: dict[str, int] = field(default_factory=dict)
     """Sequence of a Pod's newest poll that may be kept back."""
+    buckets: dict[str, Bucket] = field(default_factory=dict)
 
     def wake(self, uid: str) -> None:
         if event := self.changed.pop(uid, None):
@@ -41,15 +44,25 @@ class _Room:
 class Desk:
     """Takes reports, gives directives, and wakes who waits for one."""
 
-    def __init__(self, on_report: Callable[[JobKey], None]) -> None:
+    def __init__(self, on_report: Callable[[JobKey], None], *, requests_at_once: int = REQUESTS_AT_ONCE) -> None:
+        """on_report: told of each job that was heard of. requests_at_once: of one worker, after a quiet time."""
         self.refused: Counter[RefusalReason] = Counter()
         self._rooms: dict[JobKey, _Room] = {}
         self._on_report = on_report
+        self._requests_at_once = requests_at_once
 
     def refuse(self, refusal: Refusal) -> Refusal:
         """Count a refusal."""
         self.refused[refusal.reason] += 1
         return refusal
+
+    def pace(self, identity: Identity) -> Refusal | None:
+        """Whether a worker asks too often; before anything that it sends is read."""
+        room = self._rooms.setdefault((identity.namespace, identity.job), _Room())
+        bucket = room.buckets.setdefault(identity.pod_uid, Bucket(self._requests_at_once))
+        if bucket.take(asyncio.get_running_loop().time()):
+            return None
+        return self.refuse(Refusal("too-often", f"more than {REQUESTS_A_SECOND:g} requests a second"))
 
     def hear(self, identity: Identity, report: PollRequest) -> Refusal | None:
         """Take a report up, or say why not."""
@@ -89,6 +102,16 @@ class Desk:
         room = self._rooms.get(key)
         return dict(room.launchers) if room else {}
 
+    def heard(self) -> int:
+        """How many launchers, of all jobs, are there to take orders."""
+        now = datetime.now(UTC)
+        return sum(heard(launcher, now) for room in self._rooms.values() for launcher in room.launchers.values())
+
+    def round_of(self, key: JobKey) -> int:
+        """A job's newest round, as far as it is known here; else 0."""
+        room = self._rooms.get(key)
+        return room.round if room else 0
+
     def publish(self, key: JobKey, directives: Mapping[str, Directive], *, current_round: int, finished: bool) -> None:
         """Say from now on what was decided, and wake those for whom it is news."""
         room = self._rooms.setdefault(key, _Room())
@@ -103,10 +126,11 @@ class Desk:
         room = self._rooms.get(key)
         if room is None:
             return
-        for uid in {*room.launchers, *room.holding, *room.changed}.difference(uids):
+        for uid in {*room.launchers, *room.holding, *room.changed, *room.buckets}.difference(uids):
             room.launchers.pop(uid, None)
             room.directives.pop(uid, None)
             room.holding.pop(uid, None)
+            room.buckets.pop(uid, None)
             room.wake(uid)
 
     def forget(self, key: JobKey) -> None:

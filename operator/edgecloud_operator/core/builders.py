@@ -39,7 +39,9 @@ class Settings:
     trainer_image: str = "edgecloud/trainer:dev"
     launcher_image: str = "edgecloud/operator:dev"
     """Has the launcher, for images of the users' own that don't."""
-    coordinator: str = "http://edgecloud-coordinator:8443"
+    coordinator: str = "https://edgecloud-coordinator:8443"
+    ca: str = ""
+    """Certificates (PEM) that workers check an https coordinator with; empty: those that their images trust."""
 
 
 def owner_reference(job: TrainingJob) -> dict[str, Any]:
@@ -110,9 +112,11 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [_container(job, index, image, settings)],
-            "volumes": _volumes(job, index),
+            "volumes": _volumes(job, index, settings),
         },
     }
+    if settings.ca:
+        pod["metadata"]["annotations"] = {names.CA_ANNOTATION: settings.ca}
     if _is_foreign(job):
         pod["spec"]["initContainers"] = [_launcher_container(settings)]
     placement = {
@@ -136,6 +140,9 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     labels = result["metadata"].get("labels")
     result["metadata"] |= {key: pod["metadata"][key] for key in ("name", "namespace", "ownerReferences")}
     result["metadata"]["labels"] = (labels if isinstance(labels, Mapping) else {}) | pod["metadata"]["labels"]
+    annotations = result["metadata"].get("annotations")
+    if ours := pod["metadata"].get("annotations"):
+        result["metadata"]["annotations"] = (annotations if isinstance(annotations, Mapping) else {}) | ours
     result["spec"]["restartPolicy"] = pod["spec"]["restartPolicy"]
     return result
 
@@ -178,7 +185,11 @@ def _metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, 
 
 def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> dict[str, Any]:
     program, resources = job.spec.program, job.spec.resources_of(index)
-    layout = replace(POD_LAYOUT, own_storage=job.spec.storage_or_default().claim_name is None)
+    layout = replace(
+        POD_LAYOUT,
+        own_storage=job.spec.storage_or_default().claim_name is None,
+        ca_file=POD_LAYOUT.ca_file if settings.ca else None,
+    )
     environment = launcher_environment(job, index, layout=layout, coordinator=settings.coordinator)
     variables: list[dict[str, Any]] = [{"name": key, "value": _verbatim(value)} for key, value in environment.items()]
     for name, path in (
@@ -238,17 +249,21 @@ def _mounts(job: TrainingJob, index: int) -> list[dict[str, Any]]:
     return mounts
 
 
-def _volumes(job: TrainingJob, index: int) -> list[dict[str, Any]]:
+def _volumes(job: TrainingJob, index: int, settings: Settings) -> list[dict[str, Any]]:
     storage = job.spec.storage_or_default()
     empty: dict[str, Any] = {"sizeLimit": storage.size_limit} if storage.size_limit is not None else {}
     claim = {"persistentVolumeClaim": {"claimName": storage.claim_name}}
     token = {"audience": audience(job), "expirationSeconds": 3600, "path": "token"}
+    identity: list[dict[str, Any]] = [{"serviceAccountToken": token}]
+    if settings.ca:
+        field = {"fieldPath": f"metadata.annotations['{names.CA_ANNOTATION}']"}
+        identity.append({"downwardAPI": {"items": [{"path": "ca.crt", "fieldRef": field}]}})
     volumes: list[dict[str, Any]] = [
         {"name": "storage", **(claim if _has_claim(job, index) else {"emptyDir": empty})},
         {"name": "scratch", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        {"name": "identity", "projected": {"sources": [{"serviceAccountToken": token}]}},
+        {"name": "identity", "projected": {"sources": identity}},
     ]
     if job.spec.program and job.spec.program.files:
         volumes.append({"name": "files", "configMap": {"name": names.files_name(job.metadata.name)}})

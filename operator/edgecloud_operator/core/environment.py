@@ -47,7 +47,6 @@ def launcher_environment(job: TrainingJob, index: int, *, layout: Layout, coordi
             "EDGECLOUD_TRAINER": _trainer(job, index, own_storage=layout.own_storage),
             "EDGECLOUD_STANDBY": str(job.spec.processes_of(index)),
         }
-    # A launcher that is told of a file that is not there ends; and without TLS nobody puts it there.
     if layout.ca_file and coordinator.startswith("https:"):
         environment["EDGECLOUD_CA_FILE"] = layout.ca_file
     return environment

@@ -11,6 +11,8 @@ INDEX_LABEL: Final = f"{GROUP}/worker-index"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "edgecloud"
+CA_ANNOTATION: Final = f"{GROUP}/coordinator-ca"
+"""On a worker Pod: the certificates by which its launcher knows the coordinator. A volume shows them to it."""
 CONTROLLER: Final = f"{GROUP}/operator"
 """Our name in spec.managedBy."""
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -15,12 +16,15 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 
 from edgecloud.api.job import GROUP, PLURAL, VERSION
+from edgecloud_operator.controller.cluster import AwayError
 from edgecloud_operator.kube.access import AccessError, bearer_token
 
 REQUEST_SECONDS: Final = 20.0
 """How long a request may take in all. One that takes longer is given up, and whoever wanted it tries again."""
 PAGE: Final = 500
 """Objects in one page of a list."""
+ACCEPT: Final = "application/json, application/jwk-set+json"
+"""The latter is what a server's public keys come as; it gives them out as nothing else."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 DEPTH: Final = 12_000
 """An API server takes objects that are nested 10,000 deep, and lists them beside all others. Python's own limit would
@@ -28,8 +32,16 @@ make such a list unreadable, and one user's spec.podTemplate would stop the oper
 thread's stack, reading one takes less than half.)"""
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-Kind = Literal["TrainingJob", "Pod", "Service", "ConfigMap", "Event"]
-_CORE: Final = {"Pod": "pods", "Service": "services", "ConfigMap": "configmaps", "Event": "events"}
+Kind = Literal["TrainingJob", "Pod", "Service", "ConfigMap", "Event", "Secret", "Lease"]
+_PLACES: Final[dict[Kind, tuple[str, str]]] = {
+    "TrainingJob": (f"/apis/{GROUP}/{VERSION}", PLURAL),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "Pod": ("/api/v1", "pods"),
+    "Service": ("/api/v1", "services"),
+    "ConfigMap": ("/api/v1", "configmaps"),
+    "Event": ("/api/v1", "events"),
+    "Secret": ("/api/v1", "secrets"),
+}
 
 
 class ApiError(Exception):
@@ -80,7 +92,7 @@ class InvalidError(ApiError):
     """422: it understands the object and finds it wrong."""
 
 
-class UnavailableError(ApiError):
+class UnavailableError(ApiError, AwayError):
     """429, 5xx, no connection or no answer in time: the same request may succeed later."""
 
 
@@ -105,9 +117,9 @@ class Page:
 
 def path(kind: Kind, namespace: str | None, name: str | None = None, *, sub: str = "") -> str:
     """Path of a collection (without a name) or of an object; namespace None: of all namespaces."""
-    root = f"/apis/{GROUP}/{VERSION}" if kind == "TrainingJob" else "/api/v1"
+    root, plural = _PLACES[kind]
     parts = [root, f"namespaces/{quote(namespace, safe='')}" if namespace is not None else ""]
-    parts += [PLURAL if kind == "TrainingJob" else _CORE[kind], quote(name, safe="") if name is not None else "", sub]
+    parts += [plural, quote(name, safe="") if name is not None else "", sub]
     return "/".join(part for part in parts if part)
 
 
@@ -141,13 +153,18 @@ class Client:
         *,
         reload: Callable[[], Awaitable[Configuration]] | None = None,
         seconds: float = REQUEST_SECONDS,
+        on_request: Callable[[Method, str, int, float], None] | None = None,
     ) -> None:
-        """reload: gives fresh credentials when the present ones are refused. seconds: time limit of a request."""
+        """reload: gives fresh credentials when the present ones are refused. seconds: time limit of a request.
+
+        on_request: told of each that has ended: method, path, HTTP status (0: no answer), and how long it took.
+        """
         sys.setrecursionlimit(max(sys.getrecursionlimit(), DEPTH))
         self._configuration = configuration
         self._reload = reload
         self._api = ApiClient(configuration)
         self._timeout = aiohttp.ClientTimeout(total=seconds)
+        self._on_request = on_request
 
     @property
     def configuration(self) -> Configuration:
@@ -203,14 +220,19 @@ class Client:
         content_type: str,
     ) -> dict[str, Any]:
         url = self._configuration.host + where + (f"?{urlencode(query)}" if query else "")
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "edgecloud-operator"}
+        headers = {"Accept": ACCEPT, "Content-Type": content_type, "User-Agent": "edgecloud-operator"}
+        began, status = time.monotonic(), 0
         try:
             if token := await bearer_token(self._configuration):
                 headers["Authorization"] = f"Bearer {token}"
             response = await self._api.call_api(method, url, headers, body, _request_timeout=self._timeout)
             data = await response.read()
+            status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UnavailableError(f"{method} {where}: {type(error).__name__} {error}".rstrip()) from error
+        finally:
+            if self._on_request:
+                self._on_request(method, where, status, time.monotonic() - began)
         if not 200 <= response.status < 300:
             raise error_of(response.status, data)
         try:

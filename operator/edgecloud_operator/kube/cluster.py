@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
 from edgecloud.api.status import Reason, TrainingJobStatus
-from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError
+from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.core.writes import write_delay
@@ -50,7 +51,11 @@ PROGRESS_WRITES: Final = 35.0
 class KubeCluster:
     """Implements the control loop's Cluster on the API server."""
 
-    def __init__(self, client: Client, store: Store, recorder: Recorder) -> None:
+    def __init__(
+        self, client: Client, store: Store, recorder: Recorder, *, acts: Callable[[], bool] = lambda: True
+    ) -> None:
+        """acts: whether this replica may write at this moment."""
+        self._acts = acts
         self._client = client
         self._store = store
         self._recorder = recorder
@@ -73,6 +78,7 @@ class KubeCluster:
             },
             "status": status.dump(),
         }
+        self._check()
         try:
             with self._store.writing(key):
                 return self._store.wrote(await self._client.request("PUT", where, body=body))
@@ -81,6 +87,15 @@ class KubeCluster:
             raise ConflictError from None
         except NotFoundError:
             raise GoneError from None
+
+    def _check(self) -> None:
+        """Before every write: a replica that may not lead any more, and does not know it yet, writes nothing.
+
+        One that was stopped between this and its write is caught by the server: a status by its resourceVersion, a
+        child by its name, a deletion by the uid.
+        """
+        if not self._acts():
+            raise StandbyError
 
     def _take_turn(self, key: JobKey, job: TrainingJob, status: TrainingJobStatus) -> None:
         """Count a write against the bounds, or put it off."""
@@ -103,6 +118,7 @@ class KubeCluster:
         kind: Kind = child["kind"]
         namespace, name = job.metadata.namespace, child["metadata"]["name"]
         for _ in range(2):
+            self._check()
             try:
                 made = await self._client.request("POST", path(kind, namespace), body=child)
             except AlreadyExistsError:
@@ -142,6 +158,7 @@ class KubeCluster:
             "propagationPolicy": "Background",
         }
         where = path(target.kind, job.metadata.namespace, target.name)
+        self._check()
         try:
             answer = await self._client.request("DELETE", where, body=body)
         except (NotFoundError, ChangedError):

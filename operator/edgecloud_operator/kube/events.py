@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from edgecloud.api.base import utc
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
+from edgecloud.api.status import Rendezvous
 from edgecloud_operator.core.names import CONTROLLER
 from edgecloud_operator.core.plan import Event
 from edgecloud_operator.kube.client import MERGE_PATCH, AlreadyExistsError, ApiError, Client, path
+from edgecloud_operator.subject import about
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +86,14 @@ class Recorder:
     async def _work(self) -> None:
         while True:
             job, event, at = await self._waiting.get()
-            try:
-                await self._record(job, event, at)
-            except ApiError as error:
-                log.debug("an event was not recorded: %s: %s", event, error)
-            except Exception:
-                log.exception("an event was not recorded: %s", event)
+            rendezvous = (job.status.rendezvous if job.status else None) or Rendezvous()
+            with about((job.metadata.namespace, job.metadata.name), round=rendezvous.round):
+                try:
+                    await self._record(job, event, at)
+                except ApiError as error:
+                    log.debug("an event was not recorded: %s: %s", event, error)
+                except Exception:
+                    log.exception("an event was not recorded: %s", event)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _record(self, job: TrainingJob, event: Event, at: datetime) -> None:

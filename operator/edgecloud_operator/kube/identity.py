@@ -1,77 +1,43 @@
-"""Whom a worker's token stands for: read from the token, and held against the Pods that were seen."""
+"""Whom a worker's token stands for: what the cluster signed, held against the Pods that were seen."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import math
+import hashlib
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from collections import OrderedDict
+from typing import Final
 
 from edgecloud_operator.coordinator.admission import Identity, Refusal
 from edgecloud_operator.core.builders import audience
+from edgecloud_operator.kube.keys import Keys
 from edgecloud_operator.kube.store import Store
+from edgecloud_operator.kube.tokens import Claims, KeySet, expired, key_id, verify
 
-MAX_TOKEN: Final = 8192
-LEEWAY_SECONDS: Final = 60.0
-"""How far the clocks of two machines may be apart."""
-UNVERIFIED: Final = (
-    "worker tokens are read but their signatures are not verified, and the coordinator speaks HTTP without TLS: whoever"
-    " can reach its port can pass for a worker whose Pod uid is known to him. Let a NetworkPolicy restrict the port to"
-    " the workers' Pods"
-)
+LATE_SECONDS: Final = 120.0
+"""A Pod whose token is older than this has been told of by a watch, if it is a worker at all."""
+REMEMBERED: Final = 20_000
+"""Tokens whose signature need not be verified again."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claims:
-    """What a projected ServiceAccount token says of the Pod that it was made for."""
+def identify(claims: Claims, store: Store, now: float) -> Identity | Refusal:
+    """Whom the claims of a verified token stand for.
 
-    audiences: tuple[str, ...]
-    namespace: str
-    pod_uid: str
-    expires: float
-
-
-def read_claims(token: str) -> Claims | None:
-    """The claims of a token, unverified; None if it is none of a Pod."""
-    parts = token.split(".")
-    if len(token) > MAX_TOKEN or len(parts) != 3 or not token.isascii():
-        return None
-    try:
-        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, binascii.Error, RecursionError):
-        return None
-    claims = _mapping(payload)
-    bound = _mapping(claims.get("kubernetes.io"))
-    said = claims.get("aud")
-    audiences = said if isinstance(said, list) else [said]
-    namespace, uid, expires = bound.get("namespace"), _mapping(bound.get("pod")).get("uid"), claims.get("exp")
-    if not (isinstance(namespace, str) and isinstance(uid, str) and namespace and uid):
-        return None
-    if isinstance(expires, bool) or not isinstance(expires, (int, float)):
-        return None
-    if isinstance(expires, float) and math.isnan(expires):
-        return None
-    return Claims(
-        audiences=tuple(one for one in audiences if isinstance(one, str)),
-        namespace=namespace,
-        pod_uid=uid,
-        expires=float(max(0, min(expires, 1e15))),
-    )
-
-
-def identify(claims: Claims, store: Store, now: float) -> Identity | Refusal | None:
-    """Whom the claims stand for. None: nobody. A Refusal: perhaps a Pod that a watch will tell of in a moment."""
-    if claims.expires + LEEWAY_SECONDS < now or store.is_gone(claims.pod_uid):
-        return None
+    not-ready: perhaps a Pod that a watch will tell of in a moment.
+    """
+    if refusal := expired(claims, now):
+        return refusal
+    if store.is_gone(claims.pod_uid):
+        return Refusal("unknown-pod", "this Pod is gone")
     seen = store.worker(claims.pod_uid)
     job = store.job(seen.key) if seen else None
     if seen is None or job is None:
+        if claims.issued + LATE_SECONDS < now:
+            return Refusal("unknown-pod", "this Pod is no worker of a TrainingJob")
         return Refusal("not-ready", "this Pod, or its job, has not been seen yet; ask again")
-    if seen.owner != job.metadata.uid or claims.namespace != seen.key[0] or audience(job) not in claims.audiences:
-        return None
+    if seen.owner != job.metadata.uid or claims.namespace != seen.key[0]:
+        return Refusal("unknown-pod", "this Pod is not the job's own")
+    if audience(job) not in claims.audiences:
+        return Refusal("wrong-audience", "the token was not made for this job's coordinator")
     return Identity(
         namespace=seen.key[0],
         job=seen.key[1],
@@ -84,14 +50,36 @@ def identify(claims: Claims, store: Store, now: float) -> Identity | Refusal | N
 class Identities:
     """The coordinator's authentication."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
+        self._keys = keys
+        self._verified: OrderedDict[bytes, Claims] = OrderedDict()
+        """By digest: a worker shows the same token a few hundred times."""
+        self._by: KeySet | None = None
+        """The keys that these were verified with."""
 
-    async def authenticate(self, token: str) -> Identity | Refusal | None:
+    async def authenticate(self, token: str) -> Identity | Refusal:
         """Whom a bearer token stands for."""
-        claims = read_claims(token)
-        return identify(claims, self._store, time.time()) if claims else None
+        kid = key_id(token)
+        if isinstance(kid, Refusal):
+            return kid
+        keys = await self._keys.current(kid)
+        if keys is None:
+            return Refusal("not-ready", "the cluster's keys have not been read yet; ask again")
+        claims = self._claims(token, keys)
+        return claims if isinstance(claims, Refusal) else identify(claims, self._store, time.time())
 
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    def _claims(self, token: str, keys: KeySet) -> Claims | Refusal:
+        if keys is not self._by:
+            self._verified.clear()
+            self._by = keys
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        known = self._verified.get(digest)
+        if known is not None:
+            return known
+        claims = verify(token, keys, time.time())
+        if isinstance(claims, Claims):
+            self._verified[digest] = claims
+            if len(self._verified) > REMEMBERED:
+                self._verified.popitem(last=False)
+        return claims

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Final
 
 from edgecloud_operator.kube.client import ApiError, Client, ExpiredError, NotFoundError, path
@@ -26,16 +28,55 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0
 """Seconds between attempts to list, and to begin the watch anew."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """How the looking has gone so far.
+
+    heard_ago: seconds since the cluster was last heard of, by an event or a page of a list. tried_ago: the same, or
+    since it was last asked for such a page. restarts: of the watch. relists: lists that the watch made by itself, those
+    close together counted once. resyncs, failed_resyncs: full lists after the first.
+    """
+
+    heard_ago: float = 0.0
+    tried_ago: float = 0.0
+    restarts: int = 0
+    relists: int = 0
+    resyncs: int = 0
+    failed_resyncs: int = 0
+
+
 class Informer:
     """Shows a store what there is in the cluster, or in some namespaces of it."""
 
-    def __init__(self, client: Client, store: Store, namespaces: Collection[str]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        namespaces: Collection[str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """namespaces: those to look at; none: all."""
         self._client = client
         self._store = store
         self._scope: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._relisted = asyncio.Event()
+        self._clock = clock
+        self._heard_at = self._tried_at = clock()
+        self._restarts = self._relists = self._resyncs = self._failed_resyncs = 0
         self._watch = Watch(lambda: client.configuration, namespaces, self._told)
+
+    def looked(self) -> Looked:
+        """How it has gone until now."""
+        now = self._clock()
+        return Looked(
+            heard_ago=now - self._heard_at,
+            tried_ago=now - max(self._tried_at, self._heard_at),
+            restarts=self._restarts,
+            relists=self._relists,
+            resyncs=self._resyncs,
+            failed_resyncs=self._failed_resyncs,
+        )
 
     async def prime(self) -> None:
         """List everything, jobs first; as often as it takes."""
@@ -76,7 +117,9 @@ class Informer:
         """Of the pages that were shown only the uids are kept: a big cluster's objects are big."""
         uids: set[str] = set()
         version = ""
+        self._tried_at = self._clock()
         async for page in self._client.pages(kind, namespace, selector="" if kind == "TrainingJob" else SELECTOR):
+            self._heard_at = self._clock()
             version = page.version
             for raw in page.items:
                 self._store.saw(kind, raw)
@@ -100,6 +143,7 @@ class Informer:
                 log.error("the watch has ended; it begins anew in %.1f s", pause)
             except Exception as error:
                 log.error("the watch has broken off and begins anew in %.1f s: %r", pause, error)
+            self._restarts += 1
             await asyncio.sleep(pause)
             lasted = asyncio.get_running_loop().time() - began
             pause = FIRST_PAUSE if lasted > 60.0 else min(2 * pause, LAST_PAUSE)
@@ -107,8 +151,10 @@ class Informer:
 
     def _told(self, kind: WatchedKind, what: str | None, raw: dict[str, Any]) -> None:
         """An event of the watch's."""
+        self._heard_at = self._clock()
         try:
             if what is None:
+                self._relists += not self._relisted.is_set()
                 self._relisted.set()
             if what == "DELETED":
                 self._store.gone(kind, raw)
@@ -128,9 +174,12 @@ class Informer:
             self._relisted.clear()
             try:
                 await self.list_all()
+                self._resyncs += 1
             except ApiError as error:
+                self._failed_resyncs += 1
                 log.warning("the cluster could not be listed again: %s", error)
             except Exception:
+                self._failed_resyncs += 1
                 log.exception("the cluster could not be listed again")
 
     async def _look_at_strangers(self) -> None:

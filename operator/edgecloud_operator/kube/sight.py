@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, get_args
@@ -19,7 +20,7 @@ from edgecloud.api.status import Reason
 from edgecloud.api.types import MAX_NAME, MAX_WORKERS
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.builders import CONTAINER
-from edgecloud_operator.core.names import JOB_LABEL, MANAGED_BY_LABEL, MANAGER
+from edgecloud_operator.core.names import CA_ANNOTATION, JOB_LABEL, MANAGED_BY_LABEL, MANAGER
 from edgecloud_operator.core.observed import Pod, PodPhase, Service, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
 
@@ -27,6 +28,7 @@ SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGER},{JOB_LABEL}"
 """Label selector of every child; what doesn't fit it is not watched."""
 MAX_MESSAGE: Final = 1500
 MAX_DEPTH: Final = 64
+MAX_CA: Final = 65_536
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -69,13 +71,15 @@ class Mark:
 class SeenPod:
     """A Pod that bears a worker's name. Whether it is the job's own depends on the job: owner is a job's uid.
 
-    watched: whether it bears the labels that a watch tells of.
+    watched: whether it bears the labels that a watch tells of. ca: the certificates that its launcher goes by; empty
+    where it was made without.
     """
 
     key: JobKey
     owner: str
     watched: bool
     pod: Pod
+    ca: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +200,10 @@ def see_pod(raw: Any) -> SeenPod | None:
         over=termination is not None,
         why=_why(phase, status, began=termination is not None),
     )
-    return SeenPod(key=(which.namespace, named[1]), owner=_owner(metadata), watched=_watched(metadata), pod=pod)
+    # Thousands of Pods have the same certificates.
+    ca = sys.intern(_text(_mapping(metadata.get("annotations")).get(CA_ANNOTATION), MAX_CA))
+    key = (which.namespace, named[1])
+    return SeenPod(key=key, owner=_owner(metadata), watched=_watched(metadata), pod=pod, ca=ca)
 
 
 def see_service(raw: Any) -> SeenService | None:

@@ -108,6 +108,16 @@ class Store:
         known = self._pods.get(uid)
         return known.seen if known else None
 
+    def untold(self, ca: str) -> list[Mark]:
+        """The jobs' own Pods that still run and go by other certificates than these."""
+        found = []
+        for known in self._pods.values():
+            seen, job = known.seen, self.job(known.seen.key)
+            ours = job is not None and seen.watched and seen.owner == job.metadata.uid
+            if ours and seen.ca not in ("", ca) and not seen.pod.dead and not seen.pod.terminating:
+                found.append(known.mark)
+        return found
+
     def is_gone(self, uid: str) -> bool:
         """Whether the object of that uid was seen, and seen to go."""
         return uid in self._gone

@@ -17,6 +17,7 @@ import yaml
 from edgecloud.api.job import TrainingJob
 from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import Settings
+from edgecloud_operator.kube.signpost import LEADER_LABEL
 from tests.unit.chart.helm import (
     CHART,
     HELM,
@@ -42,9 +43,29 @@ RULES: Final[list[Object]] = [
     {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs"], "verbs": ["get", "list", "watch", "delete"]},
     {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/status"], "verbs": ["update"]},
     {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/finalizers"], "verbs": ["update"]},
-    {"apiGroups": [""], "resources": ["pods", "services"], "verbs": ["get", "list", "watch", "create", "delete"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "delete", "patch"]},
+    {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "create"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "create", "patch"]},
+]
+OWN_RULES: Final[list[Object]] = [
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["edgecloud"],
+        "verbs": ["get", "update"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]},
+]
+SECRET_RULES: Final[list[Object]] = [
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+    {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": ["edgecloud-coordinator-ca"],
+        "verbs": ["get", "update"],
+    },
 ]
 
 
@@ -70,12 +91,15 @@ def test_lint() -> None:
 def test_the_objects(defaults: list[Object]) -> None:
     assert [(each["kind"], each["metadata"]["name"]) for each in defaults] == [
         ("NetworkPolicy", "edgecloud"),
+        ("PodDisruptionBudget", "edgecloud"),
         ("ServiceAccount", "edgecloud"),
         ("CustomResourceDefinition", "trainingjobs.edgecloud.io"),
         ("ClusterRole", "edgecloud-trainingjobs-view"),
         ("ClusterRole", "edgecloud-trainingjobs-edit"),
         ("ClusterRole", "edgecloud"),
         ("ClusterRoleBinding", "edgecloud"),
+        ("Role", "edgecloud-own"),
+        ("RoleBinding", "edgecloud-own"),
         ("Service", "edgecloud-coordinator"),
         ("Deployment", "edgecloud"),
     ]
@@ -89,21 +113,48 @@ def test_the_resource_is_the_manifest_and_stays(defaults: list[Object]) -> None:
     assert found == yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text())
 
 
-def test_one_operator_at_a_time(defaults: list[Object]) -> None:
+def test_two_replicas_that_share_a_lease(defaults: list[Object]) -> None:
     spec = only(defaults, "Deployment")["spec"]
-    assert spec["replicas"] == 1
-    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["replicas"] == 2
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert option(defaults, "lease") == "ours/edgecloud"
+    assert option(defaults, "pod") == "$(POD_NAMESPACE)/$(POD_NAME)"
+    labels = spec["template"]["metadata"]["labels"]
+    assert dict(part.split("=") for part in option(defaults, "pod-selector").split(",")).items() <= labels.items()
+    budget = only(defaults, "PodDisruptionBudget")["spec"]
+    assert budget == {"maxUnavailable": 1, "selector": spec["selector"]}
+    alone = rendered({"replicas": 1})
+    assert only(alone, "Deployment")["spec"]["replicas"] == 1
+    assert not of_kind(alone, "PodDisruptionBudget")
+
+
+def test_certificates(defaults: list[Object]) -> None:
+    assert option(defaults, "tls-secret") == "ours/edgecloud-coordinator-ca"
+    managed = rendered({"tls": {"mode": "certManager", "issuerRef": {"name": "ca", "kind": "ClusterIssuer"}}})
+    certificate = only(managed, "Certificate")["spec"]
+    assert certificate["dnsNames"] == ["edgecloud-coordinator.ours.svc"]
+    assert certificate["issuerRef"] == {"name": "ca", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    existing = rendered({"tls": {"mode": "existing", "secretName": "mine"}})
+    for objects, secret in ((managed, certificate["secretName"]), (existing, "mine")):
+        assert option(objects, "tls-folder") == "/tls"
+        assert {"name": "tls", "secret": {"secretName": secret}} in pod(objects)["volumes"]
+        assert {"name": "tls", "mountPath": "/tls", "readOnly": True} in container(objects)["volumeMounts"]
+        assert [role["rules"] for role in roles(objects) if role["metadata"]["name"] == "edgecloud-own"] == [OWN_RULES]
+    off = rendered({"tls": {"mode": "off"}})
+    assert option(off, "coordinator-address") == "http://edgecloud-coordinator.ours.svc:8443"
+    assert not any("tls" in argument for argument in container(off)["args"])
 
 
 def test_the_service_leads_to_the_operator(defaults: list[Object]) -> None:
     service, deployment = only(defaults, "Service"), only(defaults, "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
-    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"] | {LEADER_LABEL: "true"}
+    assert LEADER_LABEL not in labels
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
     (port,) = service["spec"]["ports"]
     assert (port["port"], port["targetPort"]) == (8443, "coordinator")
     assert option(defaults, "listen") == "0.0.0.0:8443"
-    assert option(defaults, "coordinator-address") == "http://edgecloud-coordinator.ours.svc:8443"
+    assert option(defaults, "coordinator-address") == "https://edgecloud-coordinator.ours.svc:8443"
     assert container(defaults)["ports"] == [
         {"name": "coordinator", "containerPort": 8443},
         {"name": "health", "containerPort": 8081},
@@ -115,7 +166,7 @@ def test_the_service_leads_to_the_operator(defaults: list[Object]) -> None:
 
 def test_workers_alone_reach_the_coordinator(defaults: list[Object]) -> None:
     policy = only(defaults, "NetworkPolicy")["spec"]
-    assert policy["podSelector"]["matchLabels"] == only(defaults, "Service")["spec"]["selector"]
+    assert policy["podSelector"]["matchLabels"] == only(defaults, "Deployment")["spec"]["selector"]["matchLabels"]
     workers, probes = policy["ingress"]
     (peer,) = workers["from"]
     assert workers["ports"] == [{"port": "coordinator"}]
@@ -137,7 +188,7 @@ def test_the_operator_takes_its_command_line(defaults: list[Object]) -> None:
         assert container(objects)["command"] == ["python", "-m", "edgecloud_operator"]
         context = command.make_context("edgecloud_operator", list(container(objects)["args"]))
         assert context.params["listen"] == ("0.0.0.0", 8443)
-        assert context.params["coordinator_address"] == "http://edgecloud-coordinator.ours.svc:8443"
+        assert context.params["coordinator_address"] == "https://edgecloud-coordinator.ours.svc:8443"
 
 
 def test_the_images_are_those_that_make_images_builds(defaults: list[Object]) -> None:
@@ -146,8 +197,9 @@ def test_the_images_are_those_that_make_images_builds(defaults: list[Object]) ->
 
 
 def test_the_operators_rights(defaults: list[Object]) -> None:
-    (role,) = roles(defaults)
+    role, own = roles(defaults)
     assert role["rules"] == RULES
+    assert (own["kind"], own["rules"]) == ("Role", OWN_RULES + SECRET_RULES)
     binding = only(defaults, "ClusterRoleBinding")
     assert binding["roleRef"] == {
         "apiGroup": "rbac.authorization.k8s.io",
@@ -160,10 +212,11 @@ def test_the_operators_rights(defaults: list[Object]) -> None:
 
 def test_namespaces_take_the_place_of_the_cluster() -> None:
     objects = rendered({"namespaces": ["one", "two"]})
-    assert [role["kind"] for role in roles(objects)] == ["Role", "Role"]
+    assert [role["kind"] for role in roles(objects)] == ["Role", "Role", "Role"]
     assert not of_kind(objects, "ClusterRoleBinding")
-    for role, binding, namespace in zip(roles(objects), of_kind(objects, "RoleBinding"), ("one", "two"), strict=True):
-        assert role["rules"] == RULES
+    places = ("one", "two", "ours")
+    for role, binding, namespace in zip(roles(objects), of_kind(objects, "RoleBinding"), places, strict=True):
+        assert role["rules"] == (OWN_RULES + SECRET_RULES if namespace == "ours" else RULES)
         assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == namespace
         assert binding["roleRef"]["kind"] == "Role"
         assert binding["roleRef"]["name"] == role["metadata"]["name"]
@@ -241,7 +294,7 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
     (
         {"coordinator": {"port": 9000}},
         lambda all_: (only(all_, "Service")["spec"]["ports"][0]["port"], option(all_, "coordinator-address")),
-        (9000, "http://edgecloud-coordinator.ours.svc:9000"),
+        (9000, "https://edgecloud-coordinator.ours.svc:9000"),
     ),
     (
         {"coordinator": {"address": "https://edge.example.com"}},
@@ -264,14 +317,14 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
     (
         {"podAnnotations": {"a": "1"}},
         lambda all_: only(all_, "Deployment")["spec"]["template"]["metadata"]["annotations"],
-        {"a": "1"},
+        {"prometheus.io/scrape": "true", "prometheus.io/port": "8081", "prometheus.io/path": "/metrics", "a": "1"},
     ),
     (
         {"podLabels": {"a": "1"}},
         lambda all_: only(all_, "Deployment")["spec"]["template"]["metadata"]["labels"].get("a"),
         "1",
     ),
-    ({"extraEnv": [_VARIABLE]}, lambda all_: container(all_)["env"], [_VARIABLE]),
+    ({"extraEnv": [_VARIABLE]}, lambda all_: container(all_)["env"][2:], [_VARIABLE]),
 ]
 
 
@@ -317,7 +370,7 @@ def test_names_of_another_release() -> None:
     done = run("template", "blue", str(CHART), "--namespace", "ours", KUBERNETES, values={})
     objects = [each for each in yaml.safe_load_all(done.stdout) if each]
     assert only(objects, "Service")["metadata"]["name"] == "blue-edgecloud-coordinator"
-    assert option(objects, "coordinator-address") == "http://blue-edgecloud-coordinator.ours.svc:8443"
+    assert option(objects, "coordinator-address") == "https://blue-edgecloud-coordinator.ours.svc:8443"
     done = run("template", "x" * 53, str(CHART), KUBERNETES, values={})
     assert done.returncode == 0, done.stderr
     for each in yaml.safe_load_all(done.stdout):
@@ -326,7 +379,11 @@ def test_names_of_another_release() -> None:
 
 
 REFUSED: Final[list[tuple[Object, str]]] = [
-    ({"replicas": 2}, "additional properties 'replicas' not allowed"),
+    ({"replica": 2}, "additional properties 'replica' not allowed"),
+    ({"replicas": 0}, "at '/replicas'"),
+    ({"tls": {"mode": "on"}}, "at '/tls/mode'"),
+    ({"tls": {"mode": "existing"}}, "at '/tls/secretName'"),
+    ({"tls": {"mode": "certManager"}}, "tls.issuerRef.name"),
     ({"image": {"tagg": "1"}}, "additional properties 'tagg' not allowed"),
     ({"image": {"tag": 1}}, "at '/image/tag': got number, want string"),
     ({"image": {"repository": "a/b:1.0@x"}}, "at '/image/repository'"),
@@ -394,7 +451,7 @@ def test_the_plain_manifest_is_the_chart() -> None:
     )
     assert (ROOT / "manifests" / "operator.yaml").read_text() == done.stdout, "make manifests"
     objects = [each for each in yaml.safe_load_all(done.stdout) if each]
-    assert option(objects, "coordinator-address") == "http://edgecloud-coordinator.edgecloud-system.svc:8443"
+    assert option(objects, "coordinator-address") == "https://edgecloud-coordinator.edgecloud-system.svc:8443"
     for each in objects:
         labels = each["metadata"].get("labels", {})
         assert not any("helm" in f"{key}{value}".lower() for key, value in labels.items())

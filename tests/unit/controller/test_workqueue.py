@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecloud_operator.controller.workqueue import WorkQueue
+from edgecloud_operator.controller.workqueue import Backlog, WorkQueue
 from tests.unit.controller.simulated import now, simulate
 
 
@@ -214,3 +214,37 @@ async def compare(words: list[tuple[Any, ...]]) -> None:
 def test_against_a_model(words: list[tuple[Any, ...]]) -> None:
     work: Coroutine[Any, Any, None] = compare(words)
     simulate(work, within=1e7)
+
+
+# How it stands
+
+
+def test_how_long_keys_wait_and_are_worked_on() -> None:
+    async def scenario() -> None:
+        waits: list[float] = []
+        queue: WorkQueue[str] = WorkQueue(clock=now, on_wait=waits.append)
+        assert queue.backlog() == Backlog()
+        await asyncio.sleep(100)
+        assert queue.backlog() == Backlog(), "where nobody waits nothing is idle"
+        queue.add("a")
+        await asyncio.sleep(3)
+        queue.add("b")
+        queue.add("a")
+        await asyncio.sleep(4)
+        assert queue.backlog() == Backlog(depth=2, oldest=7, idle=7)
+        assert await queue.get() == "a"
+        queue.add("a")
+        await asyncio.sleep(5)
+        assert queue.backlog() == Backlog(depth=1, oldest=9, idle=5, stuck=5), "one in work does not wait"
+        queue.move("a")
+        queue.move("b")
+        await asyncio.sleep(2)
+        assert queue.backlog() == Backlog(depth=1, oldest=11, idle=2, stuck=2)
+        queue.done("a")
+        await asyncio.sleep(1)
+        assert queue.backlog() == Backlog(depth=2, oldest=12, idle=1)
+        assert await drained(queue) == ["b", "a"]
+        assert waits == [7, 12, 1]
+        assert queue.backlog() == Backlog()
+
+    simulate(scenario())

@@ -160,7 +160,7 @@ async def serving(*workers: Identity) -> AsyncIterator[Served]:
         return identities.get(token)
 
     reported: list[JobKey] = []
-    desk = Desk(reported.append)
+    desk = Desk(reported.append, requests_at_once=10**6)
     server = CoordinatorServer(desk, authenticate)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

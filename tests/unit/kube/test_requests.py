@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 
 import aiohttp
 import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
-from edgecloud_operator.core.plan import Delete
+from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.client import Client, UnauthorizedError
 from edgecloud_operator.kube.cluster import KubeCluster
@@ -18,6 +19,7 @@ from edgecloud_operator.kube.events import Recorder
 from edgecloud_operator.kube.informer import Informer
 from edgecloud_operator.kube.sight import see_job
 from edgecloud_operator.kube.store import Store
+from edgecloud_operator.subject import Subject, subject
 from tests.unit.coordinator.served import eventually
 from tests.unit.kube.objects import make_job, make_pod
 from tests.unit.kube.served import access, finish, served
@@ -127,3 +129,39 @@ def test_credentials_that_cannot_be_read_are_a_refusal_like_others() -> None:
                 await client.close()
 
     finish(scenario())
+
+
+def test_an_event_that_cannot_be_recorded_is_told_of_with_its_job() -> None:
+    """Events are recorded in the background; the lines about one are about its job all the same."""
+    lines: list[tuple[str, Subject | None]] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append((record.getMessage(), subject()))
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"message": "no"}, status=403)
+
+    async def scenario() -> None:
+        async with served(answer) as host:
+            client = Client(access(host))
+            recorder = Recorder(client)
+            await recorder.start()
+            try:
+                job = see_job(make_job(status={"rendezvous": {"round": 3}}))
+                recorder.add(job, Event(type="Normal", reason="Running", message="all workers are running"))
+                await eventually(lambda: lines, "a line")
+            finally:
+                await recorder.stop()
+                await client.close()
+
+    logger, handler = logging.getLogger("edgecloud_operator.kube.events"), Kept()
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        finish(scenario())
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+    assert [about for _, about in lines] == [Subject(job="team/digits", round=3)]

@@ -38,7 +38,7 @@ def test_none_is_the_same_array() -> None:
 
 
 @given(
-    st.sampled_from(["flip", "flip-crop"]),
+    st.sampled_from(["flip", "flip-crop", "flip-crop-cutout"]),
     st.integers(0, 2**32 - 1),
     st.integers(0, 10**6),
     st.integers(1, 40),
@@ -58,7 +58,7 @@ def test_a_sample_looks_the_same_in_every_batch(
         assert np.array_equal(augmenter.augment(pixels[part], ids[part], epoch), whole[part])
 
 
-@pytest.mark.parametrize("kind", ["flip", "flip-crop"])
+@pytest.mark.parametrize("kind", ["flip", "flip-crop", "flip-crop-cutout"])
 def test_the_images_given_are_left_alone(kind: Kind) -> None:
     pixels = images(16)
     before = pixels.copy()
@@ -68,6 +68,27 @@ def test_the_images_given_are_left_alone(kind: Kind) -> None:
     assert result.dtype == np.uint8
     assert result.flags.c_contiguous
     assert not np.array_equal(result, before)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 1000), st.sampled_from([(32, 32), (20, 40), (8, 8)]))
+def test_cutout_is_one_grey_square_of_the_shifted_image(seed: int, epoch: int, size: tuple[int, int]) -> None:
+    pixels, ids, side = images(12, 3, *size) | 1, np.arange(12), min(size) // 4  # odd: never the grey of a hole
+    shifted = Augmenter("flip-crop", seed).augment(pixels, ids, epoch)
+    for before, after in zip(shifted, Augmenter("flip-crop-cutout", seed).augment(pixels, ids, epoch), strict=True):
+        hole = after[0] == 128
+        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        assert hole.sum() == side * side
+        assert np.ptp(rows) == np.ptp(columns) == side - 1
+        assert (after[:, hole] == 128).all()
+        assert np.array_equal(after[:, ~hole], before[:, ~hole])
+
+
+def test_holes_are_in_many_places() -> None:
+    pixels, ids = images(200), np.arange(200)
+    holes = {
+        tuple(np.argwhere(image[0] == 128)[0]) for image in Augmenter("flip-crop-cutout", 0).augment(pixels | 1, ids, 0)
+    }
+    assert len(holes) > 100
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 1000))
