@@ -54,6 +54,7 @@ def controlled() -> Iterator[ControlPlane]:
     with control_plane() as made:
         made.kubectl("apply", "-f", CRD)
         made.wait_established("trainingjobs.edgecloud.io")
+        give_rights(made)
         made.start_controllers(*CONTROLLERS)
         yield made
 

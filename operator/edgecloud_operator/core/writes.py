@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from edgecloud.api.status import TrainingJobStatus
 
@@ -12,6 +12,8 @@ CHECKPOINT_SECONDS: Final = 1.0
 
 WORDS_SECONDS: Final = 60.0
 """What blocks a job is shown at once; other words for the same, such as a scheduler's new counts, only now and then."""
+
+WriteClass = Literal["round", "beginning", "shown"]
 
 _PROGRESS: Final = {
     "progress": None,
@@ -48,6 +50,21 @@ def write_delay(
     else:
         return 0.0
     return min(limit, max(0.0, limit - (now - last_write).total_seconds()))  # a clock that was set back delays nothing
+
+
+def write_class(old: TrainingJobStatus | None, new: TrainingJobStatus) -> WriteClass:
+    """Who waits for a write: a training, a job that has not begun, or a person who looks at it."""
+    if old is None or old.start_time is None:
+        return "beginning"
+    shown = {"checkpoint": None, "observed_generation": 0} | _PROGRESS
+    before, after = (
+        status.model_copy(
+            update=shown
+            | {"conditions": tuple(one for one in status.conditions if one.type not in ("Blocked", "Stalled"))}
+        )
+        for status in (old, new)
+    )
+    return "shown" if before == after else "round"
 
 
 def _wordless(status: TrainingJobStatus) -> TrainingJobStatus:

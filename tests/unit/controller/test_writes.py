@@ -23,7 +23,7 @@ from edgecloud.api.status import (
     TrainingJobStatus,
     WorkersStatus,
 )
-from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, WORDS_SECONDS, write_delay
+from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, WORDS_SECONDS, write_class, write_delay
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 SECONDS = 10.0
@@ -193,3 +193,24 @@ def test_the_rate_is_bounded(reports: list[tuple[float, bool]], seconds: float) 
     least = min(seconds, CHECKPOINT_SECONDS) if any(checkpoint for _, checkpoint in reports) else seconds
     gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(written)]
     assert all(gap >= least - 1e-6 for gap in gaps)
+
+
+# Whose turn it is
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"progress": ProgressStatus(step=11)}, "shown"),
+        ({"checkpoint": CheckpointStatus(step=11), "observed_generation": 3}, "shown"),
+        (blocked("no node"), "shown"),
+        (blocked("no node") | {"phase": "Recovering"}, "round"),
+        ({"conditions": (condition(type="Suspended", status="Unknown", reason="Stopping"),)}, "round"),
+        ({"rendezvous": Rendezvous(round=2)}, "round"),
+        ({"phase": "Succeeded"}, "round"),
+        ({"restarts": 1}, "round"),
+    ],
+)
+def test_who_waits_for_a_write(change: dict[str, Any], kind: str) -> None:
+    assert write_class(OLD, OLD.model_copy(update=change)) == kind
+    assert write_class(None, OLD) == write_class(TrainingJobStatus(), OLD) == "beginning"
