@@ -129,13 +129,10 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     pod["spec"] |= {key: value for key, value in placement.items() if value}
     if not spec.pod_template:
         return pod
-    template = {key: spec.pod_template.get(key) for key in ("metadata", "spec")}
-    template = {key: value for key, value in template.items() if isinstance(value, Mapping)}
-    if (
-        "metadata" in template
-    ):  # the rest is no template's to say, and some of it the server meets with an error of its own
-        template["metadata"] = {key: value for key, value in template["metadata"].items() if key in _TEMPLATE_METADATA}
-    result = merged(pod, template)
+    template = {key: value for key in ("metadata", "spec") if isinstance(value := spec.pod_template.get(key), Mapping)}
+    # The rest of metadata is no template's to say, and some of it the server meets with an error of its own.
+    said = {key: value for key, value in template.get("metadata", {}).items() if key in _TEMPLATE_METADATA}
+    result = merged(pod, template | {"metadata": said})
     # Who a Pod belongs to and what it is called is not the template's to say; and a launcher lives once.
     labels = result["metadata"].get("labels")
     result["metadata"] |= {key: pod["metadata"][key] for key in ("name", "namespace", "ownerReferences")}

@@ -56,6 +56,27 @@ def test_a_process_gets_every_text_as_it_is(text: str, name: str) -> None:
     assert json.loads(expanded(said, {}))["trainer"]["data"]["source"] == f"/data/{text}"
 
 
+def test_a_template_says_of_metadata_what_a_template_may() -> None:
+    """A resourceVersion, for one, is met by the server with an error that looks like one of its own."""
+    metadata = {
+        "labels": {"team": "a", "edgecloud.io/job": "other"},
+        "annotations": {"b": "c"},
+        "finalizers": ["d/e"],
+        "resourceVersion": "7",
+        "uid": "x",
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "generateName": "f",
+        "managedFields": [],
+        "name": "g",
+        "ownerReferences": [],
+    }
+    plain, made = pod_of()["metadata"], pod_of(podTemplate={"metadata": metadata})["metadata"]
+    assert made.pop("finalizers") == ["d/e"]
+    assert made.pop("annotations") == {"b": "c"} | plain.pop("annotations", {})
+    assert made.pop("labels") == {"team": "a"} | plain.pop("labels")
+    assert made == plain
+
+
 def volume(pod: dict[str, Any], name: str) -> dict[str, Any]:
     [found] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == name]
     return {key: value for key, value in found.items() if key != "name"}
