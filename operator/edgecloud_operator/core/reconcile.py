@@ -35,16 +35,15 @@ def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Set
         return Plan()  # the garbage collector, or another controller, sees to it
     written = job.status or TrainingJobStatus()
     status = healed(job, written, context.observed, now)
+    resumed = status.phase == "Suspended" and not job.spec.suspend
+    if status.phase not in TERMINAL and (status.start_time is None or resumed):
+        return _accept(context, status)
     if status != written:
         return context.plan(status, status, status_first=True)
     if status.phase in TERMINAL:
         return _finished(context, status)
-    if status.start_time is None:
-        return _accept(context, status)
     if job.spec.suspend:
         return _suspend(context, status)
-    if status.phase == "Suspended":
-        return _accept(context, status)
     return _run(context, status)
 
 
