@@ -225,7 +225,7 @@ def test_half_a_gang_gives_back_what_it_holds(space: Space, running: OperatorPro
         assert re.match(
             r'pods "digits-worker-\d" is forbidden: exceeded quota: few, requested: pods=1', found["message"]
         )
-        seconds = 7.0
+        seconds = 4.0
         total, longest = held(space, "digits", time.monotonic() + seconds)
         print(f"\nhalf a gang held Pods for {total:.1f} s of {seconds:g}, at most {longest:.1f} s at a time")
         assert (total < seconds / 2, longest < 4) == (True, True), (total, longest)

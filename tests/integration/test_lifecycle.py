@@ -40,7 +40,7 @@ def space(controlled: ControlPlane, controlled_api: Api) -> Space:
 
 @pytest.fixture
 def running(controlled: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with operator(controlled, tmp_path, f"--namespaces={space.name}") as process:
+    with operator(controlled, tmp_path, f"--namespaces={space.name}", "--progress-seconds=1") as process:
         yield process
         assert "Traceback" not in process.log, process.log
 
@@ -366,7 +366,7 @@ def test_a_worker_that_was_taken_away_from_its_job(space: Space, node: Kubelet) 
 
 def test_children_that_somebody_edited(space: Space, node: Kubelet) -> None:
     """A Pod without our labels is still the job's; a Service with another selector is left as it is, and trains on."""
-    space.submit("digits", program={"command": ["sleep", "10"]})
+    space.submit("digits", program={"command": ["sleep", "5"]})
     reaches(space, "digits", "Running")
     uids = space.uids("digits")
     labels = dict.fromkeys(space.pods("digits")["digits-worker-1"]["metadata"]["labels"])
