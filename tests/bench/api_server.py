@@ -25,6 +25,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud_operator.controller.controller import PARALLEL_WRITES
 from edgecloud_operator.core.builders import Settings, build_pod, build_service
 from tests.cluster.control_plane import control_plane
+from tests.integration import rights
 from tests.integration.api import Api, Space, until
 from tests.integration.process import OperatorProcess, operator
 
@@ -110,6 +111,7 @@ def main() -> None:
     with control_plane() as cp, tempfile.TemporaryDirectory(prefix="edgecloud-bench-") as folder:
         cp.kubectl("apply", "-f", CRD)
         cp.wait_established("trainingjobs.edgecloud.io")
+        rights.give(cp)
         api = Api(cp)
         for repeat in range(options.repeats):
             for name, measure in (("operator", by_the_operator), ("bare client", by_a_bare_client)):

@@ -6,6 +6,8 @@ the end, unless it was there before or somebody else had it brought for this run
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 
 from tests.e2e import bringing
 from tests.e2e.bringing import RUN
-from tests.e2e.kube import Cluster, Namespace
+from tests.e2e.kube import CACHE, Cluster, Namespace
 
 _OURS = pytest.StashKey[bool]()
 _SPENT = pytest.StashKey[dict[str, float]]()
@@ -46,7 +48,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(bringing.told(spent))
 
 
+@contextlib.contextmanager
+def _turn(how: int) -> Iterator[None]:
+    """While the operator is there for all (LOCK_SH), or for one test alone (LOCK_EX)."""
+    with (CACHE / ".tests-operator.lock").open("w") as lock:
+        fcntl.flock(lock, how)
+        yield
+
+
 @pytest.fixture
 def space(cluster: Cluster) -> Iterator[Namespace]:
-    with cluster.namespace() as space:
+    with _turn(fcntl.LOCK_SH), cluster.namespace() as space:
         yield space
+
+
+@pytest.fixture
+def alone(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, with no other test on it: for one that takes the operator away."""
+    with _turn(fcntl.LOCK_EX):
+        yield cluster

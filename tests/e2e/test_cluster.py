@@ -44,7 +44,7 @@ def test_the_first_job_of_a_newcomer(space: Namespace) -> None:
     wait_for("nothing left", lambda: not left(), within=60, seen=left)
 
 
-def test_helm_test_trains(cluster: Cluster) -> None:
+def test_helm_test_trains(cluster: Cluster, space: Namespace) -> None:
     """`helm test` as the chart's notes have it: a real job of two workers, shown and gone again."""
     said = cluster.helm("test", "edgecloud", "--namespace", SYSTEM, "--logs", "--timeout", "600s")
     assert re.search(r"Phase: +Succeeded", said), said

@@ -1,23 +1,28 @@
 """One control plane for all tests of a run; they keep out of each other's way by namespace.
 
-Operators run with the rights that the chart gives them, and no others.
+Operators run with the rights that the chart gives them, and no others. When all of these tests have passed, what they
+were seen to do is held against those rights: none may be left over.
 """
 
 import itertools
 import os
-import subprocess
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.integration import rights
 from tests.integration.api import Api, Space
-from tests.integration.process import SYSTEM, OperatorProcess, operator
-from tests.unit.chart.helm import CHART, HELM, KUBERNETES
+from tests.integration.process import OperatorProcess, operator
 
 _numbers = itertools.count(1)
 CONTROLLERS = ("garbage-collector-controller", "namespace-controller", "resourcequota-controller")
+_AUDIT = "EDGECLOUD_TEST_AUDIT"
+"""Folder where the audit logs of all processes of a run are gathered."""
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
@@ -26,6 +31,7 @@ def bare_control_plane() -> Iterator[ControlPlane]:
     """etcd and kube-apiserver, nothing in them."""
     with control_plane() as cp:
         yield cp
+        keep_audit(cp)
 
 
 @pytest.fixture(scope="session")
@@ -33,19 +39,45 @@ def cp(bare_control_plane: ControlPlane) -> ControlPlane:
     """The same with the CRD, ready to take a TrainingJob."""
     bare_control_plane.kubectl("apply", "-f", CRD)
     bare_control_plane.wait_established("trainingjobs.edgecloud.io")
-    give_rights(bare_control_plane)
+    rights.give(bare_control_plane)
     return bare_control_plane
 
 
-def give_rights(cp: ControlPlane) -> None:
-    """The operator's ServiceAccount, with the roles of the chart."""
-    assert HELM, "no helm: make programs"
-    cp.create_namespace(SYSTEM)
-    for template in ("serviceaccount", "rbac"):
-        command = [HELM, "template", "edgecloud", CHART, KUBERNETES, "--namespace", SYSTEM]
-        command.append(f"--show-only=templates/{template}.yaml")
-        made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        cp.kubectl("apply", "--namespace", SYSTEM, "-f", "-", stdin=made)
+def keep_audit(cp: ControlPlane) -> None:
+    """Keep the log until the end of the run."""
+    if cp.audit_log.exists():
+        with tempfile.NamedTemporaryFile(dir=os.environ[_AUDIT], suffix=".log", delete=False) as copy:
+            copy.write(cp.audit_log.read_bytes())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        os.environ[_AUDIT] = tempfile.mkdtemp(prefix="edgecloud-audit-")  # the processes of pytest-xdist inherit it
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The rights are looked at when nothing was left out: a part of the tests uses a part of them."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        return
+    folder = Path(os.environ[_AUDIT])
+    try:
+        whole = [Path(argument).resolve() for argument in config.args] == [Path(__file__).parent]
+        if whole and session.exitstatus == 0 and not (config.option.keyword or config.option.markexpr):
+            given = rights.granted(yaml.safe_load_all(rights.chart("rbac")))
+            wrong = rights.differences(given, *rights.used(folder.glob("*.log")))
+            config.stash[_RIGHTS] = wrong or [f"{len(given)} rights, all of them used"]
+            session.exitstatus = 1 if wrong else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_RIGHTS = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(_RIGHTS, []):
+        terminalreporter.write_line(f"operator: {line}")
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +86,10 @@ def controlled() -> Iterator[ControlPlane]:
     with control_plane() as made:
         made.kubectl("apply", "-f", CRD)
         made.wait_established("trainingjobs.edgecloud.io")
-        give_rights(made)
+        rights.give(made)
         made.start_controllers(*CONTROLLERS)
         yield made
+        keep_audit(made)
 
 
 @pytest.fixture(scope="session")

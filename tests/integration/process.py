@@ -34,9 +34,16 @@ class OperatorProcess:
     program: tuple[str, ...] = ("-m", "edgecloud_operator")
 
     def __init__(
-        self, cp: ControlPlane, folder: Path, *options: str, server_port: int | None = None, name: str = "operator"
+        self,
+        cp: ControlPlane,
+        folder: Path,
+        *options: str,
+        server_port: int | None = None,
+        name: str = "operator",
+        tls: str = f"--tls-secret={TLS_SECRET}",
     ) -> None:
         """server_port: of something that stands between it and the API server."""
+        self._tls = tls
         self._cp, self._options = cp, options
         self.port, self.liveness = free_port(), free_port()
         self.log_file = folder / f"{name}.log"
@@ -49,7 +56,7 @@ class OperatorProcess:
 
     def start(self, *, ready: bool = True) -> None:
         command = [sys.executable, *self.program, f"--listen=127.0.0.1:{self.port}"]
-        command += [f"--coordinator-address=https://127.0.0.1:{self.port}", f"--tls-secret={TLS_SECRET}"]
+        command += [f"--coordinator-address=https://127.0.0.1:{self.port}", self._tls]
         command.append(f"--liveness-port={self.liveness}")
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -117,6 +124,11 @@ class OperatorProcess:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def memory_mib(self) -> float:
         """Resident memory."""

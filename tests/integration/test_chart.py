@@ -58,7 +58,7 @@ def may(cp: ControlPlane, verb: str, what: str, *where: str) -> bool:
 
 def test_defaults_go_into_an_empty_cluster(installed: ControlPlane) -> None:
     deployment = get(installed, "deployment", "edgecloud", "--namespace=ours")
-    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["replicas"] == 2
     assert get(installed, "service", "edgecloud-coordinator", "--namespace=ours")["spec"]["ports"][0]["port"] == 8443
     installed.wait_established("trainingjobs.edgecloud.io")
     example = ROOT / "manifests/examples/own-script.yaml"

@@ -6,17 +6,17 @@ import json
 import re
 import signal
 import ssl
-import urllib.error
-import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api import Space, until
+from tests.integration.coordinator import ask
 from tests.integration.kubelet import kubelet
 from tests.integration.process import OperatorProcess, operator
 from tests.integration.test_operator import REPORTING, reaches
@@ -63,16 +63,12 @@ def post_garbage(pod: dict[str, Any], token: str) -> str:
     place = "{EDGECLOUD_NAMESPACE}/trainingjobs/{EDGECLOUD_JOB}/workers/{EDGECLOUD_WORKER_INDEX}".format(**said)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a stranger need not know whom he talks to
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    request = urllib.request.Request(
-        f"{said['EDGECLOUD_COORDINATOR']}/v1/namespaces/{place}/poll",
-        data=b'{"protocol": 1, "round": "\\u001b[2J\\n forged"}',
-        headers={"Authorization": f"Bearer {token}"},
-    )
-    with pytest.raises(urllib.error.HTTPError) as error, opener.open(request, timeout=10):
-        pass
-    with error.value as answer:
-        return str(json.loads(answer.read())["reason"])
+    where = urlsplit(said["EDGECLOUD_COORDINATOR"])
+    garbage = b'{"protocol": 1, "round": "\\u001b[2J\\n forged"}'
+    path = f"/v1/namespaces/{place}/poll"
+    status, answer = ask("POST", where.port or 443, path, context, token=token, body=garbage)
+    assert status >= 400
+    return str(json.loads(answer)["reason"])
 
 
 def records(process: OperatorProcess) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ from edgecloud_operator.kube.vitals import ailment
 
 log = logging.getLogger(__name__)
 
-TLS_SECONDS: Final = 60.0
+TLS_SECONDS: Final = 20.0
 """Between two looks at the certificates."""
 RETRY_SECONDS: Final = 2.0
 LEASE_REQUEST_SECONDS: Final = 3.0
