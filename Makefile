@@ -62,7 +62,7 @@ test: ## all of it: lint, unit, whole jobs on this machine, a real API server, a
 	@tests/all.sh
 
 .PHONY: programs
-programs: ## build what the tests need besides the cluster: etcd, kube-apiserver, kubectl, helm, actionlint
+programs: ## build what the tests need besides the cluster: etcd, kube-apiserver, kube-controller-manager, kubectl, helm, actionlint
 	@tests/cluster/tools.sh control-plane lint
 
 .PHONY: fast

@@ -1,10 +1,11 @@
-"""A real etcd and kube-apiserver, and nothing else: what the integration tests talk to.
+"""A real etcd and kube-apiserver, and on request some real controllers: what the integration tests talk to.
 
     with control_plane() as cp:
         cp.kubectl("apply", "-f", "manifests/crd.yaml")
 
 Everything lives in a folder of its own and listens on 127.0.0.1 only. There are no controllers: no garbage collector,
-no scheduler, no kubelet; a test plays their part. `python -m tests.cluster.control_plane` keeps one up to play with.
+no scheduler, no kubelet; a test plays their part. `start_controllers` has a
+kube-controller-manager run those that are named. `python -m tests.cluster.control_plane` keeps one up to play with.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class ControlPlane:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     etcd: subprocess.Popen[bytes] | None = None
     apiserver: subprocess.Popen[bytes] | None = None
+    controller_manager: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -173,6 +175,24 @@ class ControlPlane:
         )
         self._wait_until_ready()
 
+    def start_controllers(self, *controllers: str) -> None:
+        """Run these controllers of Kubernetes', by the names that `kube-controller-manager --help` gives them.
+
+        After the CRD is there: the garbage collector looks for new kinds twice a minute only.
+        """
+        _require("kube-controller-manager")
+        self.controller_manager = self._start(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig}",
+            f"--controllers={','.join(controllers)}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={free_port()}",
+            f"--cert-dir={self.folder / 'controller-certificates'}",
+            "--leader-elect=false",
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
+        )
+
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _STARTS_WITHIN
         seen = "nothing"
@@ -257,6 +277,7 @@ class ControlPlane:
 
     def _stop_all(self) -> None:
         # In this order: an API server whose etcd is gone doesn't end when it is asked to.
+        _stop(self.controller_manager)
         _stop(self.apiserver)
         _stop(self.etcd)
 
@@ -264,9 +285,7 @@ class ControlPlane:
 @contextmanager
 def control_plane() -> Iterator[ControlPlane]:
     """A control plane of one's own, for as long as the block lasts."""
-    for program in ("etcd", "kube-apiserver", "kubectl"):
-        if not (BIN / program).exists():
-            raise ControlPlaneError(f"no {program} in {BIN}; this builds it: {REMEDY}")
+    _require("etcd", "kube-apiserver", "kubectl")
     _remove_leftovers()
     with _folder() as folder:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -296,6 +315,12 @@ def _folder() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require(*programs: str) -> None:
+    for program in programs:
+        if not (BIN / program).exists():
+            raise ControlPlaneError(f"no {program} in {BIN}; this builds it: {REMEDY}")
 
 
 def _remove_leftovers() -> None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the programs of a Kubernetes cluster from pinned Go modules, where they aren't there already.
 #
-#   tests/cluster/tools.sh control-plane   kube-apiserver, etcd, kubectl: what the integration tests need
+#   tests/cluster/tools.sh control-plane   kube-apiserver, kube-controller-manager, etcd, kubectl: what the integration
+#                                          tests need
 #   tests/cluster/tools.sh cluster         kind, kubectl and helm: for a machine that can pull kindest/node
 #   tests/cluster/tools.sh node            what a node image of our own is made of
 #   tests/cluster/tools.sh lint            helm and actionlint, for `make lint`
@@ -122,7 +123,7 @@ program() {
 
 expand() {
   case $1 in
-    control-plane) echo kube-apiserver etcd kubectl ;;
+    control-plane) echo kube-apiserver kube-controller-manager etcd kubectl ;;
     cluster) echo kind kubectl helm ;;
     lint) echo helm actionlint ;;
     node)

@@ -20,6 +20,7 @@ from tests.integration.api import Api, Space
 from tests.integration.process import OperatorProcess, operator
 
 _numbers = itertools.count(1)
+CONTROLLERS = ("garbage-collector-controller", "namespace-controller", "resourcequota-controller")
 _AUDIT = "EDGECLOUD_TEST_AUDIT"
 """Folder where the audit logs of all processes of a run are gathered."""
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
@@ -77,6 +78,25 @@ _RIGHTS = pytest.StashKey[list[str]]()
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash.get(_RIGHTS, []):
         terminalreporter.write_line(f"operator: {line}")
+
+
+@pytest.fixture(scope="session")
+def controlled() -> Iterator[ControlPlane]:
+    """One with the real garbage collector, the real end of a namespace and the real counting of quotas."""
+    with control_plane() as made:
+        made.kubectl("apply", "-f", CRD)
+        made.wait_established("trainingjobs.edgecloud.io")
+        rights.give(made)
+        made.start_controllers(*CONTROLLERS)
+        yield made
+        keep_audit(made)
+
+
+@pytest.fixture(scope="session")
+def controlled_api(controlled: ControlPlane) -> Iterator[Api]:
+    made = Api(controlled)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from edgecloud.launcher.linux import end_with_parent
 from tests.integration.api import ApiStatusError, Space
+from tests.unit.core.expansion import expanded
 
 NODE = "node-0"
 
@@ -86,10 +87,11 @@ class Kubelet:
         self._show_ca(home, pod)
         container = pod["spec"]["containers"][0]
         fields = {"metadata.uid": uid, "status.podIP": "127.0.0.1", "spec.nodeName": NODE}
-        environment = {
-            one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
-            for one in container["env"]
-        }
+        environment: dict[str, str] = {}
+        for one in container["env"]:
+            said = one.get("value", "")  # the server leaves an empty one out
+            known = fields[one["valueFrom"]["fieldRef"]["fieldPath"]] if "valueFrom" in one else None
+            environment[one["name"]] = expanded(said, environment) if known is None else known
         names = {
             "EDGECLOUD_TOKEN_FILE": home / "token",
             "EDGECLOUD_SCRATCH": home / "scratch",
@@ -102,7 +104,7 @@ class Kubelet:
             names["EDGECLOUD_CA_FILE"] = home / "ca.crt"
         paths = {key: str(path) for key, path in names.items()}
         paths["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is ours
-        command = container["command"]
+        command = [expanded(one, environment) for one in container["command"]]
         assert command[0] == "python"
         with (home / "output").open("wb") as output:
             process = self._spawn([sys.executable, *command[1:]], os.environ | environment | paths, home, output)

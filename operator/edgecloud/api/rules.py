@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgecloud.api.spec import MAX_FILES_SIZE, EnvVar, ProgramSpec, TrainingJobSpec
+from edgecloud.api.spec import MAX_ENV_SIZE, MAX_FILES_SIZE, EnvVar, ProgramSpec, TrainingJobSpec
 from edgecloud.api.trainer import DataSpec, TrainerSpec
 from edgecloud.api.types import FILE_PATTERN, MAX_FILE_NAME, MAX_WORKERS
 
@@ -140,6 +140,13 @@ PROGRAM_RULES: Final[tuple[Rule, ...]] = (
         path="files",
         message="the files are larger than 256 KiB in all",
         remedy="bring larger code with the image or a volume",
+    ),
+    Rule(
+        cel=f"!has(self.env) || self.env.map(e, has(e.value) ? size(e.value) : 0).sum() <= {MAX_ENV_SIZE}",
+        holds=lambda p: sum(len(e.value or "") for e in p.env or ()) <= MAX_ENV_SIZE,
+        path="env",
+        message="the variables are larger than 128 KiB in all",
+        remedy="bring larger values in files, with the image or on a volume",
     ),
     Rule(
         cel="!has(self.env) || self.env.all(e, self.env.exists_one(f, f.name == e.name))",

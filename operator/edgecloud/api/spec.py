@@ -28,6 +28,8 @@ from edgecloud.api.types import (
 
 MAX_FILES_SIZE: Final = 256 * 1024
 """Characters in all of program.files: they travel in one ConfigMap."""
+MAX_ENV_SIZE: Final = 128 * 1024
+"""Characters in all values of program.env: every worker Pod carries them."""
 MAX_PROCESSES: Final = 64
 """Training processes in one worker."""
 _GPU: Final = re.compile(r"nvidia\.com/(gpu|gpu\..+|mig-.+)")
@@ -83,7 +85,7 @@ class ProgramSpec(Model):
         None, description="Further arguments, behind those of command."
     )
     env: Annotated[tuple[EnvVar, ...], Field(max_length=128)] | None = Field(
-        None, description="Environment variables for each process."
+        None, description="Environment variables for each process; their values have 128 KiB in all."
     )
     working_dir: AbsolutePath | None = Field(
         None, description="Working directory; default: the folder of files, or else the image's own."

@@ -48,6 +48,7 @@ Reason = Literal[
     "ExitCodeRule",
     "StartDeadlineExceeded",
     "ActiveDeadlineExceeded",
+    "StatusEdited",
 ]
 TERMINAL: tuple[Phase, ...] = ("Succeeded", "Failed")
 

@@ -294,13 +294,21 @@ class Supervisor:
             self._talk.changed()
 
     async def _watch(self) -> None:
-        """Do not wait for ever for a coordinator that is gone when there is nothing left to do here."""
+        """Do not wait for ever for a coordinator that is gone when there is nothing left to do here.
+
+        A worker that has not begun waits for one that is away, but not for one that says that the worker is nobody's:
+        its job was deleted, and its Pod left behind.
+        """
         while True:
-            since = max(self._talk.heard, self._outcome_at)
-            left = self._config.orphan_seconds - (time.monotonic() - since)
-            over = self._group is None and self._standing.state in OUTCOMES
-            if over and left <= 0:
-                self._log(f"no word from the coordinator for {self._config.orphan_seconds:g} s after the end: leaving")
+            limit, disowned = self._config.orphan_seconds, self._talk.disowned
+            over = self._standing.state in OUTCOMES
+            waited = time.monotonic() - max(self._talk.heard, self._outcome_at)
+            if not over:
+                waited = disowned[1] - disowned[0] if disowned else 0.0
+            left = limit - waited
+            if self._group is None and left <= 0:
+                what = "after the end" if over else "but that this worker is nobody's"
+                self._log(f"no word from the coordinator for {limit:g} s {what}: leaving")
                 self._standing.farewell = "the coordinator could not be reached"
                 self._finish(self._standing.orphan_code())
                 return

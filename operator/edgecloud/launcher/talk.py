@@ -19,6 +19,7 @@ ANSWER_SECONDS = 10.0
 FIRST_BACKOFF, LAST_BACKOFF = 0.1, 5.0
 _PACE_SECONDS = 0.5
 _REMIND_SECONDS, _RELAPSE_SECONDS = 300.0, 30.0
+_DISOWNED = ("status 401", "status 403")
 _STATUS_WORDS = {
     400: "it does not understand the request",
     401: "it does not accept the token",
@@ -97,6 +98,8 @@ class Talk:
     ) -> None:
         self.heard = time.monotonic()
         """When the coordinator was last understood."""
+        self.disowned: tuple[float, float] | None = None
+        """When it first and last said that this worker is nobody's, if it has said nothing else since."""
         self._config = config
         self._message = message
         self._progress = progress
@@ -164,12 +167,15 @@ class Talk:
         try:
             directive = await self._exchange(conversation.connection, hold)
         except ExchangeError as error:
+            now = time.monotonic()
+            self.disowned = (self.disowned[0] if self.disowned else now, now) if error.kind in _DISOWNED else None
             conversation.troubles.trouble(error.kind, error.text)
             return None
         except Exception as error:
             conversation.troubles.trouble(type(error).__name__, f"{type(error).__name__}: {error}")
             return None
         self.heard = time.monotonic()
+        self.disowned = None
         conversation.backoff.reset()
         conversation.troubles.over()
         return directive

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
@@ -41,11 +41,13 @@ WORKERS: Final = 8
 PARALLEL_WRITES: Final = 16
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 15.0
+"""Pauses after writes that failed, twice as long each time: the reports that come in meanwhile don't shorten them."""
 PROGRESS_SECONDS: Final = 0.25
 """How long mere progress waits to be looked at: that of a thousand workers is one look."""
 STANDBY_SECONDS: Final = 1.0
 """Until it is looked again whether this replica may write."""
-"""Pauses after writes that failed, twice as long each time: the reports that come in meanwhile don't shorten them."""
+LAST_REFUSAL_SECONDS: Final = 30.0
+"""The longest between two attempts to create what the API server refuses."""
 
 
 @dataclass
@@ -132,6 +134,8 @@ class Controller:
         if record is None or record.job.metadata.uid != job.metadata.uid:
             self._records[key] = _Record(job=job)
         elif not _older(job, record.job):
+            if job.metadata.generation != record.job.metadata.generation:
+                record.create_at, record.refusals = 0.0, 0  # what was refused may be another thing now
             record.job = job
         self._queue.add(key)
 
@@ -291,6 +295,16 @@ class Controller:
         job, limit = record.job, asyncio.Semaphore(PARALLEL_WRITES)
         left = record.create_at - asyncio.get_running_loop().time()
         creates = plan.create if left <= 0 else ()
+        refusals: list[RefusedError] = []
+        elastic = job.spec.min_workers is not None
+
+        async def create(child: dict[str, Any]) -> None:
+            # Behind one that is refused an elastic job's others may find room; of any other job they would be half.
+            if elastic or not refusals:
+                try:
+                    await self._cluster.create(job, child)
+                except RefusedError as refusal:
+                    refusals.append(refusal)
 
         async def one(write: Callable[[], Awaitable[None]]) -> None:
             async with limit:
@@ -299,45 +313,41 @@ class Controller:
                 finally:
                     self._queue.move(key)
 
-        try:
-            for child in creates:
-                if child["kind"] != "Pod":
-                    await self._cluster.create(job, child)
-                    self._queue.move(key)
-            writes = [partial(self._cluster.create, job, child) for child in creates if child["kind"] == "Pod"]
-        except RefusedError as refusal:
-            self._refused(key, record, refusal)
-            writes, creates = [], ()
+        for child in creates:
+            if child["kind"] != "Pod" and not refusals:
+                await create(child)
+                self._queue.move(key)
+        pods = [child for child in creates if child["kind"] == "Pod" and not refusals]
+        writes = [partial(create, child) for child in pods]
         writes += [partial(self._cluster.delete, job, target) for target in plan.delete]
         # Each is seen to its end, so that none is still under way when the next decision is made.
         results = await asyncio.gather(*map(one, writes), return_exceptions=True)
-        refusals = [result for result in results if isinstance(result, RefusedError)]
         for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, RefusedError):
+            if isinstance(result, BaseException):
                 raise result
         if refusals:
             self._refused(key, record, refusals[0])
-        elif record.refused and (creates or not plan.create):
+        elif record.refused and (creates or not (plan.create or plan.held)):
             record.refused, record.refusals = None, 0
             self._queue.add(key)
-        elif left > 0 and plan.create:
+        elif left > 0 and (plan.create or plan.held):
             self._queue.add_after(key, left)
 
     def _refused(self, key: JobKey, record: _Record, refusal: RefusedError) -> None:
         """Note a refusal, for the Blocked condition, and try again the later the more there were in a row."""
-        pause = _pause(record.refusals)
+        pause = _pause(record.refusals, LAST_REFUSAL_SECONDS)
         if record.refused is None or record.refused[0] != refusal.reason:
             log.warning("%s/%s: a child was refused (%s): %s", *key, refusal.reason, refusal.message)
-            self._queue.add(key)
+        self._queue.add(key)  # it is shown, and what was made beside it may have to go
         record.refused = (refusal.reason, refusal.message)
         record.refusals += 1
         record.create_at = asyncio.get_running_loop().time() + pause
         self._queue.add_after(key, pause)
 
 
-def _pause(before: int) -> float:
+def _pause(before: int, longest: float = LAST_RETRY_SECONDS) -> float:
     """Seconds until the next attempt, after so many failed ones before this."""
-    return float(min(FIRST_RETRY_SECONDS * 2 ** min(before, 10), LAST_RETRY_SECONDS))
+    return float(min(FIRST_RETRY_SECONDS * 2 ** min(before, 10), longest))
 
 
 def _key(job: TrainingJob) -> JobKey:

@@ -17,6 +17,8 @@ LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
 _LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 USER: Final = 1000
+_TEMPLATE_METADATA: Final = ("labels", "annotations", "finalizers")
+"""What Kubernetes' own controllers take of a Pod template's metadata."""
 EXTRA_GRACE_SECONDS: Final = 15
 """What the launcher needs beside the processes' own grace: the word to the others, and the way out."""
 
@@ -127,8 +129,10 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     pod["spec"] |= {key: value for key, value in placement.items() if value}
     if not spec.pod_template:
         return pod
-    template = {key: spec.pod_template.get(key) for key in ("metadata", "spec")}
-    result = merged(pod, {key: value for key, value in template.items() if isinstance(value, Mapping)})
+    template = {key: value for key in ("metadata", "spec") if isinstance(value := spec.pod_template.get(key), Mapping)}
+    # The rest of metadata is no template's to say, and some of it the server meets with an error of its own.
+    said = {key: value for key, value in template.get("metadata", {}).items() if key in _TEMPLATE_METADATA}
+    result = merged(pod, template | {"metadata": said})
     # Who a Pod belongs to and what it is called is not the template's to say; and a launcher lives once.
     labels = result["metadata"].get("labels")
     result["metadata"] |= {key: pod["metadata"][key] for key in ("name", "namespace", "ownerReferences")}
@@ -184,19 +188,21 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
         ca_file=POD_LAYOUT.ca_file if settings.ca else None,
     )
     environment = launcher_environment(job, index, layout=layout, coordinator=settings.coordinator)
-    variables: list[dict[str, Any]] = [{"name": key, "value": value} for key, value in environment.items()]
+    variables: list[dict[str, Any]] = [{"name": key, "value": _verbatim(value)} for key, value in environment.items()]
     for name, path in (
         ("EDGECLOUD_POD_UID", "metadata.uid"),
         ("EDGECLOUD_ADDRESS", "status.podIP"),
         ("EDGECLOUD_NODE", "spec.nodeName"),
     ):
         variables.append({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
-    variables += [variable.dump() for variable in (program.env if program else None) or ()]
+    for variable in (program.env if program else None) or ():
+        said = variable.dump()
+        variables.append(said | {"value": _verbatim(said["value"])} if "value" in said else said)
     launcher = ["python3", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
-        "command": [*launcher, "--", *program_command(job)],
+        "command": [*launcher, "--", *map(_verbatim, program_command(job))],
         "env": variables,
         "securityContext": _security(),
         "volumeMounts": _mounts(job, index),
@@ -208,6 +214,12 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     if limits_or_requests := resources.dump():
         container["resources"] = limits_or_requests
     return container
+
+
+def _verbatim(text: str) -> str:
+    """As a Pod has to spell a text so that a process gets it as it is: a kubelet takes $(NAME) for a variable's value,
+    and $$ for $. In a local run nobody does."""
+    return text.replace("$", "$$")
 
 
 def _has_claim(job: TrainingJob, index: int) -> bool:

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from typing import Final
 
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
-from edgecloud_operator.core.observed import Pod
+from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.rounds import steps_until
 
 UNHEARD_SECONDS: Final = 30.0
 """A Pod that runs for this long without a word from its launcher can't reach the coordinator."""
 STALLED_SECONDS: Final = 600.0
 """No new step for this long, in a job that reports steps."""
+LEFTOVER_SECONDS: Final = 20.0
+"""How long the garbage collector and the kubelets may take to clear away what an earlier job of this name has left."""
+MAX_WORDS: Final = 700
+"""Characters of the cluster's own words in a message: with the remedy they fit into an event."""
+_BACK_OFF: Final = re.compile(r"ImagePullBackOff\b")
+
+REMEDIES: Final[dict[Reason, str]] = {
+    "NameTaken": "or give this job another name",
+    "Unschedulable": "free GPUs or other resources that it asks for, lower spec.workers or set spec.minWorkers",
+    "ErrImagePull": "push the image, or let the nodes pull it (imagePullSecrets, in spec.podTemplate or at the"
+    " ServiceAccount); another image needs the job to be deleted and applied again",
+    "CreateContainerConfigError": "create the Secret or ConfigMap that it names, or correct spec.podTemplate and delete"
+    " the Pod",
+    "QuotaExceeded": "raise the quota or free what it counts, lower spec.workers or set spec.minWorkers",
+    "AdmissionDenied": "change spec to what the rule allows, or have the rule changed by whoever runs the cluster",
+    "VolumeNotBound": "look at the claim (kubectl describe pvc): spec.storage.claimName has to name one that can be"
+    " bound and mounted",
+    "CoordinatorUnreachable": "look at its log (kubectl logs) and at what stands between it and the operator"
+    " (NetworkPolicy, DNS)",
+}
+"""What to do about each reason to be blocked."""
 
 
 def with_phase(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
@@ -66,32 +89,65 @@ def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Re
     return None, None
 
 
-def with_blocked(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
-    """The Blocked condition: what keeps the job from going on that somebody else must put right."""
-    reason, message = _blocked(context)
-    return context.put(status, "Blocked", reason != "NotBlocked", reason, message)
+def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJobStatus, float | None]:
+    """The Blocked condition: what keeps the job from going on that somebody else must put right; and when it may come.
 
-
-def _blocked(context: Context) -> tuple[Reason, str]:
-    service = context.observed.service
-    if service is not None and not service.owned:
-        return "NameTaken", f"a Service {service.name} that is not this job's exists: rename the job or delete it"
+    One line: whom it is about, the cluster's own words, and what to do. It stands for as long as anything blocks, with
+    the time since when; an image that is now pulled and now waited for says the same all the while.
+    """
     pods = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
-    for pod in pods:
-        if not pod.owned:
-            return "NameTaken", f"a Pod {pod.name} that is not this job's exists: rename the job or delete it"
+    patience = _patience(context, status)
+    found = _taken(context, pods, patience=patience > 0) or _refused_or_stuck(context, pods)
+    service = context.observed.service
+    left = any(pod.leftover for pod in pods) or (service is not None and service.leftover)
+    wait = patience if left and patience > 0 else None
+    if found is None:
+        return context.put(status, "Blocked", False, "NotBlocked"), wait
+    reason, whom, words = found
+    message = _line(whom, words, REMEDIES[reason])
+    old = conditions.get(status, "Blocked")
+    if old and (old.status, old.reason) == ("True", reason) and _BACK_OFF.match(words) and old.message.startswith(whom):
+        message = old.message  # which says why the image could not be pulled; that it is waited for says less
+    return context.put(status, "Blocked", True, reason, message), wait
+
+
+def _line(whom: str, words: str, remedy: str) -> str:
+    """One line: whom it is about, the cluster's own words, bounded, and the remedy, which is never cut off."""
+    said = " ".join(f"{whom}{words}".split()).rstrip(" .;")
+    return f"{said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + '…'}; {remedy}"
+
+
+def _patience(context: Context, status: TrainingJobStatus) -> float:
+    """Seconds for which what an earlier job of this name has left is still expected to go by itself."""
+    return LEFTOVER_SECONDS - (context.now - (status.start_time or context.now)).total_seconds()
+
+
+def _taken(context: Context, pods: Sequence[Pod], *, patience: bool) -> tuple[Reason, str, str] | None:
+    """What stands in a child's place and is not the job's own."""
+    service = context.observed.service
+    children: list[tuple[str, Pod | Service]] = [("Service", service)] if service is not None else []
+    children += [("Pod", pod) for pod in pods]
+    for kind, child in children:
+        if not child.owned and not (patience and child.leftover):
+            whose = "is left of an earlier job of this name" if child.leftover else "is not this job's"
+            command = f"kubectl delete {kind.lower()} {child.name}"
+            return "NameTaken", "", f"a {kind} {child.name} that {whose} exists; delete it ({command})"
+    return None
+
+
+def _refused_or_stuck(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] | None:
+    """A child that the server does not take, or a Pod that does not come up, or is not heard."""
     if context.observed.refused:
-        return context.observed.refused
+        reason, words = context.observed.refused
+        return reason, "", words
     for pod in pods:
-        if pod.blocked and not pod.dead:
-            return pod.blocked[0], f"{pod.name}: {pod.blocked[1]}"
+        if pod.blocked and pod.owned and not pod.dead:
+            return pod.blocked[0], f"{pod.name}: ", pod.blocked[1]
     for pod in pods:
         if _unheard(context, pod) <= 0:
-            return "CoordinatorUnreachable", (
-                f"{pod.name} runs, and its launcher was not heard for {UNHEARD_SECONDS:.0f} s: look at its log and at"
-                " what stands between it and the operator (NetworkPolicy, DNS)"
-            )
-    return "NotBlocked", ""
+            words = f"runs, and its launcher was not heard for {UNHEARD_SECONDS:.0f} s"
+            return "CoordinatorUnreachable", f"{pod.name} ", words
+    return None
 
 
 def _unheard(context: Context, pod: Pod) -> float:

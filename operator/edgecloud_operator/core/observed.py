@@ -35,6 +35,8 @@ class Pod:
     created_at: datetime
     owned: bool = True
     """Whether the job's uid stands in its ownerReferences; a foreign Pod of our name is never touched."""
+    leftover: bool = False
+    """Whether another TrainingJob owns it: an earlier one of this name, which is gone; its garbage is collected."""
     terminating: bool = False
     running_since: datetime | None = None
     node: str = ""
@@ -64,6 +66,8 @@ class Service:
     name: str
     uid: str
     owned: bool = True
+    leftover: bool = False
+    """As of a Pod."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,5 +43,7 @@ class Plan:
     directives: Mapping[str, Directive] = field(default_factory=dict)
     """By Pod uid."""
     events: tuple[Event, ...] = ()
+    held: bool = False
+    """Whether children are missing that must not be made yet: what half of a gang holds is to be given back first."""
     requeue_after: float | None = None
     """Seconds until time alone may change the decision."""

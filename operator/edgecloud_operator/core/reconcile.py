@@ -12,6 +12,8 @@ from edgecloud_operator.core import conditions, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.directives import directives
+from edgecloud_operator.core.gang import half_gang, whole_gang
+from edgecloud_operator.core.healing import healed
 from edgecloud_operator.core.health import past_deadline, waits_for_silence, with_blocked, with_phase, with_stalled
 from edgecloud_operator.core.members import member_states
 from edgecloud_operator.core.observed import Observed, Pod
@@ -29,17 +31,19 @@ def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Set
     """
     ordered = tuple(sorted(observed.pods, key=lambda pod: (pod.index, pod.created_at, pod.uid)))
     context = Context(job, replace(observed, pods=ordered), now, settings or Settings())
-    status = job.status or TrainingJobStatus()
     if job.metadata.deletion_timestamp is not None or job.spec.managed_by not in (None, names.CONTROLLER):
         return Plan()  # the garbage collector, or another controller, sees to it
+    written = job.status or TrainingJobStatus()
+    status = healed(job, written, context.observed, now)
+    resumed = status.phase == "Suspended" and not job.spec.suspend
+    if status.phase not in TERMINAL and (status.start_time is None or resumed):
+        return _accept(context, status)
+    if status != written:
+        return context.plan(status, status, status_first=True)
     if status.phase in TERMINAL:
         return _finished(context, status)
-    if status.start_time is None:
-        return _accept(context, status)
     if job.spec.suspend:
         return _suspend(context, status)
-    if status.phase == "Suspended":
-        return _accept(context, status)
     return _run(context, status)
 
 
@@ -91,8 +95,7 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     job, observed, now = context.job, context.observed, context.now
     rendezvous = old.rendezvous or Rendezvous()
     if old.phase == "Suspended":
-        pods = tuple(_delete(pod) for pod in observed.pods if pod.owned and not pod.terminating)
-        return Plan(directives=directives(job, old, observed, stop=False), delete=pods)
+        return _suspended(context, old)
     states = member_states(job.spec, rendezvous, observed, now)
     status = with_progress(job, old, observed, now, members_of=rendezvous)
     if states and all(state.doing == "succeeded" for state in states):
@@ -104,9 +107,7 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     if all(stopped(state, observed, now) for state in states) or waited >= limit:
         update = {"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)}
         status = status.model_copy(update=update)
-        status = context.put(status, "Suspended", True, "Suspended", "stopped at a checkpoint; the workers are gone")
-        status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
-        return context.plan(old, status, status_first=True)
+        return context.plan(old, _at_rest(context, status), status_first=True)
     status = conditions.put(
         status,
         "Suspended",
@@ -119,6 +120,28 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     told = directives(job, old, observed, stop=True)
     wait = min([limit - waited, *waits_for_silence(context, states)])
     return context.plan(old, status, directives=told, requeue_after=max(0.05, wait))
+
+
+def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
+    """A suspended job: its Pods go, and nothing else changes until it is resumed."""
+    job, observed = context.job, context.observed
+    status = old.model_copy(update={"rendezvous": Rendezvous(round=(old.rendezvous or Rendezvous()).round)})
+    status = with_progress(job, status, observed, context.now, members_of=Rendezvous())
+    return context.plan(
+        old,
+        _at_rest(context, status),
+        delete=tuple(_delete(pod) for pod in observed.pods if pod.owned and not pod.terminating),
+        directives=directives(job, old, observed, stop=False),
+        requeue_after=min(waits_for_silence(context, ()), default=None),
+    )
+
+
+def _at_rest(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """The conditions of a suspended job: nothing blocks what is not meant to go on."""
+    status = context.put(status, "Suspended", True, "Suspended", "stopped at a checkpoint; the workers are gone")
+    status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
+    status = context.put(status, "Blocked", False, "NotBlocked")
+    return context.put(status, "Stalled", False, "Progressing")
 
 
 def _run(context: Context, old: TrainingJobStatus) -> Plan:
@@ -138,47 +161,59 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     overdue, deadline = past_deadline(context, status)
     if overdue:
         return _fail(context, old, status, *overdue)
-    status = with_blocked(context, status)
+    status, blocked_in = with_blocked(context, status)
     status, stalled_in = with_stalled(context, status)
     states = member_states(job.spec, status.rendezvous or Rendezvous(), observed, now)
     waits = [
-        wait for wait in (step.wait, deadline, stalled_in, *waits_for_silence(context, states)) if wait is not None
+        wait
+        for wait in (step.wait, deadline, blocked_in, stalled_in, *waits_for_silence(context, states))
+        if wait is not None
     ]
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
-    create, delete = _children(context, old)
+    create, delete, held = _children(context, old)
     return context.plan(
         old,
         status,
         status_first=first,
         create=create,
         delete=delete,
+        held=held,
         directives=directives(job, old, observed, stop=step.stop),
         requeue_after=max(0.05, min(waits)) if waits else None,
     )
 
 
-def _children(context: Context, status: TrainingJobStatus) -> tuple[tuple[dict[str, Any], ...], tuple[Delete, ...]]:
-    """Children to create and to delete, by what stands in status."""
+Creates = tuple[dict[str, Any], ...]
+
+
+def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tuple[Delete, ...], bool]:
+    """Children to create and to delete, by what stands in status; and whether creates are held back."""
     job, observed, settings = context.job, context.observed, context.settings
+    if half := half_gang(job, status, observed):
+        # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
+        return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
     if observed.service is None:
         # The Service last: where it is, the files are as well, whatever happened in between.
-        return tuple(child for child in (build_files(job), build_service(job)) if child), ()
-    if not observed.service.owned:
-        return (), ()
+        return tuple(child for child in (build_files(job), build_service(job)) if child), (), False
     taken = {pod.index for pod in observed.pods}
-    image = status.image or job.spec.image or settings.trainer_image
-    create = tuple(
-        build_pod(job, index, image, settings) for index in range(job.spec.worker_count()) if index not in taken
-    )
+    create: Creates = ()
+    if observed.service.owned and whole_gang(job, observed):
+        image = status.image or job.spec.image or settings.trainer_image
+        missing = (index for index in range(job.spec.worker_count()) if index not in taken)
+        create = tuple(build_pod(job, index, image, settings) for index in missing)
+    return create, _done(job, status, observed), False
+
+
+def _done(job: TrainingJob, status: TrainingJobStatus, observed: Observed) -> tuple[Delete, ...]:
+    """Pods outside of the round that are of no use any more."""
     members = {member.pod_uid for member in (status.rendezvous or Rendezvous()).members}
     paid = set(status.budget.paid_pods if status.budget else ())
-    delete = tuple(
+    return tuple(
         _delete(pod)
         for pod in observed.pods
         if pod.owned and not pod.terminating and pod.uid not in members and _done_with(job, pod, paid)
     )
-    return create, delete
 
 
 def _done_with(job: TrainingJob, pod: Pod, paid: set[str]) -> bool:

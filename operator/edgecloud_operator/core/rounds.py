@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -84,6 +85,17 @@ def candidates(job: TrainingJob, observed: Observed, now: datetime) -> dict[int,
         if launcher is not None and heard(launcher, now) and not launcher.report.draining:
             found[pod.index] = pod.uid
     return found
+
+
+def enough(job: TrainingJob, indices: Collection[int]) -> bool:
+    """Whether these workers, and no others, could make a round."""
+    least, storage = job.spec.min_workers, job.spec.storage_or_default()
+    if len(indices) >= job.spec.worker_count():
+        return True
+    if least is None or len(indices) < least:
+        return False
+    # Worker 0 alone mounts the checkpoints of such a claim.
+    return not (storage.claim_name and storage.access_mode == "ReadWriteOnce" and 0 not in indices)
 
 
 def stopped(state: MemberState, observed: Observed, now: datetime, *, going: bool = False) -> bool:
@@ -230,12 +242,9 @@ def _open(
 ) -> Step:
     """Open the next round if its members are there; a patient elastic job first waits a while for the missing."""
     there = candidates(job, observed, now)
-    count, least, storage = job.spec.worker_count(), job.spec.min_workers, job.spec.storage_or_default()
-    if len(there) < count:
-        if least is None or len(there) < least:
-            return Step(status=status)
-        if storage.claim_name and storage.access_mode == "ReadWriteOnce" and 0 not in there:
-            return Step(status=status)  # it alone mounts the checkpoints
+    if not enough(job, there):
+        return Step(status=status)
+    if len(there) < job.spec.worker_count():
         running = conditions.get(status, "Running")
         waited = (now - running.last_transition_time).total_seconds() if running else 0.0
         if patient and waited < SMALLER_SECONDS:

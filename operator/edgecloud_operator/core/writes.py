@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from edgecloud.api.status import TrainingJobStatus
 
 CHECKPOINT_SECONDS: Final = 1.0
 """A job that writes checkpoints faster than this has not each of them written into its status."""
+
+WORDS_SECONDS: Final = 60.0
+"""What blocks a job is shown at once; other words for the same, such as a scheduler's new counts, only now and then."""
+
+WriteClass = Literal["round", "beginning", "shown"]
 
 _PROGRESS: Final = {
     "progress": None,
@@ -32,15 +37,45 @@ def write_delay(
     """Seconds until the new status should be written; 0 for now.
 
     A change of phase, round, conditions or failures is written at once, a new checkpoint nearly so, and
-    progress at most once in progress_seconds.
+    progress at most once in progress_seconds. Only what a condition says in other words waits longer.
     """
     if old is None or last_write is None:
         return 0.0
-    before, after = (status.model_copy(update=_PROGRESS) for status in (old, new))
+    before, after = (_wordless(status.model_copy(update=_PROGRESS)) for status in (old, new))
     if before == after:
-        limit = progress_seconds
+        words_alone = old != new and old.model_copy(update={"conditions": new.conditions}) == new
+        limit = max(progress_seconds, WORDS_SECONDS) if words_alone else progress_seconds
     elif before.model_copy(update={"checkpoint": after.checkpoint}) == after:
         limit = min(CHECKPOINT_SECONDS, progress_seconds)
     else:
         return 0.0
     return min(limit, max(0.0, limit - (now - last_write).total_seconds()))  # a clock that was set back delays nothing
+
+
+def write_class(old: TrainingJobStatus | None, new: TrainingJobStatus) -> WriteClass:
+    """Who waits for a write: a training, a job that has not begun, or a person who looks at it."""
+    if old is None or old.start_time is None:
+        return "beginning"
+    shown = {"checkpoint": None, "observed_generation": 0} | _PROGRESS
+    before, after = (
+        status.model_copy(
+            update=shown
+            | {"conditions": tuple(one for one in status.conditions if one.type not in ("Blocked", "Stalled"))}
+        )
+        for status in (old, new)
+    )
+    return "shown" if before == after else "round"
+
+
+def _wordless(status: TrainingJobStatus) -> TrainingJobStatus:
+    """The same without the words of the Blocked condition, where these are the cluster's.
+
+    Of a name that is taken they are ours, and name what is to be deleted next.
+    """
+    conditions = tuple(
+        condition.model_copy(update={"message": ""})
+        if condition.type == "Blocked" and condition.reason != "NameTaken"
+        else condition
+        for condition in status.conditions
+    )
+    return status.model_copy(update={"conditions": conditions})

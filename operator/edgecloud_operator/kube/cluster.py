@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
@@ -13,9 +13,10 @@ from edgecloud.api.status import Reason, TrainingJobStatus
 from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.plan import Delete, Event
-from edgecloud_operator.core.writes import write_delay
+from edgecloud_operator.core.writes import write_class
 from edgecloud_operator.kube.client import (
     AlreadyExistsError,
+    ApiError,
     BadRequestError,
     ChangedError,
     Client,
@@ -27,18 +28,17 @@ from edgecloud_operator.kube.client import (
     path,
 )
 from edgecloud_operator.kube.events import Recorder
-from edgecloud_operator.kube.pace import Pace
 from edgecloud_operator.kube.sight import owner_of
 from edgecloud_operator.kube.store import Store
+from edgecloud_operator.kube.turns import Turns
 
 log = logging.getLogger(__name__)
 
-STATUS_WRITES: Final = 50.0
-"""Status writes of all jobs together, a second, in the long run."""
-STATUS_BURST: Final = 100
-"""Status writes at once after a quiet time: a hundred jobs may be accepted in the same moment."""
-PROGRESS_WRITES: Final = 35.0
-"""Of these, writes of mere progress; what a round waits for always finds room beside them."""
+_TOO_LARGE_STATUS: Final = 413
+_TOO_LARGE: Final = re.compile(r"request is too large|larger than max")
+"""etcd's refusals of what the API server would have taken, in its own voice and in gRPC's; they come as a 500."""
+_QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
+"""How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 
 
 class KubeCluster:
@@ -52,8 +52,7 @@ class KubeCluster:
         self._client = client
         self._store = store
         self._recorder = recorder
-        self._all: Pace[JobKey] = Pace(STATUS_WRITES, STATUS_BURST)
-        self._progress: Pace[JobKey] = Pace(PROGRESS_WRITES, int(PROGRESS_WRITES))
+        self._turns: Turns[JobKey] = Turns()
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
         key = (job.metadata.namespace, job.metadata.name)
@@ -92,11 +91,7 @@ class KubeCluster:
 
     def _take_turn(self, key: JobKey, job: TrainingJob, status: TrainingJobStatus) -> None:
         """Count a write against the bounds, or put it off."""
-        loop, now = asyncio.get_running_loop(), datetime.now(UTC)
-        urgent = write_delay(job.status, status, last_write=now, now=now, progress_seconds=1.0) == 0.0
-        counted = urgent or self._all.has_place(key)
-        wait = 0.0 if counted else self._progress.wait(key, loop.time())
-        wait = wait or self._all.wait(key, loop.time())
+        wait = self._turns.wait(key, write_class(job.status, status), asyncio.get_running_loop().time())
         if wait > 0:
             raise LaterError(wait)
 
@@ -125,6 +120,11 @@ class KubeCluster:
                 raise _refusal(error) from None
             except (InvalidError, BadRequestError) as error:
                 raise RefusedError("AdmissionDenied", error.message) from None
+            except ApiError as error:
+                if error.status != _TOO_LARGE_STATUS and not _TOO_LARGE.search(error.message):
+                    raise
+                text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
+                raise RefusedError("AdmissionDenied", f"{text} ({error.message})") from None
             self._show(job, kind, made)
             return
         raise UnavailableError(f"{kind} {namespace}/{name} comes and goes")
@@ -135,7 +135,7 @@ class KubeCluster:
             self._store.saw(kind, made)
         elif owner_of(made) != job.metadata.uid:
             name = made["metadata"]["name"]
-            text = f"a {kind} {name} that is not this job's exists: rename the job or delete it"
+            text = f"a {kind} {name} that is not this job's exists; delete it (kubectl delete {kind.lower()} {name})"
             raise RefusedError("NameTaken", text)
 
     async def delete(self, job: TrainingJob, target: Delete) -> None:
@@ -168,5 +168,5 @@ def _refusal(error: ForbiddenError) -> Exception:
         isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes
     ):
         return GoneError()
-    reason: Reason = "QuotaExceeded" if "quota" in error.message else "AdmissionDenied"
+    reason: Reason = "QuotaExceeded" if _QUOTA.search(error.message) else "AdmissionDenied"
     return RefusedError(reason, error.message[:1500])

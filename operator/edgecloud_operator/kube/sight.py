@@ -27,6 +27,7 @@ from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
 SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGER},{JOB_LABEL}"
 """Label selector of every child; what doesn't fit it is not watched."""
 MAX_MESSAGE: Final = 1500
+MAX_DEPTH: Final = 64
 MAX_CA: Final = 65_536
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -45,7 +46,11 @@ _CONFIG: Final = frozenset(
     ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError",
      "PostStartHookError", "CreatePodSandboxError", "ConfigPodSandboxError")
 )  # fmt: skip
-_VOLUME: Final = re.compile(r"persistentvolumeclaim|volume node affinity|volume binding|unbound", re.IGNORECASE)
+_VOLUME: Final = re.compile(
+    r"persistent ?volume|volume node affinity|volume binding|volume zone|max volume count|unbound", re.IGNORECASE
+)
+_BACK_OFF: Final = re.compile(r'Back-off pulling image ".*?": ErrImagePull: ')
+"""A kubelet that waits before it pulls again says first that it does, and then why."""
 
 
 class UnreadableError(Exception):
@@ -124,6 +129,10 @@ def see_job(raw: Any) -> TrainingJob:
     try:
         try:
             return TrainingJob.parse(data)
+        except (ValidationError, RecursionError):
+            data = _cut(data, MAX_DEPTH)
+        try:
+            return TrainingJob.parse(data)
         except ValidationError as error:
             if not (known := _without_unknown_status(data, error)):
                 raise
@@ -134,6 +143,15 @@ def see_job(raw: Any) -> TrainingJob:
         raise UnreadableError(_text(f"{place}: {first['msg']}", 300)) from None
     except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableError(f"no plain data: {type(error).__name__}") from None
+
+
+def _cut(value: Any, depth: int) -> Any:
+    """The same without what is nested deeper than that: no field that means something is, and nothing could read it."""
+    if depth == 0 and isinstance(value, (dict, list)):
+        return None
+    if isinstance(value, dict):
+        return {key: _cut(entry, depth - 1) for key, entry in value.items()}
+    return [_cut(entry, depth - 1) for entry in value] if isinstance(value, list) else value
 
 
 def _without_unknown_status(data: dict[str, Any], error: ValidationError) -> dict[str, Any] | None:
@@ -269,6 +287,8 @@ def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | No
             reason = "CreateContainerConfigError"
         if reason is not None:
             said = _text(waiting.get("message"), MAX_MESSAGE)
+            if word == "ImagePullBackOff" and (waits := _BACK_OFF.match(said)):
+                word, said = "ErrImagePull", said[waits.end() :]
             return reason, f"{word}: {said}" if said else word
     for condition in map(_mapping, _sequence(status.get("conditions"))):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":

@@ -256,7 +256,9 @@ class Store:
 
     def _show_pod(self, seen: SeenPod) -> None:
         if job := self.job(seen.key):
-            self._tell().saw_pod(seen.key, replace(seen.pod, owned=seen.owner == job.metadata.uid))
+            owned = seen.owner == job.metadata.uid
+            leftover = not owned and seen.owner != ""
+            self._tell().saw_pod(seen.key, replace(seen.pod, owned=owned, leftover=leftover))
 
     # Services
 
@@ -277,7 +279,8 @@ class Store:
         known, job = self._services.get(key), self.job(key)
         if job is not None and known is not None:
             owned = known.seen.owner == job.metadata.uid
-            self._tell().saw_service(key, replace(known.seen.service, owned=owned))
+            leftover = not owned and known.seen.owner != ""
+            self._tell().saw_service(key, replace(known.seen.service, owned=owned, leftover=leftover))
 
     # All kinds
 

@@ -163,6 +163,12 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         program(files={"a": HALF, "b": HALF + "a"}),
         ("program", "files"),
     ),
+    (
+        "larger than 128 KiB",
+        program(env=[{"name": f"A{place}", "value": "a" * 8192} for place in range(16)]),
+        program(env=[{"name": f"A{place}", "value": "a" * 8192} for place in range(17)]),
+        ("program", "env"),
+    ),
     ("a variable is set twice", program(env=[VARIABLE]), program(env=[VARIABLE, VARIABLE]), ("program", "env")),
     (
         "both value and valueFrom",

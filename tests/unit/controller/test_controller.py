@@ -711,11 +711,85 @@ def test_a_refused_child_is_shown_and_tried_again() -> None:
         async with running(memory):
             memory.store(make_job())
             await eventually(lambda: blocked(memory) == "QuotaExceeded", "it is shown")
-            assert [pod.index for pod in memory.pods[KEY].values()] == [0]
+            await eventually(lambda: not memory.pods[KEY], "the other worker's place is given back")
             await eventually(lambda: memory.phase() == "Succeeded", "it succeeds once there is room", memory.phase)
         assert blocked(memory) == "NotBlocked"
         assert 5 <= len([write for write in memory.of("create") if write.about == "Pod/digits-worker-1"]) <= 10
         assert len(memory.of("status")) < 12
+
+    simulate(scenario())
+
+
+def test_half_a_gang_holds_nothing_but_for_moments() -> None:
+    """Ten minutes under a quota of three Pods of four: what the attempts hold does not add up to two seconds."""
+
+    async def scenario() -> None:
+        start, room = now(), 3
+        memory = Memory(with_launchers=False)
+
+        def fault(verb: str, _job: str, about: str) -> Exception | None:
+            full = verb == "create" and about.startswith("Pod/") and len(memory.pods.get(KEY, {})) >= room
+            return RefusedError("QuotaExceeded", f"exceeded quota: {about}") if full else None
+
+        memory.fault = fault
+        held, longest, since = 0.0, 0.0, 0.0
+        async with running(memory):
+            memory.store(make_job(workers=4, storage={"claimName": "checkpoints"}))
+            while now() < start + 600:
+                await asyncio.sleep(0.001)
+                there = bool(memory.pods.get(KEY))
+                since = (since or now()) if there else 0.0
+                held, longest = held + 0.001 * there, max(longest, now() - since if since else 0.0)
+            assert blocked(memory) == "QuotaExceeded"
+            attempts = [write for write in memory.of("create") if write.about == "Pod/digits-worker-0"]
+            assert 600 / 31 < len(attempts) < 600 / 29 + 6
+            assert (held < 2, longest < 0.2) == (True, True), (held, longest)
+            written = len(memory.of("status"))
+            assert written < 6 + 600 / 60, "other words for the same are written once in a while"
+            assert memory.reasons().count("QuotaExceeded") == 1
+            room = 4
+            await eventually(lambda: len(memory.pods.get(KEY, {})) == 4, "all are made once there is room")
+
+    simulate(scenario())
+
+
+def test_a_remedy_in_the_spec_is_tried_at_once() -> None:
+    async def scenario() -> None:
+        memory = Memory(with_launchers=False)
+
+        def fault(verb: str, _job: str, about: str) -> Exception | None:
+            full = verb == "create" and about.startswith("Pod/") and len(memory.pods.get(KEY, {})) >= 2
+            return RefusedError("QuotaExceeded", "exceeded quota") if full else None
+
+        memory.fault = fault
+        async with running(memory):
+            memory.store(make_job(workers=3))
+            await asyncio.sleep(100)
+            asked = now()
+            memory.change_spec(KEY, workers=2)
+            await eventually(lambda: len(memory.pods[KEY]) == 2 and blocked(memory) == "NotBlocked", "it goes on")
+            assert now() - asked < 1
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize("least", [None, 1])
+def test_behind_a_refused_worker_only_an_elastic_job_tries_the_others(least: int | None) -> None:
+    """Of pools that are unlike, the second may find the room that the first does not."""
+
+    async def scenario() -> None:
+        def fault(verb: str, _job: str, about: str) -> Exception | None:
+            hit = verb == "create" and about == "Pod/digits-worker-0"
+            return RefusedError("QuotaExceeded", "exceeded quota: GPUs") if hit else None
+
+        memory = Memory(fault=fault, with_launchers=False)
+        async with running(memory):
+            memory.store(make_job(workers=40, minWorkers=least))
+            await eventually(lambda: blocked(memory) == "QuotaExceeded", "it is shown")
+            await asyncio.sleep(1)
+            assert len(memory.pods[KEY]) == (39 if least else 0)
+            tried = {write.about for write in memory.of("create")} - {"Service/digits"}
+            assert (len(tried) == 40) is (least is not None)
 
     simulate(scenario())
 

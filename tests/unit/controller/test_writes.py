@@ -23,7 +23,7 @@ from edgecloud.api.status import (
     TrainingJobStatus,
     WorkersStatus,
 )
-from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, write_delay
+from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, WORDS_SECONDS, write_class, write_delay
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 SECONDS = 10.0
@@ -98,6 +98,29 @@ def test_progress_waits(change: dict[str, Any], since: float, left: float) -> No
     assert delay(OLD.model_copy(update=change), since) == pytest.approx(left)
 
 
+def blocked(message: str, status: str = "True", reason: str = "Unschedulable") -> dict[str, Any]:
+    return {"conditions": (condition(), condition(type="Blocked", status=status, reason=reason, message=message))}
+
+
+def test_other_words_for_what_blocks_a_job_are_written_now_and_then() -> None:
+    old = OLD.model_copy(update=blocked("0/3 nodes are available"))
+    words, progress = blocked("0/4 nodes are available"), {"progress": ProgressStatus(step=11)}
+    assert delay(old.model_copy(update=words), 10.0, old=old) == WORDS_SECONDS - 10.0
+    assert delay(old.model_copy(update=words), WORDS_SECONDS, old=old) == 0.0
+    assert delay(old.model_copy(update=words | progress), 4.0, old=old) == SECONDS - 4.0
+    step = {"checkpoint": CheckpointStatus(step=11)}
+    assert delay(old.model_copy(update=words | step), 0.0, old=old) == CHECKPOINT_SECONDS
+    for change in (
+        blocked("", "False", "NotBlocked"),
+        blocked("no such image", reason="ErrImagePull"),
+        {"restarts": 1},
+    ):
+        assert delay(old.model_copy(update=words | change), 0.0, old=old) == 0.0
+    assert delay(old, 0.0, old=OLD) == 0.0
+    service, pod = (blocked(f"delete {kind}", reason="NameTaken") for kind in ("the Service", "the Pod"))
+    assert delay(OLD.model_copy(update=pod), 0.0, old=OLD.model_copy(update=service)) == 0.0
+
+
 @pytest.mark.parametrize(("since", "left"), [(0.0, 1.0), (0.25, 0.75), (1.0, 0.0), (5.0, 0.0)])
 def test_a_checkpoint_waits_a_moment(since: float, left: float) -> None:
     new = OLD.model_copy(update={"checkpoint": CheckpointStatus(step=11), "progress": ProgressStatus(step=11)})
@@ -170,3 +193,24 @@ def test_the_rate_is_bounded(reports: list[tuple[float, bool]], seconds: float) 
     least = min(seconds, CHECKPOINT_SECONDS) if any(checkpoint for _, checkpoint in reports) else seconds
     gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(written)]
     assert all(gap >= least - 1e-6 for gap in gaps)
+
+
+# Whose turn it is
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"progress": ProgressStatus(step=11)}, "shown"),
+        ({"checkpoint": CheckpointStatus(step=11), "observed_generation": 3}, "shown"),
+        (blocked("no node"), "shown"),
+        (blocked("no node") | {"phase": "Recovering"}, "round"),
+        ({"conditions": (condition(type="Suspended", status="Unknown", reason="Stopping"),)}, "round"),
+        ({"rendezvous": Rendezvous(round=2)}, "round"),
+        ({"phase": "Succeeded"}, "round"),
+        ({"restarts": 1}, "round"),
+    ],
+)
+def test_who_waits_for_a_write(change: dict[str, Any], kind: str) -> None:
+    assert write_class(OLD, OLD.model_copy(update=change)) == kind
+    assert write_class(None, OLD) == write_class(TrainingJobStatus(), OLD) == "beginning"

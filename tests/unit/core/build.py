@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import Budget, Condition, ConditionType, Member, Rendezvous, TrainingJobStatus
+from edgecloud.api.status import Budget, Condition, ConditionType, Member, Reason, Rendezvous, TrainingJobStatus
 from edgecloud.protocol import FailureReport, PollRequest, ProgressReport
 from edgecloud_operator.core import conditions, names
 from edgecloud_operator.core.builders import Settings
@@ -132,6 +132,7 @@ class Scene:
         self.launchers: dict[str, Launcher] = {}
         self.service: Service | None = Service(name="digits", uid="service-uid")
         self.listening_since = NOW - timedelta(hours=1)
+        self.refused: tuple[Reason, str] | None = None
         self._seen: list[int] = []
 
     # What is there
@@ -159,6 +160,7 @@ class Scene:
             pods=tuple(self.pods.values()),
             service=self.service,
             launchers=dict(self.launchers),
+            refused=self.refused,
             listening_since=self.listening_since,
         )
 

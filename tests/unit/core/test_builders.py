@@ -22,6 +22,7 @@ from edgecloud_operator.core.builders import (
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.merge import merged
 from tests.unit.core.build import make_job
+from tests.unit.core.expansion import expanded
 from tests.unit.core.profile import tries
 
 OWNER = {
@@ -36,6 +37,44 @@ OWNER = {
 
 def pod_of(index: int = 0, **spec: Any) -> dict[str, Any]:
     return build_pod(make_job(**spec), index, "image:1", Settings(coordinator="https://coordinator:8443"))
+
+
+@tries(100)
+@given(st.text("$()AB x{}`;&|\n", max_size=30), st.sampled_from(("EDGECLOUD_JOB", "A", "HOME")))
+def test_a_process_gets_every_text_as_it_is(text: str, name: str) -> None:
+    """A kubelet takes $(NAME) for the variable's value; neither arguments nor values are to be changed by that."""
+    text = f"{text}$({name}){text}"
+    env = [{"name": "A", "value": "a"}, {"name": "B", "value": text}, {"name": "C", "valueFrom": {"fieldRef": {}}}]
+    made = container(pod_of(program={"command": ["python", text], "args": [text], "env": env}))
+    known: dict[str, str] = {}
+    for one in made["env"]:
+        known[one["name"]] = expanded(one["value"], known) if "value" in one else "from elsewhere"
+    assert [expanded(one, known) for one in made["command"]][-4:] == ["--", "python", text, text]
+    assert (known["A"], known["B"]) == ("a", text)
+    trained = container(pod_of(trainer={"data": {"source": f"/data/{text}"}}))
+    [said] = [one["value"] for one in trained["env"] if one["name"] == "EDGECLOUD_TRAINER"]
+    assert json.loads(expanded(said, {}))["trainer"]["data"]["source"] == f"/data/{text}"
+
+
+def test_a_template_says_of_metadata_what_a_template_may() -> None:
+    """A resourceVersion, for one, is met by the server with an error that looks like one of its own."""
+    metadata = {
+        "labels": {"team": "a", "edgecloud.io/job": "other"},
+        "annotations": {"b": "c"},
+        "finalizers": ["d/e"],
+        "resourceVersion": "7",
+        "uid": "x",
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "generateName": "f",
+        "managedFields": [],
+        "name": "g",
+        "ownerReferences": [],
+    }
+    plain, made = pod_of()["metadata"], pod_of(podTemplate={"metadata": metadata})["metadata"]
+    assert made.pop("finalizers") == ["d/e"]
+    assert made.pop("annotations") == {"b": "c"} | plain.pop("annotations", {})
+    assert made.pop("labels") == {"team": "a"} | plain.pop("labels")
+    assert made == plain
 
 
 def volume(pod: dict[str, Any], name: str) -> dict[str, Any]:

@@ -136,6 +136,6 @@ def test_the_grace_of_a_stop_is_the_users() -> None:
 def test_whoever_has_nothing_left_to_do_is_sent_home(phase: str, code: int) -> None:
     scene = Scene(workers=2).running().with_status(phase=phase, completion_time=None)
     scene.spec(suspend=phase == "Suspended")
-    told = scene.decide().directives["pod-0"]
+    told = scene.settle().directives["pod-0"]
     assert (told.action, told.exit_code) == ("exit", code)
     assert phase.lower() in told.reason

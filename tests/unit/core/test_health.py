@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edgecloud_operator.core.health import STALLED_SECONDS, UNHEARD_SECONDS
-from edgecloud_operator.core.reconcile import reconcile
+from edgecloud_operator.core.events import MAX_MESSAGE
+from edgecloud_operator.core.health import LEFTOVER_SECONDS, REMEDIES, STALLED_SECONDS, UNHEARD_SECONDS
 from tests.unit.core.build import Scene, make_progress
 
 
@@ -75,16 +77,75 @@ def test_what_blocks_a_job(change: Any, reason: str, words: str) -> None:
 
 
 def test_a_refused_child_blocks_for_as_long_as_it_is_refused() -> None:
-    scene = Scene(workers=2).accepted().up(0)
-    observed = replace(scene.observed, refused=("QuotaExceeded", "pods: used 4 of 4"))
-    plan = reconcile(scene.job, observed, scene.now)
-    assert plan.status is not None
-    scene.job = scene.job.with_status(plan.status)
+    scene = Scene(workers=2, minWorkers=1).accepted().up(0)
+    scene.refused = ("QuotaExceeded", "pods: used 4 of 4")
+    plan = scene.settle()
     blocked = scene.condition("Blocked")
-    assert (blocked.reason, blocked.status, blocked.message) == ("QuotaExceeded", "True", "pods: used 4 of 4")
+    assert (blocked.reason, blocked.status) == ("QuotaExceeded", "True")
+    assert blocked.message == f"pods: used 4 of 4; {REMEDIES['QuotaExceeded']}"
     assert [child["metadata"]["name"] for child in plan.create] == ["digits-worker-1"]
+    scene.refused = None
     scene.later(1).settle()
     assert scene.condition("Blocked").status == "False"
+
+
+def pulls(scene: Scene, words: str) -> str:
+    scene.changes(0, phase="Pending", blocked=("ErrImagePull", words)).settle()
+    return scene.condition("Blocked").message
+
+
+def test_an_image_that_is_waited_for_again_and_again_says_the_same_all_the_while() -> None:
+    scene = Scene(workers=1).accepted().up(0)
+    why = pulls(scene, "ErrImagePull: not found")
+    since = scene.condition("Blocked").last_transition_time
+    for _ in range(3):
+        assert pulls(scene.later(30), 'ImagePullBackOff: Back-off pulling image "nope"') == why
+        assert pulls(scene.later(30), "ErrImagePull: not found") == why
+    assert pulls(scene, "ErrImagePull: no route to host") != why
+    assert scene.condition("Blocked").last_transition_time == since
+
+
+def test_an_image_of_which_nothing_better_is_known() -> None:
+    scene = Scene(workers=1).accepted().up(0)
+    assert pulls(scene, "ImagePullBackOff").startswith("digits-worker-0: ImagePullBackOff; push the image")
+    scene.changes(0, phase="Pending", blocked=("Unschedulable", "no node")).settle()
+    assert scene.condition("Blocked").reason == "Unschedulable"
+
+
+@given(st.sampled_from(sorted(REMEDIES)), st.text(max_size=5000))
+def test_a_message_is_one_bounded_line_with_its_remedy(reason: Any, words: str) -> None:
+    scene = Scene(workers=1).accepted().up(0).changes(0, phase="Pending", blocked=(reason, words))
+    plan = scene.act()
+    message = scene.condition("Blocked").message
+    assert message.splitlines() == [message]
+    assert message.startswith("digits-worker-0:") and message.endswith(f"; {REMEDIES[reason]}")
+    assert len(message) <= MAX_MESSAGE
+    assert [event.message for event in plan.events if event.reason == reason] == [message], "whole in the event"
+
+
+def test_every_reason_to_be_blocked_that_is_given_has_a_remedy() -> None:
+    assert all("; " not in remedy[-2:] and remedy == " ".join(remedy.split()) for remedy in REMEDIES.values())
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Service"])
+def test_what_an_earlier_job_of_this_name_has_left_is_given_time_to_go(kind: str) -> None:
+    scene = Scene(workers=2).accepted().up()
+    if kind == "Pod":
+        scene.changes(1, owned=False, leftover=True)
+    else:
+        assert scene.service is not None
+        scene.service = replace(scene.service, owned=False, leftover=True)
+    scene.settle()
+    assert scene.condition("Blocked").status == "False"
+    plan = scene.later(LEFTOVER_SECONDS - 1).settle()
+    assert scene.condition("Blocked").status == "False"
+    assert plan.requeue_after is not None and plan.requeue_after <= 1
+    scene.later(1).settle()
+    blocked = scene.condition("Blocked")
+    name = "digits-worker-1" if kind == "Pod" else "digits"
+    assert blocked.reason == "NameTaken"
+    assert f"a {kind} {name} that is left of an earlier job of this name exists" in blocked.message
+    assert f"kubectl delete {kind.lower()} {name}" in blocked.message
 
 
 def test_what_no_longer_blocks_is_taken_back() -> None:

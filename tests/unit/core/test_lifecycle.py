@@ -150,6 +150,20 @@ def test_a_job_that_is_created_suspended_never_gets_a_child() -> None:
     assert plan.create == ()
 
 
+def test_a_suspended_job_is_blocked_by_nothing_and_counts_who_is_still_there() -> None:
+    scene = Scene(workers=2).accepted().up().changes(1, phase="Pending", blocked=("Unschedulable", "no node"))
+    scene.settle()
+    assert scene.condition("Blocked").status == "True"
+    scene.spec(suspend=True).settle()
+    assert (scene.status.phase, scene.condition("Blocked").status) == ("Suspended", "False")
+    for index in (0, 1):
+        scene.vanishes(index)
+    scene.spec(workers=3).settle()
+    assert scene.status.workers is not None
+    assert (scene.status.workers.ready, scene.status.workers.desired, scene.status.ready_workers) == (0, 3, 0)
+    assert scene.status.observed_generation == scene.job.metadata.generation
+
+
 def test_resumed_it_begins_anew_in_time_and_goes_on_in_rounds() -> None:
     scene = suspended(activeDeadlineSeconds=150)
     for index in (0, 1):

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
+from edgecloud_operator.controller.cluster import RefusedError
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.kube.access import AccessError
-from edgecloud_operator.kube.client import Client, UnauthorizedError
+from edgecloud_operator.kube.client import Client, UnauthorizedError, UnavailableError
 from edgecloud_operator.kube.cluster import KubeCluster
 from edgecloud_operator.kube.events import Recorder
 from edgecloud_operator.kube.informer import Informer
@@ -49,6 +50,45 @@ def test_the_answer_to_our_own_delete_brings_nobody_back() -> None:
 
     finish(scenario())
     assert told.pods == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        (403, 'pods "a" is forbidden: exceeded quota: few, requested: pods=1, used: pods=3, limited: pods=3', "Quota"),
+        (403, 'pods "a" is forbidden: failed quota: few: must specify limits.cpu for: worker', "Quota"),
+        (403, 'pods "a" is forbidden: insufficient quota to match these scopes: [{PriorityClass In [high]}]', "Quota"),
+        (403, 'pods "a" is forbidden: status unknown for quota: few, resources: pods', "Quota"),
+        (403, 'pods "a" is forbidden: violates PodSecurity "restricted:latest": host namespaces', "Admission"),
+        (403, 'pods "a" is forbidden: [maximum cpu usage per Container is 1, but limit is 2]', "Admission"),
+        (403, 'admission webhook "a.io" denied the request: no quota for training on Mondays', "Admission"),
+        (422, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", "Admission"),
+        (400, "unable to decode", "Admission"),
+        (413, "Request entity too large: limit is 3145728", "Admission"),
+        (500, "etcdserver: request is too large", "Admission"),
+        (500, "rpc error: code = ResourceExhausted desc = message larger than max (3 vs. 2)", "Admission"),
+        (500, "rpc error: code = Unavailable desc = etcdserver: leader changed", "later"),
+        (500, 'Internal error occurred: failed calling webhook "a.io"', "later"),
+        (429, "too many requests", "later"),
+    ],
+)  # fmt: skip
+def test_what_the_server_says_to_a_create(status: int, said: str, reason: str) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "message": said, "code": status}, status=status)
+
+    async def scenario() -> None:
+        async with served(answer) as host:
+            client = Client(access(host))
+            try:
+                cluster = KubeCluster(client, Store(), Recorder(client))
+                await cluster.create(see_job(make_job()), {"kind": "Pod", "metadata": {"name": "digits-worker-0"}})
+            finally:
+                await client.close()
+
+    with pytest.raises((RefusedError, UnavailableError)) as raised:
+        finish(scenario())
+    reasons = {"Quota": "QuotaExceeded", "Admission": "AdmissionDenied"}
+    assert (raised.value.reason if isinstance(raised.value, RefusedError) else "later") == reasons.get(reason, reason)
 
 
 def test_a_list_is_taken_up_page_by_page_and_begun_anew_when_its_pages_expire() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgecloud.launcher.messages import MAX_TERMINATION, termination
 from edgecloud_operator.core.builders import Settings, build_pod, build_service
 from edgecloud_operator.core.observed import Observed, Pod, Service, Termination
 from edgecloud_operator.core.reconcile import reconcile
+from edgecloud_operator.kube.client import DEPTH
 from edgecloud_operator.kube.sight import (
     EPOCH,
     MAX_MESSAGE,
@@ -173,6 +175,10 @@ def test_a_pod_that_goes() -> None:
         (status("Pending", containerStatuses=[container(waiting={"reason": "ContainerCreating"})]), None),
         (status("Pending", containerStatuses=[container(waiting={"reason": "ErrImagePull", "message": "no"})]),
          ("ErrImagePull", "ErrImagePull: no")),
+        (status("Pending", containerStatuses=[container(waiting={
+            "reason": "ImagePullBackOff",
+            "message": 'Back-off pulling image "a:1": ErrImagePull: failed to resolve "a:1": not found'})]),
+         ("ErrImagePull", 'ErrImagePull: failed to resolve "a:1": not found')),
         (status("Pending", containerStatuses=[container(waiting={"reason": "ImagePullBackOff"})]),
          ("ErrImagePull", "ImagePullBackOff")),
         (status("Pending", initContainerStatuses=[container("launcher", waiting={"reason": "InvalidImageName"})]),
@@ -192,6 +198,12 @@ def test_a_pod_that_goes() -> None:
         (status("Pending", conditions=[{"type": "PodScheduled", "status": "False",
                                         "message": 'persistentvolumeclaim "data" not found'}]),
          ("VolumeNotBound", 'persistentvolumeclaim "data" not found')),
+        *((status("Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": said}]),
+           ("VolumeNotBound", said))
+          for said in ("0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind.",
+                       "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
+                       "0/2 nodes are available: 2 node(s) had no available volume zone.",
+                       "0/2 nodes are available: 2 node(s) exceed max volume count.")),
         (status("Pending", conditions=[{"type": "PodScheduled", "status": "True"}]), None),
         (status("Running", conditions=[{"type": "PodScheduled", "status": "False"}]), None),
         (status("Failed", containerStatuses=[container(waiting={"reason": "ErrImagePull"})]), None),
@@ -293,6 +305,32 @@ def test_why_a_pod_failed_before_or_beside_its_worker(fields: dict[str, Any], wh
 
 
 # Jobs
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("depth", [100, 250, 9_900])
+def test_a_job_that_is_nested_deeper_than_anything_that_means_something_is_read_without_that(
+    depth: int,
+) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(DEPTH)
+    try:
+        raw = json.loads(json.dumps(make_job(status={"phase": "Running", "performance": {"b": 2, "x": nested(depth)}})))
+        raw["spec"]["podTemplate"] = {"spec": {"hostNetwork": True, "affinity": nested(depth)}}
+        job = see_job(raw)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert job.status is not None and job.status.performance is not None
+    assert (job.status.phase, job.status.performance["b"]) == ("Running", 2)
+    pod = build_pod(job, 0, "image", Settings())
+    assert pod["spec"]["hostNetwork"] is True
+    assert "restartPolicy" in json.dumps(pod)
 
 
 def test_a_job_is_read_with_what_a_server_adds() -> None:

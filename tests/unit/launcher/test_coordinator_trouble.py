@@ -42,6 +42,24 @@ def test_refusals_are_tried_again_and_told_once(job: Job) -> None:
     assert launcher.stderr.count("the coordinator answers again") == 1
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_worker_that_is_nobodys_does_not_wait_for_ever(job: Job, status: int) -> None:
+    """Its job was deleted and its Pod left behind: it had no round, and will be given none."""
+    job.coordinator.statuses = [status] * 10_000
+    launcher = job.launch(job.script("pass"), EDGECLOUD_ORPHAN_SECONDS="0.5")
+    assert launcher.exit_code() == 143
+    assert "nobody's" in launcher.stderr
+
+
+def test_a_worker_waits_for_a_coordinator_that_does_not_know_it_yet(job: Job) -> None:
+    job.coordinator.statuses = [401, 503] * 5_000
+    job.launch(job.script("pass"), EDGECLOUD_ORPHAN_SECONDS="0.5")
+    eventually(lambda: len(job.coordinator.statuses) < 9_996, "some attempts", saw=lambda: job.coordinator.statuses[:3])
+    job.coordinator.statuses = []
+    job.coordinator.run(1)
+    job.coordinator.wait_state("succeeded", 1)
+
+
 def test_the_training_outlives_the_coordinator(job: Job) -> None:
     launcher = job.launch(job.script(STEPS))
     job.coordinator.run(1)
