@@ -79,7 +79,7 @@ local: venv ## whole jobs on this machine: real processes, real torch.distribute
 
 .PHONY: integration
 integration: venv programs ## the operator as a process, against a real API server
-	@$(BIN)/python -m pytest $(PARALLEL) tests/integration
+	@$(BIN)/python -m pytest -n 4 --maxschedchunk 1 tests/integration
 
 .PHONY: e2e
 e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was there before (KEEP_CLUSTER=1 keeps it)

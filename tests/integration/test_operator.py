@@ -211,7 +211,9 @@ def test_an_operator_that_is_killed_again_and_again(cp: ControlPlane, space: Spa
     process = OperatorProcess(cp, tmp_path, f"--namespaces={space.name}")
     made: set[tuple[str, str]] = set()
     with kubelet(space, tmp_path / "kubelet"):
-        space.submit("digits", workers=3, program={"command": ["sleep", "45"]})
+        enough = tmp_path / "enough"
+        script = f"while [ ! -e {enough} ]; do sleep 0.2; done"
+        space.submit("digits", workers=3, program={"command": ["sh", "-c", script]})
         try:
             for _ in range(6):
                 process.start(ready=rng.random() < 0.6)
@@ -224,6 +226,7 @@ def test_an_operator_that_is_killed_again_and_again(cp: ControlPlane, space: Spa
             for _ in range(2):
                 process.kill()
                 process.start()
+            enough.touch()
             status = reaches(space, "digits", "Succeeded", seconds=120)
         finally:
             process.kill()
