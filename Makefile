@@ -125,10 +125,11 @@ cluster-down: ## take the cluster away with all that came with it
 	@tests/cluster/cluster.sh down
 
 .PHONY: bench
-bench: venv ## recovery beside torchrun's, images/s beside a plain loop's, the operator beside a bare client
+bench: venv ## recovery beside torchrun's, images/s beside a plain loop's, the operator beside a bare client, ten thousand polls
 	@$(BIN)/python -m tests.bench.recovery
 	@$(BIN)/python -m tests.bench.speed
 	@$(BIN)/python -m tests.bench.api_server
+	@$(BIN)/python -m tests.bench.polls
 
 .PHONY: clean
 clean: ## take away what the targets made in this folder

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edgecloud_operator.core.names import CA_ANNOTATION
 from tests.cluster.control_plane import ControlPlane, control_plane
@@ -112,7 +113,7 @@ async def poll(
 
 def workers_of(cp: ControlPlane, space: Space, uids: dict[str, str]) -> list[Worker]:
     """One for each Pod, each with a token as the cluster signs them."""
-    key = (cp.folder / "service-accounts.key").read_text()
+    key: Any = load_pem_private_key((cp.folder / "service-accounts.key").read_bytes(), None)  # once: it takes a while
     pods = space.pods()
     first = next(iter(pods.values()))
     sample = pod_token(space, first, "any")
@@ -144,8 +145,9 @@ async def hold_open(
     began = time.monotonic()
     tasks = [asyncio.create_task(poll(one, process.port, space.name, context, gate, tally)) for one in workers]
     while tally.answers["200"] < len(workers):
-        await asyncio.sleep(0.2)
-        if time.monotonic() - began > 600:
+        await asyncio.sleep(1.0)
+        print(f"\r  {time.monotonic() - began:.0f} s: {dict(tally.answers)}  ", end="", file=sys.stderr)
+        if time.monotonic() - began > 300:
             raise SystemExit(f"not all workers were heard: {tally.answers}")
     heard = time.monotonic() - began
     await asyncio.sleep(2 * HOLD)  # rounds are opened, directives taken up
