@@ -43,6 +43,10 @@ print("ANSWERS", json.dumps(answers))
 """
 
 
+ENDLESS: dict[str, Any] = {"model": "article-cnn", "epochs": 5000, "optimizer": {"learningRate": 0.001}}
+"""A training that outlasts its test, at a rate that it can keep up."""
+
+
 def program(name: str, text: str, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "edgecloud.io/v1alpha1",
@@ -72,7 +76,7 @@ def leader(cluster: Cluster) -> str:
 
 def test_a_leader_that_is_killed_is_followed_at_once(cluster: Cluster, space: Namespace) -> None:
     job = example("digits")
-    job["spec"]["trainer"] |= {"model": "article-cnn", "epochs": 5000}
+    job["spec"]["trainer"] |= ENDLESS
     space.apply(job)
     space.until_step("digits", 5)
     uids, rendezvous = space.pods("digits"), space.status("digits").rendezvous
@@ -102,7 +106,7 @@ def test_releases_come_and_go_under_running_jobs(alone: Cluster) -> None:
     cluster = alone
     with cluster.namespace() as one, cluster.namespace() as two, cluster.namespace() as home:
         job = example("digits")
-        job["spec"]["trainer"] |= {"model": "article-cnn", "epochs": 5000}
+        job["spec"]["trainer"] |= ENDLESS
         one.apply(job)
         one.until_step("digits", 5)
         uids, rendezvous = one.pods("digits"), one.status("digits").rendezvous
