@@ -50,14 +50,18 @@ def encoded(trust: Trust) -> dict[str, str]:
 
 
 def issuer(port: int, bundle: str) -> str:
-    """Who signed what the coordinator serves with, for somebody who trusts the bundle."""
+    """Who signed what the coordinator serves with, for somebody who trusts the bundle; as soon as it serves."""
     context = ssl.create_default_context(cadata=bundle)
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as raw,
-        context.wrap_socket(raw, server_hostname="127.0.0.1") as secured,
-    ):
-        served = secured.getpeercert(binary_form=True)
-    assert served
+
+    def look() -> bytes | None:
+        try:
+            raw = socket.create_connection(("127.0.0.1", port), timeout=20)
+        except ConnectionRefusedError:
+            return None  # it is ready before it leads
+        with raw, context.wrap_socket(raw, server_hostname="127.0.0.1") as secured:
+            return secured.getpeercert(binary_form=True)
+
+    served = until(look, "the coordinator serves")
     return x509.load_der_x509_certificate(served).issuer.rfc4514_string()
 
 

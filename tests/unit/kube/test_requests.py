@@ -139,7 +139,7 @@ def test_requests_that_are_refused_side_by_side_lose_no_session() -> None:
                 await asyncio.sleep(0)  # a file is read: the others come in between
                 return access(host, "new")
 
-            client = Client(access(host, "old"), reload=reload, seconds=0.5)
+            client = Client(access(host, "old"), reload=reload, seconds=3.0)
             assert await asyncio.gather(*(client.request("GET", "/") for _ in range(8))) == 8 * [{}]
             await client.close()
             await eventually(lambda: open_sessions() == 0, "all sessions are closed", open_sessions)
