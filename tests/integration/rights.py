@@ -61,12 +61,12 @@ def used(logs: Iterable[Path]) -> tuple[set[Right], list[str]]:
         for line in log.read_text().splitlines():
             entry = json.loads(line)
             about = entry.get("objectRef")
-            if entry["user"]["username"] != USER or not about:
+            if entry.get("user", {}).get("username") != USER or not about:
                 continue  # what is no object (the cluster's public keys) every ServiceAccount may read
             resource = "/".join(part for part in (about["resource"], about.get("subresource")) if part)
             where = OWN if about.get("namespace") == SYSTEM else JOBS
             right = Right(where, about.get("apiGroup", ""), resource, entry["verb"])
-            if entry["annotations"].get("authorization.k8s.io/decision") == "allow":
+            if entry.get("annotations", {}).get("authorization.k8s.io/decision") == "allow":
                 found.add(right)
             else:
                 refused.append(f"{right} {entry['requestURI']}")
