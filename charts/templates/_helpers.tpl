@@ -73,7 +73,7 @@ app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.
 {{- define "edgecloud.rules" -}}
 - apiGroups: [edgecloud.io]
   resources: [trainingjobs]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [edgecloud.io]
   resources: [trainingjobs/status]
   verbs: [update]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import time
@@ -11,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.aio.client import Configuration
 
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import TrainingJobStatus
+from edgecloud_operator.controller.cluster import ConflictError
+from edgecloud_operator.kube.client import Client
+from edgecloud_operator.kube.cluster import KubeCluster
+from edgecloud_operator.kube.events import Recorder
+from edgecloud_operator.kube.sight import see_job
+from edgecloud_operator.kube.store import Store
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api import Api, ApiStatusError, Space, until
 from tests.integration.kubelet import kubelet
-from tests.integration.process import OperatorProcess, operator
+from tests.integration.process import OperatorProcess, operator, operator_token
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -304,3 +314,30 @@ def test_a_hundred_jobs(cp: ControlPlane, api: Api, space: Space, tmp_path: Path
 
 def space_status(space: Space) -> list[bool]:
     return [bool((item.get("status") or {}).get("startTime")) for item in space.api.call("GET", space.jobs)["items"]]
+
+
+def test_a_status_that_has_changed_meanwhile_is_seen_and_left(cp: ControlPlane, space: Space) -> None:
+    """With the rights that the operator has: the write is refused, and what stands there is looked at."""
+    space.submit("digits")
+    before = see_job(space.job("digits"))
+    changed = space.api.merge(f"{space.jobs}/digits", {"metadata": {"annotations": {"a": "b"}}})
+    store, seen = Store(), list[str]()
+
+    class Sink:
+        def saw_job(self, job: TrainingJob) -> None:
+            seen.append(job.metadata.resource_version or "")
+
+    async def scenario() -> None:
+        configuration = Configuration(host=cp.url, ssl_ca_cert=str(cp.ca))
+        configuration.api_key = {"BearerToken": f"Bearer {operator_token(cp)}"}
+        client = Client(configuration)
+        try:
+            with pytest.raises(ConflictError):
+                await KubeCluster(client, store, Recorder(client)).write_status(before, TrainingJobStatus())
+        finally:
+            await client.close()
+
+    store.connect(Sink())  # type: ignore[arg-type]
+    asyncio.run(scenario())
+    assert seen == [changed["metadata"]["resourceVersion"]]
+    assert "status" not in space.job("digits")

@@ -98,7 +98,11 @@ class KubeCluster:
     async def _look(self, key: JobKey) -> None:
         """See what stands there now; a watch will tell as well, but may be late."""
         try:
-            self._store.saw("TrainingJob", await self._client.request("GET", path("TrainingJob", *key)))
+            # A list of one: the right to list is there anyway.
+            only = {"fieldSelector": f"metadata.name={key[1]}"}
+            found = await self._client.request("GET", path("TrainingJob", key[0]), query=only)
+            for raw in found.get("items") or ():
+                self._store.saw("TrainingJob", {"apiVersion": API_VERSION, "kind": KIND, **raw})
         except (NotFoundError, UnavailableError) as error:
             log.debug("%s/%s was not seen after a conflict: %s", *key, error)
 

@@ -40,7 +40,7 @@ pytestmark = needs_helm
 
 DIGEST: Final = "sha256:" + "0123456789abcdef" * 4
 RULES: Final[list[Object]] = [
-    {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs"], "verbs": ["get", "list", "watch", "delete"]},
+    {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs"], "verbs": ["list", "watch", "delete"]},
     {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/status"], "verbs": ["update"]},
     {"apiGroups": ["edgecloud.io"], "resources": ["trainingjobs/finalizers"], "verbs": ["update"]},
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "delete", "patch"]},
