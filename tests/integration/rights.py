@@ -54,9 +54,9 @@ def granted(objects: Iterable[Mapping[str, Any]]) -> set[Right]:
     return found
 
 
-def used(logs: Iterable[Path]) -> tuple[set[Right], list[str]]:
-    """The rights that the operator made use of, and what it asked for and was not allowed."""
-    found, refused = set(), []
+def used(logs: Iterable[Path]) -> tuple[set[Right], set[Right]]:
+    """The rights that the operator made use of, and those that it would have needed and was refused."""
+    found, refused = set(), set()
     for log in logs:
         for line in log.read_text().splitlines():
             entry = json.loads(line)
@@ -69,13 +69,16 @@ def used(logs: Iterable[Path]) -> tuple[set[Right], list[str]]:
             if entry.get("annotations", {}).get("authorization.k8s.io/decision") == "allow":
                 found.add(right)
             else:
-                refused.append(f"{right} {entry['requestURI']}")
+                refused.add(right)
     return found, refused
 
 
-def differences(given: set[Right], taken: set[Right], refused: list[str]) -> list[str]:
-    """What is wrong: asked for and not granted, granted and never used."""
-    wrong = [f"asked for, and not granted: {one}" for one in refused]
+def differences(given: set[Right], taken: set[Right], refused: set[Right]) -> list[str]:
+    """What is wrong: asked for and not granted, granted and never used.
+
+    An API server that has just come up refuses for a moment what it grants: it has not read the roles yet.
+    """
+    wrong = [f"asked for, and not granted: {one}" for one in sorted(refused - given)]
     return wrong + [f"granted, and never used: {one}" for one in sorted(given - taken - NEVER_ASKED)]
 
 
