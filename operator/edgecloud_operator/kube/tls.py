@@ -123,7 +123,9 @@ class SecretTls:
                 found = await self._client.request("GET", path("Secret", *self._place))
             except NotFoundError:
                 # One that was lost is put back: running workers trust it.
-                if await self._write("POST", turned(self._trust, self._now()), None):
+                made = turned(self._trust, self._now())
+                if await self._write("POST", made, None):
+                    self._trust = made  # even if it is lost again before it is read
                     log.info("the certificate authority is in Secret %s/%s", *self._place)
                 continue
             trust = self._read(found)
