@@ -16,8 +16,9 @@ export UV_NATIVE_TLS := 1
 HELM = $(or $(wildcard $(CACHE)/bin/helm),$(shell command -v helm))
 ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionlint))
 JOB ?= manifests/examples/digits.yaml
-# Tests that wait more than they compute; and trainings, which slow each other down more than they gain beyond two.
+# Tests that wait more than they compute; those that mostly wait, some for a minute; and trainings, which slow each other down more than they gain beyond two.
 PARALLEL := -n 3
+WAITING := -n 4 --maxschedchunk 1
 TRAININGS := -n 2
 
 .PHONY: help
@@ -79,7 +80,7 @@ local: venv ## whole jobs on this machine: real processes, real torch.distribute
 
 .PHONY: integration
 integration: venv programs ## the operator as a process, against a real API server
-	@$(BIN)/python -m pytest -n 4 --maxschedchunk 1 tests/integration
+	@$(BIN)/python -m pytest $(WAITING) tests/integration
 
 .PHONY: e2e
 e2e: venv ## jobs on a cluster of two nodes, which goes again unless it was there before (KEEP_CLUSTER=1 keeps it)

@@ -102,7 +102,7 @@ class KubeCluster:
             only = {"fieldSelector": f"metadata.name={key[1]}"}
             found = await self._client.request("GET", path("TrainingJob", key[0]), query=only)
             for raw in found.get("items") or ():
-                self._store.saw("TrainingJob", {"apiVersion": API_VERSION, "kind": KIND, **raw})
+                self._store.saw("TrainingJob", raw)
         except (NotFoundError, UnavailableError) as error:
             log.debug("%s/%s was not seen after a conflict: %s", *key, error)
 

@@ -25,7 +25,7 @@ from edgecloud_operator.kube.certificates import (
     turned,
     written,
 )
-from edgecloud_operator.kube.client import AlreadyExistsError, ChangedError, Client, NotFoundError, path
+from edgecloud_operator.kube.client import AlreadyExistsError, ChangedError, Client, Method, NotFoundError, path
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class SecretTls:
                 " one is made"
             ) from None
 
-    async def _write(self, method: Any, trust: Trust, found: dict[str, Any] | None) -> bool:
+    async def _write(self, method: Method, trust: Trust, found: dict[str, Any] | None) -> bool:
         namespace, name = self._place
         metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": dict(LABELS)}
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -29,7 +30,7 @@ from edgecloud_operator.kube.certificates import (
     turned,
     written,
 )
-from edgecloud_operator.kube.tls import load, server_context
+from edgecloud_operator.kube.tls import FolderTls, load, server_context
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
@@ -165,10 +166,6 @@ def test_what_is_no_authority() -> None:
 
 
 def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
-    import asyncio
-
-    from edgecloud_operator.kube.tls import FolderTls
-
     tls = FolderTls(tmp_path)
     with pytest.raises(CertificateError, match="cannot be read"):
         asyncio.run(tls.renew())
