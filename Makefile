@@ -55,7 +55,7 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 	    --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) pyproject.toml "$$@"; }; \
 	compile --all-extras --output-file tests/requirements.lock; \
 	compile --extra operator --constraints tests/requirements.lock --output-file operator/requirements.lock; \
-	compile --extra trainer --extra tensorboard --constraints tests/requirements.lock --output-file trainer/requirements.lock; \
+	compile --extra trainer --extra tensorboard --extra s3 --constraints tests/requirements.lock --output-file trainer/requirements.lock; \
 	compile --extra edge --constraints tests/requirements.lock --output-file trainer/edge.lock
 
 .PHONY: test

@@ -41,6 +41,7 @@ FailureReason = Literal[
     "StartFailed",
     "PortTaken",
     "GPUNotVisible",
+    "ExportFailed",
     "Stalled",
     "PodLost",
 ]

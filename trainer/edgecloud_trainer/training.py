@@ -16,6 +16,7 @@ from torch import Tensor
 from edgecloud import worker
 from edgecloud.launcher.progress import fitted
 from edgecloud_trainer import group, optimizers, results
+from edgecloud_trainer.cards import model_card
 from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointError, CheckpointStore, Saved, flatten, unflatten
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
@@ -73,6 +74,7 @@ class Training:
         self._saved_step = 0
         self._watch = Stopwatch()
         self._fingerprint = fingerprint(device, torch.get_num_threads())
+        self._card = model_card(settings, dataset, stepper.model).dump()
         self._metrics: results.MetricsLog | None = None
         self._events: EventLog | None = None
         self._samples: LineLog | None = None
@@ -228,6 +230,7 @@ class Training:
             "fingerprint": self._fingerprint,
             "data": self._dataset.digest,
             "scaler": stepper.scaler.state_dict(),
+            "card": self._card,
         }
         for place, optimizer in enumerate(stepper.optimizers):
             flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())

@@ -20,6 +20,7 @@ Reason = Literal[
     "WorkersRunning",
     "RoundClosed",
     "Resizing",
+    "Measuring",
     "Finished",
     # Blocked
     "NotBlocked",
@@ -33,6 +34,7 @@ Reason = Literal[
     "VolumeNotDetached",
     "CoordinatorUnreachable",
     "WorkerSilent",
+    "ModelUnreachable",
     # Stalled
     "Progressing",
     "NoProgress",
@@ -45,6 +47,7 @@ Reason = Literal[
     "NotFinished",
     "RestartBudgetExceeded",
     "BadConfiguration",
+    "ExportFailed",
     "ExitCodeRule",
     "StartDeadlineExceeded",
     "ActiveDeadlineExceeded",

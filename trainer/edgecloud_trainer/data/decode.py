@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections import deque
@@ -13,20 +12,13 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from edgecloud.edge import images
 from edgecloud_trainer.data.dataset import CHUNK_BYTES, DataError, Labels, Part, Pixels
-
-MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-"""Of one image file."""
 
 Encoded = tuple[str, Callable[[], bytes]]
 """An image file's name, for messages, and how to read it; called in another thread."""
 
-# Only what Pillow decodes itself: others of its formats start programs.
-_FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_GREY: Final = frozenset(("1", "L", "LA"))
-_COLOUR: Final = frozenset(("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"))
 _MAX_THREADS: Final = 8
 
 
@@ -37,28 +29,9 @@ def decode(name: str, data: bytes) -> Pixels:
         DataError: it isn't an image, is broken, too large, or has more than 8 bits.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
-            if image.mode not in _GREY | _COLOUR:
-                raise DataError(
-                    f"{name} has more than 8 bits in a pixel's channel ({image.mode}): convert it to 8 bits"
-                )
-            plain = image.convert("L" if image.mode in _GREY else "RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(
-            f"{name} would be larger than {Image.MAX_IMAGE_PIXELS} pixels: scale it down, or take it out"
-        ) from None
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError(f"{name} isn't an image of a kind that is read ({', '.join(_FORMATS)}): take it out") from None
-    except Exception as error:  # broken files make Pillow's readers fail in any way there is
-        raise DataError(
-            f"{name} can't be decoded ({error or type(error).__name__}): repair it, or take it out"
-        ) from error
-    rows = np.frombuffer(plain.tobytes(), np.uint8).reshape(plain.height, plain.width, -1)
-    return np.ascontiguousarray(rows.transpose(2, 0, 1))
+        return images.decode(data)
+    except images.ImageError as error:
+        raise DataError(f"{name} {error}") from error.__cause__
 
 
 class Spool:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecloud.edge.images import MAX_FILE_BYTES
 from edgecloud_trainer.data.dataset import Contents, Progress
-from edgecloud_trainer.data.decode import MAX_FILE_BYTES, Encoded, Spool, decode_all
+from edgecloud_trainer.data.decode import Encoded, Spool, decode_all
 from edgecloud_trainer.data.layout import Layout, arrange
 from edgecloud_trainer.data.source import File, Source, key_of, read_file
 

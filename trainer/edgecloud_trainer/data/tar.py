@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from edgecloud.edge.images import MAX_FILE_BYTES
 from edgecloud_trainer.data.dataset import Contents, DataError, Progress
-from edgecloud_trainer.data.decode import MAX_FILE_BYTES, Encoded, Spool, decode_all
+from edgecloud_trainer.data.decode import Encoded, Spool, decode_all
 from edgecloud_trainer.data.folder import spooled
 from edgecloud_trainer.data.layout import arrange, is_clutter, is_image
 from edgecloud_trainer.data.source import MAX_FILES, File, Source, key_of

@@ -1,0 +1,1 @@
+"""What a converted model needs on an edge node: numpy, Pillow and onnxruntime, loaded late; never torch."""

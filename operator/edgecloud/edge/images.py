@@ -1,0 +1,64 @@
+"""From the bytes of an image file to uint8 pixels. The bytes may be anybody's."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+"""Of one image file."""
+
+# Only what Pillow decodes itself: others of its formats start programs.
+FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_GREY: Final = frozenset(("1", "L", "LA"))
+_COLOUR: Final = frozenset(("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"))
+
+
+class ImageError(ValueError):
+    """It can't be used as an image. The message says why, and what to do; it doesn't name the file."""
+
+
+def decode(data: bytes) -> Pixels:
+    """uint8 [1, H, W] of a grey image, [3, H, W] of any other; transparency is dropped. Safe in several threads.
+
+    Raises:
+        ImageError: it isn't an image, is broken, too large, or has more than 8 bits.
+    """
+    return to_pixels(open_image(data))
+
+
+def open_image(data: bytes) -> Image.Image:
+    """The image, decoded, in mode L or RGB.
+
+    Raises:
+        ImageError: see `decode`.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            if image.mode not in _GREY | _COLOUR:
+                raise ImageError(f"has more than 8 bits in a pixel's channel ({image.mode}): convert it to 8 bits")
+            return image.convert("L" if image.mode in _GREY else "RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(
+            f"would be larger than {Image.MAX_IMAGE_PIXELS} pixels: scale it down, or take it out"
+        ) from None
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"isn't an image of a kind that is read ({', '.join(FORMATS)}): take it out") from None
+    except Exception as error:  # broken files make Pillow's readers fail in any way there is
+        raise ImageError(f"can't be decoded ({error or type(error).__name__}): repair it, or take it out") from error
+
+
+def to_pixels(image: Image.Image) -> Pixels:
+    """uint8 [C, H, W], C-contiguous, of an image in mode L or RGB."""
+    rows = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+    return np.ascontiguousarray(rows.transpose(2, 0, 1))

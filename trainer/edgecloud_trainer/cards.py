@@ -1,0 +1,32 @@
+"""The card of a training's model: all that is needed to build it again, and to know its images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from torch import nn
+
+from edgecloud.edge.card import ModelCard
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.settings import Settings
+
+
+def model_card(
+    settings: Settings, dataset: Dataset, model: nn.Module, environment: Mapping[str, str] = os.environ
+) -> ModelCard:
+    """The card of the model that a training process holds."""
+    return ModelCard(
+        model=settings.trainer.model,
+        classes=dataset.classes,
+        shape=dataset.shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        mirror=bool(getattr(model, "test_time_mirror", False)),
+        data=settings.trainer.data,
+        seed=settings.trainer.seed,
+        data_sha256=dataset.digest,
+        job=environment.get("EDGECLOUD_JOB", ""),
+        namespace=environment.get("EDGECLOUD_NAMESPACE", ""),
+        job_uid=environment.get("EDGECLOUD_JOB_UID", ""),
+    )

@@ -1,0 +1,119 @@
+"""A trained network out of a checkpoint, for whoever wants to use it rather than train it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from edgecloud.edge.card import ModelCard, RunCard
+from edgecloud_trainer import models
+from edgecloud_trainer.checkpoints import CheckpointError, Contents, DamagedError, Manifest, layout, load, read_manifest
+
+MANIFEST = "manifest.json"
+
+
+class RestoreError(ValueError):
+    """There is no trained network there that can be used. The message says what is, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """A network with its trained weights: those of the exponential mean, if the training kept one.
+
+    model: on the CPU, float32, in evaluation mode; it takes normalised images [N, C, H, W] and gives logits. Its
+    `test_time_mirror`, if it has one, says nothing here: `card.mirror` does.
+    """
+
+    model: nn.Module
+    card: ModelCard
+    run: RunCard
+    path: Path
+    """The checkpoint's folder."""
+    rejected: tuple[str, ...] = ()
+    """A sentence for each newer checkpoint that could not be used."""
+
+
+def restore(path: Path) -> Restored:
+    """The network of a checkpoint, or of the newest one that verifies in a workdir or a folder of checkpoints.
+
+    Raises:
+        RestoreError: there is none.
+        ModelError: the network can't be built here.
+    """
+    rejected: list[str] = []
+    for folder in _candidates(path):
+        try:
+            return _restored(folder, tuple(rejected))
+        except (CheckpointError, OSError) as error:
+            rejected.append(f"{folder} is not used: {error}")
+    if rejected:
+        raise RestoreError("; ".join(rejected[:3]))
+    raise RestoreError(
+        f"{path} holds no checkpoint: name a workdir (such as runs/NAME), its checkpoints folder, or one checkpoint in it"
+    )
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    """Folders of finished checkpoints, the newest first."""
+    if (path / MANIFEST).is_file():
+        yield path
+        return
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    found: list[tuple[tuple[int, int], Path]] = []
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise RestoreError(f"{path} can't be read ({error.strerror or error}): check it and its rights") from error
+    for entry in (layout.parsed(one) for one in entries):
+        if isinstance(entry, layout.Finished):
+            found.append((_age(entry.path), entry.path))
+    yield from (one for _, one in sorted(found, reverse=True))
+
+
+def _age(path: Path) -> tuple[int, int]:
+    try:
+        manifest: Manifest = read_manifest(path)
+    except (DamagedError, OSError):
+        return (-1, -1)  # looked at last, and then said what is wrong with it
+    return manifest.round, manifest.step
+
+
+def _restored(folder: Path, rejected: tuple[str, ...]) -> Restored:
+    manifest, contents = read_manifest(folder), load(folder)
+    card = _card(folder, contents)
+    channels, height, width = card.shape
+    model = models.build(card.model, classes=len(card.classes), channels=channels, height=height, width=width)
+    try:
+        model.load_state_dict(_weights(contents.tensors))
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise RestoreError(
+            f"{folder}: its weights don't fit {card.model} as it is here ({first}): use the release that trained it"
+        ) from error
+    model.eval()
+    if hasattr(model, "test_time_mirror"):
+        setattr(model, "test_time_mirror", False)  # noqa: B010 - a module takes any attribute
+    run = RunCard(
+        step=manifest.step, round=manifest.round, weights_sha256=manifest.weights_sha256, torch=manifest.torch
+    )
+    return Restored(model=model, card=card, run=run, path=folder, rejected=rejected)
+
+
+def _card(folder: Path, contents: Contents) -> ModelCard:
+    said = contents.state.get("card")
+    if said is None:
+        raise RestoreError(f"{folder} doesn't say what network it is of: it was written by an earlier release")
+    try:
+        return ModelCard.parse(said)
+    except (ValidationError, ValueError) as error:
+        raise RestoreError(f"{folder}: its card can't be read: {error}") from None
+
+
+def _weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of the weights if there is one, for that is what was evaluated."""
+    mean = {name.removeprefix("ema."): value for name, value in tensors.items() if name.startswith("ema.")}
+    return mean or {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}

@@ -1,0 +1,79 @@
+"""Contact sheets: many small images on one page, each with a line of text below it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from edgecloud_trainer.data import Pixels
+
+_MARGIN: Final = 8
+_LINE: Final = 14
+_FONT: Final = 11
+_PAPER: Final = (255, 255, 255)
+_INK: Final = (30, 30, 30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One image on a sheet."""
+
+    pixels: Pixels
+    """uint8 [1 or 3, H, W]."""
+    lines: tuple[str, ...] = ()
+    """What stands below it; cut to its width."""
+    colour: tuple[int, int, int] = _INK
+    """Of the lines."""
+
+
+def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 10, side: int = 96) -> Image.Image:
+    """The images in rows, scaled to fit `side` pixels: small ones by whole factors, so that their pixels are seen.
+
+    Args:
+        cells: one or more; their images may differ in size.
+        title: at the top.
+        columns: images in a row.
+        side: width and height of the place that an image has.
+    """
+    font = ImageFont.load_default(_FONT)
+    columns = max(1, min(columns, len(cells)))
+    lines = max((len(cell.lines) for cell in cells), default=0)
+    wide, high = side + _MARGIN, side + lines * _LINE + _MARGIN
+    top = _MARGIN + (2 * _LINE if title else 0)
+    rows = math.ceil(len(cells) / columns)
+    sheet = Image.new("RGB", (columns * wide + _MARGIN, rows * high + top), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((_MARGIN, _MARGIN), title, _INK, ImageFont.load_default(_FONT + 2))
+    for place, cell in enumerate(cells):
+        left, upper = _MARGIN + place % columns * wide, top + place // columns * high
+        image = _scaled(cell.pixels, side)
+        sheet.paste(image, (left + (side - image.width) // 2, upper + (side - image.height) // 2))
+        for number, line in enumerate(cell.lines):
+            draw.text((left, upper + side + number * _LINE), _cut(line, font, side), cell.colour, font)
+    return sheet
+
+
+def _scaled(pixels: Pixels, side: int) -> Image.Image:
+    rows = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    image = Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else rows).convert("RGB")
+    longest = max(image.size)
+    if longest <= side:
+        factor = max(1, side // longest)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    factor_down = side / longest
+    size = (max(1, round(image.width * factor_down)), max(1, round(image.height * factor_down)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _cut(line: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+    """As much of a line as fits."""
+    line = "".join(character if character.isprintable() else "?" for character in line[:256])
+    while line and font.getlength(line) > width:
+        line = line[:-2] + "…" if len(line) > 2 else ""
+    return line
