@@ -258,11 +258,14 @@ def _classes(appraisals: Sequence[Appraisal]) -> Table:
     table = Table(title=title)
     table.add_column("class")
     table.add_column("images", justify="right")
-    for column in ("accuracy", "precision", "F1"):
+    columns = {"accuracy": "recall", "precision": "precision", "F1": "f1"}
+    if len(appraisals) > 1:
+        del columns["precision"]  # no terminal is as wide
+    for column in columns:
         for number in range(1, len(appraisals) + 1):
             table.add_column(f"{column} {number}" if len(appraisals) > 1 else column, justify="right")
     for name in names:
-        figures = [_percent(getattr(score[name], figure)) for figure in ("recall", "precision", "f1") for score in scores]
+        figures = [_percent(getattr(score[name], figure)) for figure in columns.values() for score in scores]
         table.add_row(Text(printable(name), overflow="fold"), f"{scores[0][name].total:,}", *figures)
     return table
 
