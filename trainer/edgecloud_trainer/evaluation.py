@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from edgecloud.edge.intervals import wilson
 from edgecloud_trainer.augment import to_input
 from edgecloud_trainer.data import Dataset, Images
 from edgecloud_trainer.devices import Device
 
 CHUNK: Final = 500
 """Images in a forward pass; cut by position, so that an image has the same neighbours on any number of ranks."""
-Z95: Final = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +62,6 @@ class Evaluation:
             "classes": list(self.classes),
             "confusion": self.confusion.tolist(),
         }
-
-
-def wilson(correct: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion: unlike the textbook one it stays within 0 and 1."""
-    if total == 0:
-        return 0.0, 1.0
-    part, z2 = correct / total, Z95**2
-    middle = (part + z2 / (2 * total)) / (1 + z2 / total)
-    half = Z95 * math.sqrt(part * (1 - part) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @torch.no_grad()

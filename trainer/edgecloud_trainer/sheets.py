@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from edgecloud_trainer.data import Pixels
+from edgecloud_trainer.data.dataset import Pixels
 
 _MARGIN: Final = 8
 _LINE: Final = 14

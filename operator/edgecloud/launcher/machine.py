@@ -11,51 +11,20 @@ import socket
 import struct
 from pathlib import Path
 
+from edgecloud.launcher import cgroups
+
 _SIOCGIFADDR = 0x8915
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
-def usable_cpus(*, root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup"), affinity: int | None = None) -> float:
+def usable_cpus(*, root: Path = cgroups.ROOT, own: Path = cgroups.OWN, affinity: int | None = None) -> float:
     """CPUs that this process may use: its affinity, or the cgroup's quota (v1 or v2) if that is less."""
     if affinity is None:
         try:
             affinity = len(os.sched_getaffinity(0))
         except AttributeError:  # not on macOS
             affinity = os.cpu_count() or 1
-    return min([float(affinity), *_quotas(root, own)])
-
-
-def _quotas(root: Path, own: Path) -> list[float]:
-    """The quotas of this process's cgroup and of those above it, in CPUs."""
-    quotas = []
-    for line in _text(own).splitlines():
-        _, found, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if found and controllers == "":
-            folders = _upward(root, path)
-            quotas += [_v2(_text(folder / "cpu.max")) for folder in folders]
-        elif "cpu" in controllers.split(","):
-            folders = _upward(root / "cpu", path) + _upward(root / controllers, path)
-            quotas += [_v1(_text(f / "cpu.cfs_quota_us"), _text(f / "cpu.cfs_period_us")) for f in folders]
-    return [quota for quota in quotas if quota]
-
-
-def _upward(root: Path, path: str) -> list[Path]:
-    """The folder of a cgroup and all above it. In a container there may be no such path: its own is the root there."""
-    parts = [part for part in path.split("/") if part not in ("", "..")]
-    return [root.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
-
-
-def _v2(cpu_max: str) -> float:
-    quota, _, period = cpu_max.partition(" ")
-    return _v1(quota, period)
-
-
-def _v1(quota: str, period: str) -> float:
-    try:
-        return max(0.0, int(quota) / int(period))
-    except (ValueError, ZeroDivisionError):  # "max", or no such file
-        return 0.0
+    quota = cgroups.cpu_limit(root=root, own=own)
+    return float(affinity) if quota is None else min(float(affinity), quota)
 
 
 def _text(path: Path) -> str:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec
+from edgecloud.edge.intervals import wilson
 from edgecloud_trainer import optimizers, results
-from edgecloud_trainer.evaluation import Evaluation, wilson
+from edgecloud_trainer.evaluation import Evaluation
 from edgecloud_trainer.events import EventLog
 from edgecloud_trainer.performance import FIRST_STEPS, Stopwatch
 from edgecloud_trainer.schedule import factor
