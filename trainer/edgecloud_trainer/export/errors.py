@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+DONE: Final = 0
+"""Exit codes of `python -m edgecloud_trainer.export`."""
+UNUSABLE: Final = 2
+GATE_FAILED: Final = 3
+TRANSIENT: Final = 75
+
 
 class ExportError(ValueError):
     """There is nothing that can be exported, or not with these images. The message says what to do instead."""

@@ -40,6 +40,6 @@ def _lost(one: Measured, report: Report, knobs: Knobs) -> str:
         remedy = f"{images}, {remedy}"
     return (
         f"{one.format} has lost {one.gate.accuracy_loss:.2f} points of accuracy against the original"
-        f" ({100 * one.accuracy:.2f} % of {report.images} images instead of {100 * report.original_accuracy:.2f} %), and"
+        f" ({100 * one.accuracy:.2f} % of {report.images} images, not {100 * report.original_accuracy:.2f} %), and"
         f" {one.gate.max_accuracy_loss:g} are allowed: {remedy}"
     )

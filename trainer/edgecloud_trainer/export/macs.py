@@ -12,4 +12,5 @@ def macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Multiplications, each with its addition, in the convolutions and matrix products for one image."""
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros((1, *shape), dtype=torch.uint8))
-    return counter.get_total_flops() // 2
+    operations: int = counter.get_total_flops()
+    return operations // 2

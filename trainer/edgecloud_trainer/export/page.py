@@ -17,7 +17,7 @@ h1 { font-size: 1.5rem; margin-bottom: 0.2rem; } h2 { font-size: 1.1rem; margin:
 .verdict { border-left: 5px solid; padding: 0.5rem 1rem; } .verdict p { margin: 0.2rem 0; }
 .passed { border-color: #2e8b57; background: #f0f8f3; } .failed { border-color: #c0392b; background: #fdf2f0; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+table { margin-bottom: 1rem; font-size: 14px; } th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { color: #555; font-weight: 600; }
 td.bad { color: #c0392b; font-weight: 600; } img { max-width: 100%; } small { color: #666; }
 """
@@ -42,14 +42,19 @@ def page(report: Report, pictures: Mapping[str, bytes], sentences: Sequence[str]
         "<h2>Latency</h2>",
         _latencies(report.exports),
         _ratios(report.exports),
-        *(f'<h2>{escape(name)}</h2><img alt="{escape(name)}" src="{_data(image)}">' for name, image in pictures.items()),
+        *(
+            f'<h2>{escape(name)}</h2><img alt="{escape(name)}" src="{_data(image)}">'
+            for name, image in pictures.items()
+        ),
         "<h2>Machine</h2>",
         _machine(report.machine),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n" + "\n".join(sections) + "\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
     )
 
 
@@ -65,18 +70,17 @@ def _origin(report: Report) -> str:
 def _verdict(report: Report, sentences: Sequence[str]) -> str:
     if sentences:
         return '<div class="verdict failed">' + "".join(f"<p>{escape(one)}</p>" for one in sentences) + "</div>"
-    allowed = " and ".join(f"{one:g}" for one in sorted({one.gate.max_accuracy_loss for one in report.exports}))
-    text = f"No format has lost more than the {allowed} points of accuracy that are allowed."
+    allowed = max((one.gate.max_accuracy_loss for one in report.exports), default=0.0)
+    text = f"Every format is within the gate: at most {allowed:g} percentage points of accuracy lost to the original."
     return f'<div class="verdict passed"><p>{escape(text)}</p></div>'
 
 
 def _table(report: Report) -> str:
     plain = next((one.bytes for one in report.exports if one.format == "onnx"), None)
-    head = ("format", "file", "MB", "fp32 / size", "accuracy", "95 % interval", "points lost", "same class",
-            "largest logit difference", "load, ms", "memory, MB", "gate")  # fmt: skip
+    head = ("file", "MB", "fp32 / size", "accuracy", "95 % interval", "points lost", "same class", "largest difference",
+            "load, ms", "memory, MB", "gate")  # fmt: skip
     rows = [
         [
-            one.format,
             one.path,
             f"{one.bytes / 1e6:.2f}",
             "" if plain is None else f"{plain / one.bytes:.2f}",
@@ -84,8 +88,8 @@ def _table(report: Report) -> str:
             f"{100 * one.accuracy_interval.low:.2f} to {100 * one.accuracy_interval.high:.2f}",
             f"{one.gate.accuracy_loss:.2f}",
             f"{100 * one.parity.agreement:.2f} %",
-            f"{one.parity.max_difference:.3g}",
-            "" if one.memory is None else f"{one.load_milliseconds:.1f}",
+            f"{one.parity.max_difference:.2g}",
+            "" if one.memory is None else f"{one.load_milliseconds:.0f}",
             "" if one.memory is None else f"{one.memory.peak / 1e6:.0f}",
             "passed" if one.gate.passed else "failed",
         ]
@@ -97,7 +101,8 @@ def _table(report: Report) -> str:
 def _notes(report: Report) -> str:
     lines = [
         f"The original (torch, fp32) names the right class for {100 * report.original_accuracy:.2f} % of the same"
-        f" {report.images} test images."
+        f" {report.images:,} test images. Same class: the part of them for which a converted model names the class that the"
+        " original names. Largest difference: of two logits."
     ]
     macs = next((one.macs for one in report.exports if one.macs), None)
     if macs:
@@ -168,9 +173,7 @@ def _machine(machine: Machine) -> str:
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td{_mark(cell)}>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f"<td{_mark(cell)}>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
 
 

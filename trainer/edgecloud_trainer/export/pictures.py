@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from edgecloud.edge.card import Format
 from edgecloud.edge.intervals import wilson
+from edgecloud.edge.reference import Reference
 from edgecloud.edge.report import Latency, Measured, Report
+from edgecloud_trainer.sheets import Cell, contact_sheet
 
 Logits = npt.NDArray[np.float32]
 
@@ -19,6 +21,29 @@ COLOURS: Final[Mapping[Format, str]] = {"onnx": "#3b6fb6", "onnx-int8": "#e08214
 _ORIGINAL: Final = "#666666"
 _DPI: Final = 130
 _BINS: Final = 120
+_SHEET: Final = 20
+"""Images on a sheet."""
+
+
+def draw_all(report: Report, reference: Reference, converted: Mapping[Format, Logits]) -> dict[str, bytes]:
+    """All pictures of a report, under their headings.
+
+    Args:
+        report: what was measured.
+        reference: some of its images.
+        converted: what the converted models say of those; float32 [N, classes] each.
+    """
+    if not report.exports:
+        return {}
+    drawn = {
+        "Latency, drawn": draw_latency(report.exports),
+        "Accuracy and size": draw_accuracy(report),
+        f"Logits of {len(reference)} test images": draw_parity(reference.logits, converted),
+    }
+    for name, logits in converted.items():
+        if (sheet := draw_disagreement(report.network.classes, reference, logits, name)) is not None:
+            drawn[f"Where {name} names another class than the original"] = sheet
+    return drawn
 
 
 def draw_latency(exports: Sequence[Measured]) -> bytes:
@@ -31,7 +56,9 @@ def draw_latency(exports: Sequence[Measured]) -> bytes:
         width = 0.8 / len(exports)
         for place, export in enumerate(exports):
             found = {one.threads: one for one in export.latencies if one.batch == batch}
-            at = [group + (place - (len(exports) - 1) / 2) * width for group, many in enumerate(threads) if many in found]
+            at = [
+                group + (place - (len(exports) - 1) / 2) * width for group, many in enumerate(threads) if many in found
+            ]
             _bars(axis, at, [found[many] for many in threads if many in found], width, export.format)
         axis.set_xticks(range(len(threads)), [f"{many} thread{'s' if many != 1 else ''}" for many in threads])
         axis.set_title(f"batch {batch}", fontsize=10)
@@ -104,6 +131,34 @@ def draw_parity(original: Logits, converted: Mapping[Format, Logits]) -> bytes:
         axis.grid(alpha=0.2)
     axes[0][0].set_ylabel("converted model's logit")
     return _png(figure)
+
+
+def draw_disagreement(classes: Sequence[str], reference: Reference, logits: Logits, name: Format) -> bytes | None:
+    """The images on which a converted model names another class, the surest first; None: there are none.
+
+    logits: float32 [N, classes].
+    """
+    before, after = reference.logits.argmax(1), logits.argmax(1)
+    differing = np.flatnonzero(before != after)
+    if not len(differing):
+        return None
+    lead = logits[differing, after[differing]] - logits[differing, before[differing]]
+    ordered = differing[np.argsort(-lead, kind="stable")][:_SHEET]
+    cells = [
+        Cell(
+            pixels=reference.pixels[place],
+            lines=(
+                f"is {classes[reference.labels[place]]}",
+                f"was {classes[before[place]]}",
+                f"now {classes[after[place]]}",
+            ),
+        )
+        for place in ordered
+    ]
+    title = f"{name}: {len(differing)} of {len(logits)} images"
+    out = io.BytesIO()
+    contact_sheet(cells, title=title).save(out, format="png")
+    return out.getvalue()
 
 
 def _png(figure: Any) -> bytes:
