@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,8 +93,14 @@ def evaluate(
             continue
         labels = torch.from_numpy(np.array(images.labels[start : start + CHUNK]))
         with autocast():
-            logits = _logits(model, images.pixels[start : start + CHUNK], dataset, device)
-        scores = logits.float().cpu()
+            scores = logits_of(
+                model,
+                images.pixels[start : start + CHUNK],
+                mean=dataset.mean,
+                std=dataset.std,
+                device=device,
+                mirror=bool(getattr(model, "test_time_mirror", False)),
+            )
         loss += nn.functional.cross_entropy(scores, labels, reduction="sum").double()
         confusion += torch.bincount(labels * count + scores.argmax(1), minlength=count * count)
         heartbeat()
@@ -112,10 +118,25 @@ def evaluate(
     )
 
 
-def _logits(model: nn.Module, pixels: np.ndarray, dataset: Dataset, device: Device) -> Tensor:
-    images = to_input(pixels, dataset.mean, dataset.std, dtype=torch.float32, memory_format=device.memory_format)
+def logits_of(
+    model: nn.Module, pixels: np.ndarray, *, mean: Sequence[float], std: Sequence[float], device: Device, mirror: bool
+) -> Tensor:
+    """What a network says of images; under the caller's autocast.
+
+    Args:
+        model: in evaluation mode, on the device.
+        pixels: uint8 [N, C, H, W].
+        mean: see `to_input`.
+        std: likewise.
+        device: where it computes, and in which memory format.
+        mirror: the logits of each image and its mirror image are added up.
+
+    Returns:
+        float32 [N, classes] on the CPU.
+    """
+    images = to_input(pixels, mean, std, dtype=torch.float32, memory_format=device.memory_format)
     images = images.to(device.device)
     logits: Tensor = model(images)
-    if getattr(model, "test_time_mirror", False):
+    if mirror:
         logits = logits + model(images.flip(-1))
-    return logits
+    return logits.float().cpu()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Restored:
     run: RunCard
     path: Path
     """The checkpoint's folder."""
+    fingerprint: Mapping[str, str]
+    """Device, precision and instruction set that it was trained with; see `devices.fingerprint`."""
     rejected: tuple[str, ...] = ()
     """A sentence for each newer checkpoint that could not be used."""
 
@@ -53,7 +55,7 @@ def restore(path: Path) -> Restored:
     if rejected:
         raise RestoreError("; ".join(rejected[:3]))
     raise RestoreError(
-        f"{path} holds no checkpoint: name a workdir (such as runs/NAME), its checkpoints folder, or one checkpoint in it"
+        f"{path} holds no checkpoint: name a workdir (such as runs/NAME), its checkpoints folder, or one of those in it"
     )
 
 
@@ -63,15 +65,12 @@ def _candidates(path: Path) -> Iterator[Path]:
         yield path
         return
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    found: list[tuple[tuple[int, int], Path]] = []
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise RestoreError(f"{path} can't be read ({error.strerror or error}): check it and its rights") from error
-    for entry in (layout.parsed(one) for one in entries):
-        if isinstance(entry, layout.Finished):
-            found.append((_age(entry.path), entry.path))
-    yield from (one for _, one in sorted(found, reverse=True))
+    finished = [one.path for one in map(layout.parsed, entries) if isinstance(one, layout.Finished)]
+    yield from sorted(finished, key=lambda one: (_age(one), one), reverse=True)
 
 
 def _age(path: Path) -> tuple[int, int]:
@@ -100,7 +99,12 @@ def _restored(folder: Path, rejected: tuple[str, ...]) -> Restored:
     run = RunCard(
         step=manifest.step, round=manifest.round, weights_sha256=manifest.weights_sha256, torch=manifest.torch
     )
-    return Restored(model=model, card=card, run=run, path=folder, rejected=rejected)
+    return Restored(model=model, card=card, run=run, path=folder, fingerprint=_fingerprint(contents), rejected=rejected)
+
+
+def _fingerprint(contents: Contents) -> dict[str, str]:
+    said = contents.state.get("fingerprint")
+    return {str(name): str(value) for name, value in said.items()} if isinstance(said, dict) else {}
 
 
 def _card(folder: Path, contents: Contents) -> ModelCard:

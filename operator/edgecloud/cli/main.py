@@ -10,6 +10,8 @@ import click
 
 COMMANDS: Final = {
     "run": "edgecloud.cli.run:run",
+    "evaluate": "edgecloud.cli.evaluate:evaluate",
+    "predict": "edgecloud.cli.predict:predict",
     "validate": "edgecloud.cli.validate:validate",
     "bench": "edgecloud.cli.bench:bench",
     "crd": "edgecloud.cli.crd:crd",

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -16,6 +16,8 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
 # Only what Pillow decodes itself: others of its formats start programs.
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES: Final = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp"))
+"""Of the files in a folder, those with such names are images; in lower case."""
 _GREY: Final = frozenset(("1", "L", "LA"))
 _COLOUR: Final = frozenset(("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"))
 
@@ -33,8 +35,12 @@ def decode(data: bytes) -> Pixels:
     return to_pixels(open_image(data))
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, *, upright: bool = False) -> Image.Image:
     """The image, decoded, in mode L or RGB.
+
+    Args:
+        data: the file's bytes.
+        upright: turned as the camera says that it was held (EXIF), instead of as it was stored.
 
     Raises:
         ImageError: see `decode`.
@@ -45,7 +51,9 @@ def open_image(data: bytes) -> Image.Image:
                 raise Image.DecompressionBombError
             if image.mode not in _GREY | _COLOUR:
                 raise ImageError(f"has more than 8 bits in a pixel's channel ({image.mode}): convert it to 8 bits")
-            return image.convert("L" if image.mode in _GREY else "RGB")
+            image.load()
+            turned = ImageOps.exif_transpose(image) if upright else image
+            return turned.convert("L" if image.mode in _GREY else "RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             f"would be larger than {Image.MAX_IMAGE_PIXELS} pixels: scale it down, or take it out"

@@ -1,4 +1,4 @@
-"""report.json of an export: each converted model with its size, accuracy, parity, latency, and whether it may be used."""
+"""report.json of an export: each converted model with size, accuracy, parity, latency, and whether it may be used."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Measured(Model):
 
 
 def summary(measured: Measured, *, node: str = "") -> dict[str, Any]:
-    """What status.exports and `edgecloud export -o json` hold of a converted model; milliseconds, and gate in a word."""
+    """What status.exports and `edgecloud export -o json` hold of a converted model; times in milliseconds."""
     latency, parity = measured.latency, measured.parity
     return {
         "format": measured.format,

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgecloud.edge.images import SUFFIXES
 from edgecloud_trainer.data.dataset import DataError, Split
 
-IMAGE_SUFFIXES: Final = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp")
-)
 MAX_CLASSES: Final = 100_000
 
 _SPLIT_FOLDERS: Final[dict[str, Split]] = {
@@ -41,7 +39,7 @@ def is_clutter(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """By its suffix."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (several times as fast, for millions)
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (several times as fast, for millions)
 
 
 def arrange(names: Sequence[str], where: str) -> Layout:
@@ -77,7 +75,7 @@ def arrange(names: Sequence[str], where: str) -> Layout:
             found.setdefault(split, {}).setdefault(path[0], []).append(position)
         elif len(path) > 1:
             raise DataError(
-                f"{where}: {names[position]} isn't an image that can be read ({', '.join(sorted(IMAGE_SUFFIXES))}): "
+                f"{where}: {names[position]} isn't an image that can be read ({', '.join(sorted(SUFFIXES))}): "
                 "move it away, or convert it"
             )
         elif is_image(path[-1]):

@@ -1,0 +1,323 @@
+"""`edgecloud evaluate`: a model held against labelled images, or two models against the same ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+
+import click
+
+from edgecloud.cli.display import printable
+from edgecloud.cli.progress import Silent, progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgecloud.edge.card import Format
+    from edgecloud_trainer.appraisal.appraising import Appraisal, Comparison
+    from edgecloud_trainer.appraisal.material import Choice, Material
+    from edgecloud_trainer.appraisal.predictors import Opened, Where
+
+USAGE_ERROR: Final = 2
+_LISTED_CLASSES: Final = 30
+_CONFUSED: Final = 5
+_SIGNIFICANT: Final = 0.05
+_NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("other", metavar="[MODEL2]", required=False, type=click.Path(path_type=Path))
+@click.option("--data", metavar="NAME_OR_PATH", help="Images to use.  [default: those that MODEL was trained with]")
+@click.option(
+    "--split",
+    "choice",
+    type=click.Choice(["test", "validation", "train", "all"]),
+    default="test",
+    show_default=True,
+    help="Part of the images; where the data has no test images of its own, a tenth is held back for them.",
+)
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["onnx", "onnx-int8", "pt2"]),
+    help="Which model of an export's folder, or of a workdir's.  [default: onnx; of a workdir the checkpoint]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="For checkpoints; auto: what they were trained on, if it is here.",
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for JSON and pictures.  [default: none]"
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How the result is printed; json has standard output to itself.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def evaluate(
+    model: Path,
+    other: Path | None,
+    data: str | None,
+    choice: Choice,
+    wanted: Format | None,
+    device: Where,
+    out: Path | None,
+    output: Literal["table", "json"],
+    quiet: bool,
+) -> None:
+    """Measure how often MODEL is right, how sure it is, and where it errs; with MODEL2, which of the two is better.
+
+    A model is a workdir (its newest checkpoint), a checkpoint, an .onnx or .pt2 file, or an export's folder. Open only
+    .pt2 files that you trust. A checkpoint is evaluated as at the end of its training, a converted model as it runs on
+    the edge. Classes of other data are those of the model that have the same names.
+
+    \b
+    Files with --out:
+      evaluation.json     all figures: accuracy with its interval, by class, confusion, calibration, worst images
+      confusion.png       which class is taken for which
+      calibration.png     how often it is right where it is so sure, with the expected calibration error
+      worst.png           the images with the highest loss
+      comparison.json     two models: who is right on how many, the difference with its interval, McNemar's test
+      differences.png     two models: images on which one alone is right (MODEL2's other files end in -2)
+
+    \b
+    Exit code: 0 evaluated, 2 the model, the data or the command line is wrong
+
+    \b
+      edgecloud evaluate runs/cifar10 --out report
+      edgecloud evaluate runs/cifar10 runs/cifar10/results/export/model-int8.onnx
+      edgecloud evaluate model.onnx --data photos/ --split all -o json
+    """
+    if missing := _missing():
+        _refuse(f"{missing} is not installed: pip install edgecloud[trainer]")
+    with _wrong_input(), progress(quiet=quiet) as shown:
+        if out is not None:
+            _make(out)
+        opened = [_open(path, wanted, device, shown) for path in (model, other) if path is not None]
+        material = _gather(opened, data, choice, shown)
+        appraisals = [_appraise(one, material, shown) for one in opened]
+    if output == "json":
+        _print_json(appraisals)
+    else:
+        _print_tables(appraisals)
+    if out is not None:
+        with _wrong_input():
+            _write(appraisals, out)
+
+
+def _missing() -> str | None:
+    from importlib.util import find_spec
+
+    return next((name for name in _NEEDED if find_spec(name) is None), None)
+
+
+@contextmanager
+def _wrong_input() -> Iterator[None]:
+    """Errors that have a sentence for the user end the command with it."""
+    from edgecloud.edge.runtime import ModelFileError
+    from edgecloud_trainer.appraisal.material import MaterialError
+    from edgecloud_trainer.appraisal.predictors import PredictorError
+    from edgecloud_trainer.checkpoints import CheckpointError
+    from edgecloud_trainer.data import DataError
+    from edgecloud_trainer.models import ModelError
+    from edgecloud_trainer.restoring import RestoreError
+
+    try:
+        yield
+    except (
+        ModelFileError, MaterialError, PredictorError, CheckpointError, DataError, ModelError, RestoreError,
+    ) as error:  # fmt: skip
+        problem = str(error)
+    else:
+        return
+    _refuse(problem)  # out here, where the progress bar is gone
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _refuse(f"--out {folder}: the folder can't be made ({error.strerror or error}): choose another one")
+
+
+def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Opened:
+    from edgecloud_trainer.appraisal.predictors import open_any
+
+    shown.show(f"opening {path.name}")
+    opened = open_any(path, format=wanted, device=device)
+    for note in opened.notes:
+        shown.note(f"note: {note}")
+    return opened
+
+
+def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: Silent) -> Material:
+    """The images; those that the first model was trained with, if no others are named."""
+    from edgecloud_trainer.appraisal.material import cache_folder, gather, spec_of
+
+    first = opened[0]
+    spec = first.card.data if data is None else spec_of(data)
+    cache = cache_folder(first.workdir if data is None else None)
+
+    def say(done: int, total: int) -> None:
+        shown.show("reading images", done / total if total else None)
+
+    material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say)
+    for one in opened if data is None else ():
+        if one.card.data_sha256 != material.digest:
+            shown.note(
+                f"note: {one.path} was trained with other images than {material.name} holds now: these may be among "
+                "those that it was trained with"
+            )
+    return material
+
+
+def _appraise(opened: Opened, material: Material, shown: Silent) -> Appraisal:
+    from edgecloud_trainer.appraisal.appraising import Appraisal, ask
+
+    say = partial(_say_images, shown, f"evaluating {opened.path.name}")
+    return Appraisal(opened=opened, material=material, answers=ask(opened, material, say))
+
+
+def _say_images(shown: Silent, what: str, done: int, total: int) -> None:
+    shown.show(what, done / total)
+
+
+# What is printed
+
+
+def _print_json(appraisals: Sequence[Appraisal]) -> None:
+    from edgecloud_trainer.appraisal.appraising import Comparison, comparison_to_json, to_json
+
+    said: dict[str, Any] = to_json(appraisals[0])
+    if len(appraisals) == 2:
+        comparison = Comparison(first=appraisals[0], second=appraisals[1])
+        said = {"models": [to_json(one) for one in appraisals], "comparison": comparison_to_json(comparison)}
+    click.echo(json.dumps(said, indent=2))
+
+
+def _print_tables(appraisals: Sequence[Appraisal]) -> None:
+    from rich.console import Console
+
+    from edgecloud_trainer.appraisal.appraising import Comparison
+
+    console = Console(highlight=False)
+    material = appraisals[0].material
+    click.echo(printable(f"{material.name}, {material.choice}: {len(material):,} images"))
+    for line in _summary(appraisals):
+        click.echo(printable(line))
+    console.print(_classes(appraisals))
+    for number, one in enumerate(appraisals, 1):
+        if confused := _confused(one):
+            which = f" by {number}" if len(appraisals) > 1 else ""
+            click.echo(printable(f"most often confused{which}: {confused}"))
+    if len(appraisals) == 2:
+        _print_comparison(Comparison(first=appraisals[0], second=appraisals[1]))
+
+
+def _summary(appraisals: Sequence[Appraisal]) -> Iterator[str]:
+    """Which model it is, and its figures in a line."""
+    from edgecloud_trainer.appraisal.scores import interval_of
+
+    for number, one in enumerate(appraisals, 1):
+        opened, (low, high) = one.opened, interval_of(one.answers)
+        which = f"{number}: " if len(appraisals) > 1 else ""
+        what = opened.kind if opened.kind == "checkpoint" else f"converted to {opened.kind}"
+        yield f"{which}{opened.path} ({opened.card.model}, step {opened.run.step}, {what}; {opened.computes})"
+        yield (
+            f"   accuracy {100 * one.accuracy:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} %; "
+            f"loss {one.loss:.4f}; calibration error {100 * one.calibration.ece:.2f} %"
+        )
+
+
+def _classes(appraisals: Sequence[Appraisal]) -> Table:
+    """A row for each class; of many classes those that the first model knows worst."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from edgecloud_trainer.appraisal.scores import by_class
+
+    scores = [dict(zip(one.evaluation.classes, by_class(one.evaluation.confusion), strict=True)) for one in appraisals]
+    names = [name for name, score in scores[0].items() if score.total]
+    title = None
+    if len(names) > _LISTED_CLASSES:
+        title = f"the worst {_LISTED_CLASSES} of {len(names)} classes"
+        names = sorted(names, key=lambda name: scores[0][name].f1 or 0.0)[:_LISTED_CLASSES]
+    table = Table(title=title)
+    table.add_column("class")
+    table.add_column("images", justify="right")
+    for column in ("accuracy", "precision", "F1"):
+        for number in range(1, len(appraisals) + 1):
+            table.add_column(f"{column} {number}" if len(appraisals) > 1 else column, justify="right")
+    for name in names:
+        figures = [_percent(getattr(score[name], figure)) for figure in ("recall", "precision", "f1") for score in scores]
+        table.add_row(Text(printable(name), overflow="fold"), f"{scores[0][name].total:,}", *figures)
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def _confused(one: Appraisal) -> str:
+    """The pairs of classes that are taken for each other most often."""
+    import numpy as np
+
+    counts = one.evaluation.confusion.copy()
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:_CONFUSED]
+    pairs = [(int(place) // len(counts), int(place) % len(counts)) for place in order]
+    return ", ".join(
+        f"{one.name_of(row)} → {one.name_of(column)} {counts[row, column]}"
+        for row, column in pairs
+        if counts[row, column]
+    )
+
+
+def _print_comparison(one: Comparison) -> None:
+    found = one.paired
+    low, high = found.interval
+    click.echo(
+        f"both right {found.both:,}, only the first {found.only_first:,}, only the second {found.only_second:,}, "
+        f"none {found.none:,}"
+    )
+    click.echo(
+        f"accuracy of the first less that of the second: {100 * found.difference:+.2f} points "
+        f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f}); McNemar's exact test: p = {found.p:.3g}"
+    )
+    if found.p >= _SIGNIFICANT:
+        click.echo("so neither can be said to be the better one on these images")
+
+
+def _write(appraisals: Sequence[Appraisal], folder: Path) -> None:
+    from edgecloud_trainer.appraisal.appraising import Comparison
+    from edgecloud_trainer.appraisal.files import write_appraisal, write_calibration, write_comparison
+
+    names = [one.opened.path.name for one in appraisals]
+    try:
+        written = write_appraisal(appraisals[0], folder)
+        written.append(write_calibration(appraisals, names, folder))
+        if len(appraisals) == 2:
+            written += write_appraisal(appraisals[1], folder, suffix="-2")
+            comparison = Comparison(first=appraisals[0], second=appraisals[1])
+            written += write_comparison(comparison, (names[0], names[1]), folder)
+    except OSError as error:
+        _refuse(f"--out {folder}: {error.strerror or error}: free some space, or choose another folder")
+    click.echo(f"in {folder}: {', '.join(path.name for path in written)}", err=True)
+
+
+def _refuse(text: str) -> NoReturn:
+    click.echo(f"edgecloud: {printable(text)}", err=True)
+    sys.exit(USAGE_ERROR)

@@ -1,0 +1,64 @@
+"""The files that somebody means: models in an export's folder, images by name, folder or pattern."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from glob import glob, has_magic
+from pathlib import Path
+
+from edgecloud.edge.card import Format
+from edgecloud.edge.images import SUFFIXES
+from edgecloud.edge.layout import MODELS
+from edgecloud.edge.runtime import ModelFileError
+
+
+def model_file(path: Path, format: Format | None = None) -> Path:
+    """A model's file: the one named, or that of a format in an export's folder.
+
+    Args:
+        path: a file, an export's folder, or the workdir of a job that has exported.
+        format: in a folder, which; None: fp32 ONNX.
+
+    Raises:
+        ModelFileError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    name = MODELS[format or "onnx"]
+    for folder in (path, path / "results" / "export"):
+        if (folder / name).exists():
+            return folder / name
+    there = sorted(one for one in MODELS.values() if (path / one).exists())
+    if there:
+        raise ModelFileError(f"{path} has no {name}, only {', '.join(there)}: name one of them")
+    raise ModelFileError(
+        f"{path} is a folder without {name}: name an export's folder, or make one with edgecloud export"
+    )
+
+
+def image_files(places: Iterable[str]) -> Iterator[Path]:
+    """The files that are meant: a folder stands for all images below it, a pattern for what it fits.
+
+    What is neither there nor a pattern comes as it is, so that whoever reads it says so. In a folder links to folders
+    are not followed, and names that begin with a dot are left out.
+    """
+    for place in places:
+        path = Path(place)
+        if path.is_dir():
+            yield from _below(path)
+        elif has_magic(place) and not os.path.lexists(place):
+            found = sorted(glob(place, recursive=True))  # noqa: PTH207 - a pattern of any kind, absolute too
+            yield from (one for name in found for one in (_below(Path(name)) if Path(name).is_dir() else [Path(name)]))
+            if not found:
+                yield path
+        else:
+            yield path
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:  # noqa: PTH122 - quick
+                yield Path(root) / name
