@@ -262,7 +262,9 @@ def _classes(appraisals: Sequence[Appraisal]) -> Table:
         for number in range(1, len(appraisals) + 1):
             table.add_column(f"{column} {number}" if len(appraisals) > 1 else column, justify="right")
     for name in names:
-        figures = [_percent(getattr(score[name], figure)) for figure in ("recall", "precision", "f1") for score in scores]
+        figures = [
+            _percent(getattr(score[name], figure)) for figure in ("recall", "precision", "f1") for score in scores
+        ]
         table.add_row(Text(printable(name), overflow="fold"), f"{scores[0][name].total:,}", *figures)
     return table
 

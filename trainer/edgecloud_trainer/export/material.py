@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Final
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.card import ModelCard
 from edgecloud_trainer import data
+from edgecloud_trainer.appraisal.material import spec_of
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.data.dataset import Progress
 from edgecloud_trainer.export.errors import ExportError
-
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def own_images(card: ModelCard, cache: Path, on_progress: Progress) -> Dataset:
@@ -36,12 +33,10 @@ def other_images(card: ModelCard, place: str, cache: Path, on_progress: Progress
     """Images by name or path, split as the job's were.
 
     Raises:
-        DataError: they aren't there.
+        DataError, MaterialError: they aren't there.
         ExportError: they have other classes, or another size.
     """
-    named = _NAME.fullmatch(place) is not None and not Path(place).exists()
-    spec = DataSpec(name=place) if named else DataSpec(source=place)
-    found = data.load(spec, seed=card.seed, cache=cache, on_progress=on_progress)
+    found = data.load(spec_of(place), seed=card.seed, cache=cache, on_progress=on_progress)
     if found.classes != card.classes:
         raise ExportError(f"{place} has other classes than the network: {_difference(found.classes, card.classes)}")
     if found.shape != card.shape:

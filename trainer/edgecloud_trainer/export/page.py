@@ -17,7 +17,8 @@ h1 { font-size: 1.5rem; margin-bottom: 0.2rem; } h2 { font-size: 1.1rem; margin:
 .verdict { border-left: 5px solid; padding: 0.5rem 1rem; } .verdict p { margin: 0.2rem 0; }
 .passed { border-color: #2e8b57; background: #f0f8f3; } .failed { border-color: #c0392b; background: #fdf2f0; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-table { margin-bottom: 1rem; font-size: 14px; } th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+table { margin-bottom: 1rem; font-size: 14px; }
+th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { color: #555; font-weight: 600; }
 td.bad { color: #c0392b; font-weight: 600; } img { max-width: 100%; } small { color: #666; }
 """
@@ -101,8 +102,8 @@ def _table(report: Report) -> str:
 def _notes(report: Report) -> str:
     lines = [
         f"The original (torch, fp32) names the right class for {100 * report.original_accuracy:.2f} % of the same"
-        f" {report.images:,} test images. Same class: the part of them for which a converted model names the class that the"
-        " original names. Largest difference: of two logits."
+        f" {report.images:,} test images. Same class: the part of them for which a converted model names the class that"
+        " the original names. Largest difference: of two logits."
     ]
     macs = next((one.macs for one in report.exports if one.macs), None)
     if macs:
