@@ -97,6 +97,8 @@ class ProgressReport(Model):
     checkpoint: Document | None = None
     evaluation: Document | None = None
     performance: Document | None = None
+    exports: Document | None = None
+    """{"exports": [...]}: an entry for each converted model."""
     reported_at: EpochSeconds
 
 

@@ -35,7 +35,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -96,6 +96,7 @@ def publish(
     checkpoint: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     performance: Mapping[str, Any] | None = None,
+    exports: Sequence[Mapping[str, Any]] | None = None,
 ) -> None:
     """Put results into the job's status: small JSON objects, shown from the next report on. After the first `report`.
 
@@ -105,8 +106,14 @@ def publish(
         checkpoint: step, path (in the job's storage), weightsSha256.
         evaluation: accuracy (0 to 1), correct, total, and whatever else describes it.
         performance: samplesPerSecond and whatever else describes it.
+        exports: of each converted model format, path, bytes, sha256, accuracy, parity, latency and gate.
     """
-    documents = {"checkpoint": checkpoint, "evaluation": evaluation, "performance": performance}
+    documents = {
+        "checkpoint": checkpoint,
+        "evaluation": evaluation,
+        "performance": performance,
+        "exports": None if exports is None else {"exports": [dict(one) for one in exports]},
+    }
     _process.report({name: progress.fitted(value) for name, value in documents.items() if value is not None})
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from edgecloud_trainer import data, devices, models
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
+from edgecloud_trainer.export.delivery import check_destination
 from edgecloud_trainer.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,11 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     In one thread: a standby is forked afterwards, and OpenMP's threads survive no fork.
 
     Raises:
-        GPUNotVisibleError, SettingsError, DataError, ModelError: as their modules say.
+        GPUNotVisibleError, SettingsError, DataError, ModelError, DestinationError: as their modules say.
     """
     spec = settings.trainer
+    if settings.export is not None and settings.export.destination is not None:
+        check_destination(settings.export.destination)
     _keep_memory()
     device = devices.choose(settings)
     torch.set_num_threads(1)
@@ -51,7 +54,7 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels[:FIT_IMAGES], mean=dataset.mean, std=dataset.std)
     model = model.to(device=device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
-    _give_back()
+    give_back()
     return device, dataset, model
 
 
@@ -71,8 +74,8 @@ def _keep_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
-def _give_back() -> None:
-    """What getting ready has used and freed: a standby would hold it all the time."""
+def give_back() -> None:
+    """To the kernel what this process has used and freed: malloc was told to keep it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

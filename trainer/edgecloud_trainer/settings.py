@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from edgecloud.api.spec import StorageSpec
+from edgecloud.api.spec import ExportSpec, StorageSpec
 from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec, SyncSpec, TrainerSpec
 
 SPEC_VARIABLE: Final = "EDGECLOUD_TRAINER"
-"""JSON with `trainer` and `storage`, as they stand in the job's spec."""
+"""JSON with `trainer`, `storage` and `export`, as they stand in the job's spec."""
 _NOT_IN_DIGEST: Final = ("sampleLog", "tensorboard")
 
 
@@ -30,6 +30,7 @@ class Settings:
 
     trainer: TrainerSpec
     storage: StorageSpec
+    export: ExportSpec | None
     rank: int
     world_size: int
     local_rank: int
@@ -78,6 +79,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         said: dict[str, Any] = json.loads(environment[SPEC_VARIABLE])
         trainer = TrainerSpec.parse(said["trainer"])
         storage = StorageSpec.parse(said.get("storage") or {})
+        export = ExportSpec.parse(said["export"]) if said.get("export") is not None else None
     except KeyError as error:
         raise SettingsError(f"{error.args[0]} is not set: the built-in trainer is started by a TrainingJob") from None
     except (ValueError, ValidationError) as error:
@@ -86,6 +88,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         trainer=trainer,
         storage=storage,
+        export=export,
         rank=int(environment.get("RANK", "0")),
         world_size=int(environment.get("WORLD_SIZE", "1")),
         local_rank=int(environment.get("LOCAL_RANK", "0")),

@@ -3,7 +3,10 @@
 The launcher starts it, with torchrun's environment and EDGECLOUD_TRAINER. With `--standby` it makes everything ready
 that doesn't depend on the round (torch, the data, the model) and waits for its round.
 
-Exit codes: 0 done, 1 failed, 2 wrong configuration, 75 may work in another round, 143 stopped at a checkpoint.
+With spec.export, rank 0 then has the network exported; the other ranks end.
+
+Exit codes: 0 done, 1 failed, 2 wrong configuration, or an export that must not be used, 75 may work in another round,
+143 stopped at a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +17,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgecloud_trainer.data import Dataset
+    from edgecloud_trainer.devices import Device
+    from edgecloud_trainer.settings import Settings
+    from edgecloud_trainer.training import Finished
 
 T = TypeVar("T")
 
@@ -32,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     waits = "--standby" in (sys.argv[1:] if arguments is None else arguments)
     from edgecloud_trainer import data, devices, group, models, ready, settings, standby, steps, title, training
     from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
+    from edgecloud_trainer.export import delivery, stage
 
     try:
         said = settings.read()
@@ -47,21 +59,18 @@ def main(arguments: list[str] | None = None) -> int:
         if made is None:
             assert problem is not None
             raise problem  # only now: a standby knows where to say it when it has a round
-        device, dataset, model = made
-        ready.use_threads(said)
         title.set_title(f"rank-{said.rank}")
-        stepper = steps.Stepper(said, device, dataset, model)
-        group.join(said, device)
-        try:
-            training.Training(said, device, dataset, stepper).run()
-        finally:
-            group.leave()
+        finished = _trained(said, *made)
+        if said.export is not None and finished.to_export is not None:
+            made = None
+            stage.run_stage(said, said.export, finished.to_export, finished.total_steps)
     except (
         settings.SettingsError,
         data.DataError,
         models.ModelError,
         CheckpointMismatchError,
         group.MixtureError,
+        delivery.DestinationError,
     ) as error:
         if isinstance(error, data.DataError) and error.passing:
             return _end(FAILED, "ProgramError", str(error))
@@ -76,10 +85,27 @@ def main(arguments: list[str] | None = None) -> int:
         return _end(TRANSIENT, "Transient", str(error))
     except CheckpointError as error:
         return _end(FAILED, "ProgramError", str(error))
-    except training.StoppedError as stopped:
+    except stage.ExportFailedError as error:
+        return _end(BAD_CONFIGURATION, "ExportFailed", str(error))
+    except stage.ExportBrokenError as error:
+        return _end(FAILED, "ProgramError", str(error))
+    except (training.StoppedError, stage.ExportStoppedError) as stopped:
         log.info("%s", stopped)
         return PREEMPTED
     return 0
+
+
+def _trained(said: Settings, device: Device, dataset: Dataset, model: nn.Module) -> Finished:
+    """The training from where it stands to its end."""
+    from edgecloud_trainer import group, ready, steps, training
+
+    ready.use_threads(said)
+    stepper = steps.Stepper(said, device, dataset, model)
+    group.join(said, device)
+    try:
+        return training.Training(said, device, dataset, stepper).run()
+    finally:
+        group.leave()
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T, None] | tuple[None, Exception]:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,15 @@ from edgecloud import worker
 from edgecloud.launcher.progress import fitted
 from edgecloud_trainer import group, optimizers, results
 from edgecloud_trainer.cards import model_card
-from edgecloud_trainer.checkpoints import AsyncSaver, CheckpointError, CheckpointStore, Saved, flatten, unflatten
+from edgecloud_trainer.checkpoints import (
+    AsyncSaver,
+    CheckpointError,
+    CheckpointStore,
+    Saved,
+    flatten,
+    layout,
+    unflatten,
+)
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
@@ -51,6 +60,9 @@ class Finished:
 
     evaluation: Mapping[str, Any]
     performance: Mapping[str, Any]
+    total_steps: int
+    to_export: Path | None = None
+    """The checkpoint after the last step, on the one rank that is to export it; None on all others."""
 
 
 class Training:
@@ -93,7 +105,14 @@ class Training:
         finished = next((one for one in group.gather_objects(done, settings) if one is not None), None)
         if finished is not None:
             log.info("an earlier round has finished this training")
-            return self._publish(Finished(evaluation=finished["evaluation"], performance=finished["performance"]))
+            return self._publish(
+                Finished(
+                    evaluation=finished["evaluation"],
+                    performance=finished["performance"],
+                    total_steps=self._stepper.total_steps,
+                    to_export=self._found_again(),
+                )
+            )
         group.together(self._probe, settings, here=self._saves)
         start = self._restore()
         try:
@@ -333,12 +352,38 @@ class Training:
         if self._events is not None:
             self._events.write(step=stepper.total_steps, testAccuracy=evaluation.accuracy)
             self._events.close()
-        finished = Finished(evaluation=evaluation.to_json(), performance=performance)
+        exports = settings.export is not None and settings.rank == 0
+        finished = Finished(
+            evaluation=evaluation.to_json(),
+            performance=performance,
+            total_steps=stepper.total_steps,
+            to_export=layout.finished(settings.checkpoints, stepper.total_steps) if exports else None,
+        )
         group.together(lambda: self._write_results(finished, evaluation), settings)
         # What the status can hold; with many classes all of it would be megabytes, and is in results/ anyway.
         mark = {"evaluation": fitted(finished.evaluation), "performance": finished.performance}
         group.together(lambda: self._store.mark_done(mark), settings, here=self._saves)
         return self._publish(finished)
+
+    def _found_again(self) -> Path | None:
+        """The checkpoint after the last step of a training that an earlier round has finished, if it is to be exported.
+
+        Raises:
+            CheckpointError: no rank holds it any more.
+        """
+        settings, total = self.settings, self._stepper.total_steps
+        if settings.export is None:
+            return None
+        loaded = group.together(self._store.choose, settings, here=self._saves)
+        last = loaded if loaded is not None and loaded.step == total else None
+        holder = group.holder(None if last is None else (last.round, last.step), settings)
+        if holder is None:
+            raise CheckpointError(
+                f"the training is complete, but its last checkpoint (step {total}) can't be exported: it is gone or"
+                " damaged",
+                "keep checkpoints in a claim (spec.storage.claimName), and train again under another name",
+            )
+        return last.path if last is not None and settings.rank == holder else None
 
     def _write_results(self, finished: Finished, evaluation: Evaluation) -> None:
         folder = self.settings.results

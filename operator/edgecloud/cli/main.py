@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "predict": "edgecloud.cli.predict:predict",
     "validate": "edgecloud.cli.validate:validate",
     "bench": "edgecloud.cli.bench:bench",
+    "export": "edgecloud.cli.export:export",
     "crd": "edgecloud.cli.crd:crd",
     "launcher": "edgecloud.cli.launcher:launcher",
     "completion": "edgecloud.cli.completion:completion",

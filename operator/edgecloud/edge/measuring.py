@@ -55,6 +55,7 @@ def measure(
     max_accuracy_loss: float,
     openers: Mapping[Format, Opener] = OPENERS,
     seconds: float = LATENCY_SECONDS,
+    threads: int = 0,
     on_progress: OnProgress = _silent,
 ) -> list[Measured]:
     """Measure the models of an export's folder against its reference images.
@@ -67,6 +68,7 @@ def measure(
         max_accuracy_loss: percentage points that a model may lose against the original and still pass.
         openers: how each format is opened.
         seconds: for latency, over all models, batches and threads; the least number of runs may take longer.
+        threads: the larger of the two numbers that latency is taken with; 0: the CPUs that there are.
         on_progress: see OnProgress.
 
     Raises:
@@ -77,7 +79,7 @@ def measure(
     except ReferenceError as error:
         raise MeasureError(str(error)) from error
     subjects = [_Subject(format=one, path=folder / MODELS[one], opener=openers[one]) for one in formats]
-    many = max(1, int(usable_cpus()))
+    many = threads or max(1, int(usable_cpus()))
     found = []
     for place, subject in enumerate(subjects):
         on_progress(f"accuracy of {subject.format}", 0.5 * place / len(subjects))

@@ -9,7 +9,7 @@ pwrite, which see the same pages.
     64      4     control: bit 0 = stop                       launcher -> process
     128     4     attached: 1 = the process looks at the flag process -> launcher
     192     16    sequence (8), length (4), crc32 (4)         process -> launcher
-    256     7936  the last report, as JSON
+    256     ...   the last report, as JSON, up to the end of the file
 
 The sequence is odd while a report is being written. The checksum covers sequence and report, so that a torn read shows
 as well on machines that reorder stores, and so does the half-written report of a process that was killed.
@@ -28,7 +28,9 @@ from typing import Any
 
 from edgecloud.launcher import progress
 
-SIZE = 8192
+SIZE = 12288
+"""Bytes of a file that is made here. Another release's are smaller or larger: a process takes a channel as it is."""
+MAX_SIZE = 1 << 20
 MARK = b"EDGECH1\n"
 CONTROL, ATTACHED, HEAD, BODY = 64, 128, 192, 256
 CAPACITY = SIZE - BODY
@@ -107,11 +109,15 @@ class ProcessEnd:
     def __init__(self, path: str) -> None:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._map = mmap.mmap(file, SIZE)
+            size = os.fstat(file).st_size
+            if not BODY < size <= MAX_SIZE:
+                raise ValueError(f"{path} has the size of no channel: {size} bytes")
+            self._map = mmap.mmap(file, size)
         finally:
             os.close(file)
         if self._map[: len(MARK)] != MARK:
             raise ValueError(f"{path} is no channel of this version")
+        self._capacity = size - BODY
 
     def attach(self) -> None:
         self._map[ATTACHED : ATTACHED + _WORD.size] = _WORD.pack(1)
@@ -121,7 +127,7 @@ class ProcessEnd:
 
     def write(self, report: dict[str, Any]) -> None:
         """Put a report in the place of the last one; metrics that do not fit are left out, the last ones first."""
-        body = _encode(report)
+        body = _encode(report, self._capacity)
         # One more than the last even number; odd already if a process was killed (or forked) while it wrote.
         writing = int(_SEQUENCE.unpack_from(self._map, HEAD)[0]) | 1
         done = (writing + 1) % 2**64
@@ -131,10 +137,10 @@ class ProcessEnd:
         _SEQUENCE.pack_into(self._map, HEAD, done)
 
 
-def _encode(report: dict[str, Any]) -> bytes:
+def _encode(report: dict[str, Any], capacity: int) -> bytes:
     while True:
         body = json.dumps(report, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-        if len(body) <= CAPACITY:
+        if len(body) <= capacity:
             return body
         names = list(report.get("metrics", ()))
         if names:

@@ -22,7 +22,7 @@ KILLED = "Killed"
 OUT_OF_MEMORY = "OutOfMemory"
 START_FAILED = "StartFailed"
 PORT_TAKEN = "PortTaken"
-NOTED = ("NonFinite", "GPUNotVisible", "Stalled", "PodLost")
+NOTED = ("NonFinite", "GPUNotVisible", "ExportFailed", "Stalled", "PodLost")
 """Reasons that the launcher never finds itself, but that a process may note."""
 REASONS = (PROGRAM_ERROR, BAD_CONFIGURATION, TRANSIENT, KILLED, OUT_OF_MEMORY, START_FAILED, PORT_TAKEN, *NOTED)
 

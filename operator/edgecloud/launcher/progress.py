@@ -23,10 +23,10 @@ RANGES = {
     "accuracy": (0.0, 1.0),
     "samplesPerSecond": (0.0, 1e12),
 }
-DOCUMENTS = ("checkpoint", "evaluation", "performance")
+DOCUMENTS = ("checkpoint", "evaluation", "performance", "exports")
 """Parts of a report that are JSON objects of the program's own making; the operator looks at them with its models."""
 MAX_DOCUMENT = 2400
-"""Bytes of one of them: three, and the numbers, fit the channel."""
+"""Bytes of one of them: all four, and the numbers, fit the channel."""
 MAX_ENTRIES = 64
 MAX_DEPTH = 16
 _ROUNDING = 1e-6

@@ -60,7 +60,7 @@ def _trainer(job: TrainingJob, index: int, *, own_storage: bool) -> str:
         "storage": job.spec.storage_or_default().dump(),
         "gpus": job.spec.gpus_of(index),
         "ownStorage": own_storage,
-    }
+    } | ({"export": job.spec.export.dump()} if job.spec.export else {})
     return json.dumps(said, separators=(",", ":"))
 
 

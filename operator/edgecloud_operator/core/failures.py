@@ -88,7 +88,8 @@ def judge(failure: Failure, budget: Budget, checkpoint_step: int, policy: Restar
     budget = refreshed(budget, checkpoint_step)
     action, by_rule = _action(failure, policy)
     if action == "Fail":
-        return Verdict(budget=budget, paid=False, failed="ExitCodeRule" if by_rule else "BadConfiguration")
+        own: Reason = "ExportFailed" if failure.report.reason == "ExportFailed" else "BadConfiguration"
+        return Verdict(budget=budget, paid=False, failed="ExitCodeRule" if by_rule else own)
     if action == "RestartUnpaid" and budget.unpaid < MAX_UNPAID:
         return Verdict(budget=budget.model_copy(update={"unpaid": budget.unpaid + 1}), paid=False)
     if budget.spent >= policy.max_restarts:
@@ -109,7 +110,7 @@ def _action(failure: Failure, policy: RestartPolicy) -> tuple[Action, bool]:
     for rule in policy.exit_code_rules or ():
         if code in rule.exit_codes:
             return rule.action, True
-    if report.reason in ("BadConfiguration", "StartFailed"):
+    if report.reason in ("BadConfiguration", "StartFailed", "ExportFailed"):
         return "Fail", False
     if report.reason in ("Transient", "PortTaken") or report.exit_code == PREEMPTED or failure.aftermath:
         return "RestartUnpaid", False

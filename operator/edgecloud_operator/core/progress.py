@@ -21,9 +21,12 @@ from edgecloud.api.status import (
 )
 from edgecloud.protocol import Document, ProgressReport
 from edgecloud_operator.core import conditions
+from edgecloud_operator.core.exports import accepted
 from edgecloud_operator.core.members import heard, silent
 from edgecloud_operator.core.names import worker_selector
 from edgecloud_operator.core.observed import Launcher, Observed
+
+_Name = Literal["checkpoint", "evaluation", "performance", "exports"]
 
 
 def with_progress(
@@ -48,6 +51,7 @@ def with_progress(
         update["checkpoint"] = _checkpoint(speakers, status.checkpoint)
         update["evaluation"] = _evaluation(speakers) or status.evaluation
         update["performance"] = _document(speakers, "performance") or status.performance
+        update["exports"] = accepted(_document(speakers, "exports")) or status.exports
     return status.model_copy(update=update)
 
 
@@ -156,7 +160,7 @@ def _evaluation(speakers: list[Launcher]) -> EvaluationStatus | None:
         return None
 
 
-def _document(speakers: list[Launcher], name: Literal["checkpoint", "evaluation", "performance"]) -> Document | None:
+def _document(speakers: list[Launcher], name: _Name) -> Document | None:
     """The first speaker's, in the order of ranks."""
     found = (getattr(launcher.report.progress, name) for launcher in speakers if launcher.report.progress)
     return next((document for document in found if document is not None), None)

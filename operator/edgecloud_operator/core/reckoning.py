@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Budget, Reason, Rendezvous, TrainingJobStatus
 from edgecloud_operator.core.failures import Failure, first_cause, judge
 from edgecloud_operator.core.members import called_away, death, was_in_round
 from edgecloud_operator.core.observed import Observed, Pod
+
+MAX_WORDS: Final = 700
+"""Characters of an export's own words in a message: they name the format, what it lost, and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,8 @@ def _sentence(cause: Failure, reason: Reason, max_restarts: int) -> str:
     what = f"worker {cause.worker}: {report.reason} ({how})"
     if reason == "RestartBudgetExceeded":
         return f"{what}, and the {max_restarts} restarts of restartPolicy.maxRestarts are used up"
+    if reason == "ExportFailed":
+        return f"{what}: {' '.join(report.message.split())[:MAX_WORDS]}"
     if reason == "BadConfiguration":
         return f"{what}: a configuration error is not tried again; the last lines say what to change"
     return f"{what}: a rule of restartPolicy.exitCodeRules ends the job"

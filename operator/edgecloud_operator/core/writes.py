@@ -23,6 +23,7 @@ _PROGRESS: Final = {
     # A program may say these at every step. The last ones are not lost: they are written with the phase at the end.
     "evaluation": None,
     "performance": None,
+    "exports": None,
 }
 
 

@@ -62,7 +62,7 @@ def open_any(path: Path, *, format: Format | None = None, device: Where = "auto"
 
     Raises:
         RestoreError, CheckpointError, ModelError: it is no checkpoint that can be used.
-        ModelFileError, ConversionError: it is no converted model that can be used.
+        ModelFileError: it is no converted model that can be used.
         PredictorError: there is no such device.
     """
     if path.is_dir() and format is None and not _is_export(path):
@@ -153,13 +153,9 @@ class _InPieces:
 
 
 def _of_pt2(path: Path) -> Opened:
-    from edgecloud_trainer.export.errors import ConversionError
-    from edgecloud_trainer.export.pt2 import Pt2Model
+    from edgecloud_trainer.export.pt2 import open_pt2
 
-    try:
-        model = Pt2Model(path, 0)
-    except (ConversionError, OSError) as error:
-        raise PredictorError(f"{path} can't be used ({error}): export it again with edgecloud export") from error
+    model = open_pt2(path, 0)
     return Opened(
         path=path,
         kind="pt2",

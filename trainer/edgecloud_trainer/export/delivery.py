@@ -1,0 +1,109 @@
+"""A finished export, copied to where it is wanted: a folder, or a URL that fsspec can write to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+from edgecloud_trainer.export.errors import first_line
+
+_READ_ONLY: Final = ("http", "https", "data", "git", "github", "zip", "tar")
+
+
+class DestinationError(ValueError):
+    """Nothing can ever be copied there. The message says what to write instead."""
+
+
+class DeliveryError(Exception):
+    """The files could not be copied this time. The message names the destination, without what may be secret in it."""
+
+
+def check_destination(destination: str) -> None:
+    """Find out, before anything is trained, whether there is a way to write there at all.
+
+    Raises:
+        DestinationError: fsspec doesn't know the scheme, lacks a package for it, or can only read from it.
+    """
+    scheme = _scheme(destination)
+    if scheme is None:
+        return
+    import fsspec  # type: ignore[import-untyped]
+
+    if scheme in _READ_ONLY:
+        raise DestinationError(f"{shown(destination)}: {scheme} can't be written to: take file://, s3:// or another")
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ValueError, ImportError) as error:
+        raise DestinationError(f"{shown(destination)} can't be written to: {error}") from None
+
+
+def deliver(folder: Path, names: Sequence[str], destination: str, on_progress: Callable[[str], None]) -> None:
+    """Copy files into a folder, in this order; each is there whole or not at all.
+
+    Args:
+        folder: where they are.
+        names: of the files.
+        destination: path or URL of the folder that they go to; made if it isn't there.
+        on_progress: called with the name of each.
+
+    Raises:
+        DeliveryError: one of them can't be copied now.
+        DestinationError: see `check_destination`.
+    """
+    check_destination(destination)
+    scheme = _scheme(destination)
+    try:
+        if scheme in (None, "file", "local"):
+            target = Path(destination if scheme is None else urlsplit(destination).path)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                on_progress(name)
+                _copy(folder / name, target / name)
+            return
+        _upload(folder, names, destination, on_progress)
+    except Exception as error:  # each of fsspec's file systems has errors of its own
+        raise DeliveryError(
+            f"the export can't be copied to {shown(destination)} ({first_line(error)}): check the address, its rights"
+            " and the network; the files are in results/export"
+        ) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with source.open("rb") as read, beside.open("wb") as written:
+            shutil.copyfileobj(read, written)
+            written.flush()
+            os.fsync(written.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _upload(folder: Path, names: Sequence[str], destination: str, on_progress: Callable[[str], None]) -> None:
+    """To a store of objects, which come to be as a whole."""
+    import fsspec
+
+    found: tuple[Any, str] = fsspec.core.url_to_fs(destination)
+    file_system, root = found
+    file_system.makedirs(root, exist_ok=True)
+    for name in names:
+        on_progress(name)
+        file_system.put_file(str(folder / name), f"{root.rstrip('/')}/{name}")
+
+
+def _scheme(destination: str) -> str | None:
+    return destination.partition("://")[0].rpartition("::")[2] if "://" in destination else None
+
+
+def shown(destination: str) -> str:
+    """A URL without user, password and query."""
+    try:
+        parts = urlsplit(destination)
+    except ValueError:
+        return destination.partition("://")[0] + "://..."
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

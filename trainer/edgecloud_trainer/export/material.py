@@ -1,0 +1,62 @@
+"""The images that a network is converted with: the job's own, or others of the same classes and size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecloud.api.trainer import DataSpec
+from edgecloud.edge.card import ModelCard
+from edgecloud_trainer import data
+from edgecloud_trainer.appraisal.material import spec_of
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.data.dataset import Progress
+from edgecloud_trainer.export.errors import ExportError
+
+
+def own_images(card: ModelCard, cache: Path, on_progress: Progress) -> Dataset:
+    """The images that the network was trained and evaluated on.
+
+    Raises:
+        DataError: they aren't there.
+        ExportError: they are others by now: test images might be among those that were trained on.
+    """
+    found = data.load(card.data, seed=card.seed, cache=cache, on_progress=on_progress)
+    if found.digest != card.data_sha256:
+        raise ExportError(
+            f"{_shown(card.data)} holds other images than the network was trained on: put the first ones back, or name"
+            " the images to use with --data"
+        )
+    return found
+
+
+def other_images(card: ModelCard, place: str, cache: Path, on_progress: Progress) -> Dataset:
+    """Images by name or path, split as the job's were.
+
+    Raises:
+        DataError, MaterialError: they aren't there.
+        ExportError: they have other classes, or another size.
+    """
+    found = data.load(spec_of(place), seed=card.seed, cache=cache, on_progress=on_progress)
+    if found.classes != card.classes:
+        raise ExportError(f"{place} has other classes than the network: {_difference(found.classes, card.classes)}")
+    if found.shape != card.shape:
+        raise ExportError(
+            f"{place} has images of {_size(found.shape)}, and the network takes {_size(card.shape)}: scale them"
+        )
+    return found
+
+
+def _shown(spec: DataSpec) -> str:
+    return spec.name or spec.source or "trainer.data"
+
+
+def _difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    if len(found) != len(wanted):
+        return f"{len(found)} instead of {len(wanted)}"
+    place = next(number for number, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
+    return f"number {place + 1} is {found[place]!r:.80} instead of {wanted[place]!r:.80}"
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    return f"{width}x{height} pixels in {channels} channel{'s' if channels != 1 else ''}"
