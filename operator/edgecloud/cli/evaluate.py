@@ -234,7 +234,8 @@ def _summary(appraisals: Sequence[Appraisal]) -> Iterator[str]:
     for number, one in enumerate(appraisals, 1):
         opened, (low, high) = one.opened, interval_of(one.answers)
         which = f"{number}: " if len(appraisals) > 1 else ""
-        what = opened.kind if opened.kind == "checkpoint" else f"converted to {opened.kind}"
+        what = "checkpoint" if opened.kind == "checkpoint" else f"converted to {opened.kind}"
+        what += ", each image with its mirror image" if opened.mirror else ""
         yield f"{which}{opened.path} ({opened.card.model}, step {opened.run.step}, {what}; {opened.computes})"
         yield (
             f"   accuracy {100 * one.accuracy:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} %; "
