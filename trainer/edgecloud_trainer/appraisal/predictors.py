@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -159,6 +160,7 @@ class _InPieces:
 def _of_pt2(path: Path) -> Opened:
     from edgecloud_trainer.export.pt2 import open_pt2
 
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # it would say with a traceback what is raised anyway
     model = open_pt2(path, 0)
     return Opened(
         path=path,
