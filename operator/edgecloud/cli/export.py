@@ -124,7 +124,7 @@ def export(
       model.onnx, model-int8.onnx, model.pt2   the formats
       report.json, report.schema.json          all figures, and what they mean
       report.html                              the same to look at, with pictures
-      reference.npz                            test images and the original's logits: to measure on another machine
+      reference.npz                            test images, to measure on another machine
 
     \b
     Exit code:

@@ -10,7 +10,7 @@ class Bessel(nn.Module):
     """Bounded, smooth, and in no opset."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.special.bessel_j1(x.detach()) + x
+        return torch.special.bessel_j1(x.detach().float()).to(x.dtype) + x
 
 
 def build(*, classes: int, channels: int, height: int, width: int) -> nn.Module:
