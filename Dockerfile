@@ -125,6 +125,7 @@ ENV MPLCONFIGDIR=/tmp/.cache/matplotlib \
     TORCH_HOME=/tmp/.cache/torch \
     TORCHINDUCTOR_CACHE_DIR=/tmp/.cache/torchinductor \
     TRITON_CACHE_DIR=/tmp/.cache/triton \
+    ORT_DISABLE_TELEMETRY=1 \
     USER=edgecloud
 COPY --from=trainer-code /opt/edgecloud/code /opt/edgecloud/code
 USER 1000:1000
@@ -167,6 +168,8 @@ RUN set -eu; \
     chmod -R a+rX /opt/edgecloud/code
 
 FROM edge-packages AS edge
+# onnxruntime's wheel would tell its maker of what it runs.
+ENV ORT_DISABLE_TELEMETRY=1
 COPY --from=edge-code /opt/edgecloud/code /opt/edgecloud/code
 USER 1000:1000
 WORKDIR /edgecloud

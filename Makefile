@@ -56,7 +56,7 @@ lock: | $(UV) ## write the lock files again from pyproject.toml (UPGRADE=1 takes
 	compile --all-extras --output-file tests/requirements.lock; \
 	compile --extra operator --constraints tests/requirements.lock --output-file operator/requirements.lock; \
 	compile --extra trainer --extra tensorboard --extra s3 --constraints tests/requirements.lock --output-file trainer/requirements.lock; \
-	compile --extra edge --constraints tests/requirements.lock --output-file trainer/edge.lock
+	compile --extra edge --extra s3 --constraints tests/requirements.lock --output-file trainer/edge.lock
 
 .PHONY: test
 test: ## all of it: lint, unit, whole jobs on this machine, a real API server, a cluster of two nodes

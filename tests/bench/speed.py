@@ -157,6 +157,7 @@ def ours(said: Any) -> Iterator[str]:
     from edgecloud_trainer.steps import Stepper
 
     device, dataset, model = ready.make_ready(said)
+    ready.use_threads(said)
     stepper = Stepper(said, device, dataset, model)
     group.join(said, device)
     assignment = even(said.trainer.shards, said.world_size)

@@ -26,6 +26,11 @@ _AUDIT = "EDGECLOUD_TEST_AUDIT"
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
+def namespace_number() -> int:
+    """A number that no namespace of this process has had."""
+    return next(_numbers)
+
+
 @pytest.fixture(scope="session")
 def bare_control_plane() -> Iterator[ControlPlane]:
     """etcd and kube-apiserver, nothing in them."""
@@ -109,7 +114,7 @@ def api(cp: ControlPlane) -> Iterator[Api]:
 @pytest.fixture
 def space(cp: ControlPlane, api: Api) -> Space:
     """A namespace of the test's own."""
-    return Space(api, cp.create_namespace(f"test-{os.getpid()}-{next(_numbers)}"))
+    return Space(api, cp.create_namespace(f"test-{os.getpid()}-{namespace_number()}"))
 
 
 @pytest.fixture

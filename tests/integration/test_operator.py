@@ -272,6 +272,7 @@ for step in range(10**6):
 """
 
 
+@pytest.mark.long
 def test_progress_is_written_seldom(cp: ControlPlane, api: Api, space: Space, tmp_path: Path) -> None:
     """Twenty reports a second become a write in ten seconds."""
     with kubelet(space, tmp_path / "kubelet"), operator(cp, tmp_path, f"--namespaces={space.name}"):

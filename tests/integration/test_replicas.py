@@ -203,6 +203,7 @@ def test_a_leader_that_stands_still(stage: Stage) -> None:
     stage.undisturbed(uids)
 
 
+@pytest.mark.long
 def test_a_leader_that_is_cut_off_for_a_minute(stage: Stage) -> None:
     stage.add_two()
     uids = stage.training()

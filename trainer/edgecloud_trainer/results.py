@@ -128,8 +128,11 @@ def _time_on_top(axis: Any, metrics: list[dict[str, float]]) -> None:
     top.set_xlabel(f"{name} of training")
 
 
-def draw_confusion(evaluation: Evaluation, path: Path) -> None:
-    """The confusion matrix: rows are the true classes, and a row's shade is its part of them."""
+def draw_confusion(evaluation: Evaluation, path: Path, *, split: str = "test") -> None:
+    """The confusion matrix: rows are the true classes, and a row's shade is its part of them.
+
+    split: of the images, for the title.
+    """
     plt = _pyplot()
     count = len(evaluation.classes)
     size = min(14.0, 3.0 + 0.45 * count)
@@ -137,7 +140,7 @@ def draw_confusion(evaluation: Evaluation, path: Path) -> None:
     rows = evaluation.confusion.sum(axis=1, keepdims=True)
     share = evaluation.confusion / np.maximum(rows, 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axis.set_title(f"test accuracy {100 * evaluation.accuracy:.2f} % of {evaluation.total} images")
+    axis.set_title(f"{split} accuracy {100 * evaluation.accuracy:.2f} % of {evaluation.total} images")
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     if count <= _NAMED_CLASSES:

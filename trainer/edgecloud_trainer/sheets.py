@@ -46,10 +46,12 @@ def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 10, 
     wide, high = side + _MARGIN, side + lines * _LINE + _MARGIN
     top = _MARGIN + (2 * _LINE if title else 0)
     rows = math.ceil(len(cells) / columns)
-    sheet = Image.new("RGB", (columns * wide + _MARGIN, rows * high + top), _PAPER)
+    title_font = ImageFont.load_default(_FONT + 2)
+    width = max(columns * wide + _MARGIN, math.ceil(title_font.getlength(title)) + 2 * _MARGIN)
+    sheet = Image.new("RGB", (width, rows * high + top), _PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((_MARGIN, _MARGIN), title, _INK, ImageFont.load_default(_FONT + 2))
+        draw.text((_MARGIN, _MARGIN), title, _INK, title_font)
     for place, cell in enumerate(cells):
         left, upper = _MARGIN + place % columns * wide, top + place // columns * high
         image = _scaled(cell.pixels, side)

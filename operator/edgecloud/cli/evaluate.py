@@ -234,7 +234,8 @@ def _summary(appraisals: Sequence[Appraisal]) -> Iterator[str]:
     for number, one in enumerate(appraisals, 1):
         opened, (low, high) = one.opened, interval_of(one.answers)
         which = f"{number}: " if len(appraisals) > 1 else ""
-        what = opened.kind if opened.kind == "checkpoint" else f"converted to {opened.kind}"
+        what = "checkpoint" if opened.kind == "checkpoint" else f"converted to {opened.kind}"
+        what += ", each image with its mirror image" if opened.mirror else ""
         yield f"{which}{opened.path} ({opened.card.model}, step {opened.run.step}, {what}; {opened.computes})"
         yield (
             f"   accuracy {100 * one.accuracy:.2f} %, 95 % interval {100 * low:.2f} to {100 * high:.2f} %; "
@@ -258,13 +259,14 @@ def _classes(appraisals: Sequence[Appraisal]) -> Table:
     table = Table(title=title)
     table.add_column("class")
     table.add_column("images", justify="right")
-    for column in ("accuracy", "precision", "F1"):
+    columns = {"accuracy": "recall", "precision": "precision", "F1": "f1"}
+    if len(appraisals) > 1:
+        del columns["precision"]  # no terminal is as wide
+    for column in columns:
         for number in range(1, len(appraisals) + 1):
             table.add_column(f"{column} {number}" if len(appraisals) > 1 else column, justify="right")
     for name in names:
-        figures = [
-            _percent(getattr(score[name], figure)) for figure in ("recall", "precision", "f1") for score in scores
-        ]
+        figures = [_percent(getattr(score[name], figure)) for figure in columns.values() for score in scores]
         table.add_row(Text(printable(name), overflow="fold"), f"{scores[0][name].total:,}", *figures)
     return table
 

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import click
 
-from edgecloud.cli.display import printable
-from edgecloud.cli.progress import progress
-
 if TYPE_CHECKING:
     from edgecloud.edge.prediction import Prediction, Refused
     from edgecloud.edge.runtime import EdgeModel
@@ -94,6 +91,7 @@ def predict(
 
 def _print_lines(opened: EdgeModel, answers: Iterator[Prediction | Refused], files: Sequence[Path]) -> int:
     """A line for each image, as soon as it is known; how many there were no answers for."""
+    from edgecloud.cli.display import printable
     from edgecloud.edge.prediction import Refused
 
     wide = min(_WIDEST, max((len(str(file)) for file in files), default=0))
@@ -113,6 +111,7 @@ def _print_lines(opened: EdgeModel, answers: Iterator[Prediction | Refused], fil
 
 def _print_json(opened: EdgeModel, answers: Iterator[Prediction | Refused], files: Sequence[Path]) -> int:
     """One document at the end; how many images there were no answers for."""
+    from edgecloud.cli.progress import progress
     from edgecloud.edge.prediction import Refused
 
     predictions: list[dict[str, Any]] = []
@@ -142,5 +141,7 @@ def _print_json(opened: EdgeModel, answers: Iterator[Prediction | Refused], file
 
 
 def _refuse(text: str) -> NoReturn:
+    from edgecloud.cli.display import printable
+
     click.echo(f"edgecloud: {printable(text)}", err=True)
     sys.exit(USAGE_ERROR)

@@ -57,7 +57,7 @@ def fetch(base: str, name: str, target: Path, *, most: int, sha256: str | None =
     """
     url = _joined(base, name)
     opened = _http if url.scheme in ("http", "https") else _fsspec
-    with opened(url, _shown(url)) as source, _written(target) as file:
+    with _written(target) as file, opened(url, _shown(url)) as source:
         digest = _copied(source, file, _shown(url), most, time.monotonic() + DEADLINE_SECONDS)
     if sha256 is not None and digest != sha256:
         raise FetchError(
@@ -71,6 +71,7 @@ def _joined(base: str, name: str) -> SplitResult:
     try:
         parts = urlsplit(base)
         with_password = parts.username is not None or parts.password is not None
+        _ = parts.port  # raises where it is none
     except ValueError as error:
         raise FetchError(
             f"the URL of the export can't be read ({error}): write scheme://host/path", passing=False
@@ -100,8 +101,6 @@ def _http(url: SplitResult, shown: str) -> Iterator[_Readable]:
         opener.add_handler(handler())
     try:
         answer = opener.open(urlunsplit(url), timeout=TIMEOUT_SECONDS)
-        if answer is None:
-            raise FetchError(f"{shown} leads to something else than http: write the last address", passing=False)
         with answer:
             yield answer
             if answer.length:  # a piecewise read says nothing of a connection that breaks off

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 
 from edgecloud.edge.card import Format
@@ -47,13 +47,26 @@ def image_files(places: Iterable[str]) -> Iterator[Path]:
         path = Path(place)
         if path.is_dir():
             yield from _below(path)
-        elif has_magic(place) and not os.path.lexists(place):
-            found = sorted(glob(place, recursive=True))  # noqa: PTH207 - a pattern of any kind, absolute too
-            yield from (one for name in found for one in (_below(Path(name)) if Path(name).is_dir() else [Path(name)]))
-            if not found:
-                yield path
-        else:
+        elif os.path.lexists(path) or not (found := _fitting(path)):
             yield path
+        else:
+            yield from (one for name in found for one in (_below(name) if name.is_dir() else (name,)))
+
+
+def _fitting(pattern: Path) -> list[Path]:
+    """What a pattern fits, in order; `**` goes through folders, and not through links to them."""
+    plain = 0
+    while plain < len(pattern.parts) and not has_magic(pattern.parts[plain]):
+        plain += 1
+    start, rest = Path(*pattern.parts[:plain]), pattern.parts[plain:]
+    if not rest:
+        return []
+    try:
+        found = sorted(start.glob(str(Path(*rest))))
+    except (ValueError, OSError):  # no pattern after all, or nothing that may be looked at
+        return []
+    hidden = any(part.startswith(".") for part in rest)
+    return [one for one in found if hidden or not any(part.startswith(".") for part in one.relative_to(start).parts)]
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -131,7 +131,10 @@ class _Found:
 
 
 def _found(subject: _Subject, reference: Reference, threads: int) -> _Found:
-    size, sha256 = digest(subject.path)
+    try:
+        size, sha256 = digest(subject.path)
+    except MeasureError as error:
+        raise MeasureError(str(error), format=subject.format) from error
     model = subject.open(threads)
     _, channels, height, width = reference.pixels.shape
     step = images_in_a_run((channels, height, width))

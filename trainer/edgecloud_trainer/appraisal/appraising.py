@@ -90,7 +90,7 @@ def to_json(one: Appraisal) -> dict[str, Any]:
             "job": opened.card.job,
             "step": opened.run.step,
             "weightsSha256": opened.run.weights_sha256,
-            "mirror": opened.card.mirror if opened.kind == "checkpoint" else None,
+            "mirror": opened.mirror,
             "computes": opened.computes,
         },
         "data": {

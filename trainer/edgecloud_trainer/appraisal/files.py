@@ -23,11 +23,12 @@ def write_appraisal(one: Appraisal, folder: Path, *, suffix: str = "") -> list[P
     Raises:
         OSError: a file can't be written; nothing is left of that one.
     """
+    split = "overall" if one.material.choice == "all" else one.material.choice
     name = f"{one.opened.card.model}, {one.opened.kind}"
     sheet = pictures.worst_sheet(one, f"Highest loss: {name} on {one.material.name} ({one.material.choice})")
     return [
         _put(folder / f"evaluation{suffix}.json", partial(results.write_json, value=to_json(one))),
-        _put(folder / f"confusion{suffix}.png", lambda path: results.draw_confusion(one.evaluation, path)),
+        _put(folder / f"confusion{suffix}.png", lambda path: results.draw_confusion(one.evaluation, path, split=split)),
         _put(folder / f"worst{suffix}.png", lambda path: sheet.save(path, "PNG")),
     ]
 
@@ -49,8 +50,8 @@ def write_comparison(one: Comparison, names: tuple[str, str], folder: Path) -> l
     """
     written = [_put(folder / "comparison.json", partial(results.write_json, value=comparison_to_json(one)))]
     count = len(one.differing)
-    title = f"{count} images that one model alone is right on; green: {names[0]} is, red: {names[1]} is"
-    if (sheet := pictures.differences_sheet(one, names, title)) is not None:
+    title = f"{count} images that one model alone is right on: green 1 ({names[0]}), red 2 ({names[1]})"
+    if (sheet := pictures.differences_sheet(one, title)) is not None:
         written.append(_put(folder / "differences.png", lambda path: sheet.save(path, "PNG")))
     return written
 

@@ -115,10 +115,12 @@ def meaning(material: Material, card: ModelCard) -> npt.NDArray[np.int64]:
         MaterialError: the model doesn't know one of them, or takes other images.
     """
     if material.shape != card.shape:
-        wanted = "x".join(str(side) for side in card.shape[:0:-1])
+        _, height, width = card.shape
+        remedy = f"prepare them with edgecloud data prepare --resize {width}x{height}"
+        if material.shape[1:] == card.shape[1:]:
+            remedy = "convert the files"
         raise MaterialError(
-            f"{material.name} has images of {_size(material.shape)}, and the model takes {_size(card.shape)}: prepare "
-            f"them with edgecloud data prepare --resize {wanted}"
+            f"{material.name} has images of {_size(material.shape)}, and the model takes {_size(card.shape)}: {remedy}"
         )
     places = {name: place for place, name in enumerate(card.classes)}
     unknown = [name for name in material.classes if name not in places]

@@ -15,7 +15,7 @@ from edgecloud_trainer.sheets import Cell, contact_sheet
 _RIGHT: Final = (20, 120, 50)
 _WRONG: Final = (180, 30, 30)
 _PER_ROW: Final = 8
-_SIDE: Final = 112
+_SIDE: Final = 128
 
 
 def draw_calibration(appraisals: Sequence[Appraisal], names: Sequence[str], path: Path) -> None:
@@ -26,41 +26,49 @@ def draw_calibration(appraisals: Sequence[Appraisal], names: Sequence[str], path
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        2, len(appraisals), figsize=(5.2 * len(appraisals), 6.4), layout="constrained", squeeze=False,
+        2, len(appraisals), figsize=(max(6.0, 4.6 * len(appraisals)), 6.4), layout="constrained", squeeze=False,
         height_ratios=(3, 1), sharex=True, sharey="row",
     )  # fmt: skip
     for column, (one, name) in enumerate(zip(appraisals, names, strict=True)):
-        _reliability(
-            axes[0][column], axes[1][column], one.calibration, f"{name}: ECE {100 * one.calibration.ece:.2f} %"
+        found = one.calibration
+        _reliability(axes[0][column], found)
+        _counts(axes[1][column], found)
+        axes[0][column].set_title(
+            f"{name}\ncalibration error {100 * found.ece:.2f} %, accuracy {100 * one.accuracy:.2f} %"
         )
     axes[0][0].set_ylabel("accuracy")
     axes[1][0].set_ylabel("images")
-    axes[0][0].legend(loc="upper left", frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
 
 
-def _reliability(upper: Any, lower: Any, found: scores.Calibration, title: str) -> None:
+def _reliability(axis: Any, found: scores.Calibration) -> None:
+    """A bar up to the accuracy, a mark at the confidence, and red between them."""
     bins = [one for one in found.bins if one.count]
-    middles = [(one.low + one.high) / 2 for one in bins]
-    width = 1 / len(found.bins)
+    middles, width = [(one.low + one.high) / 2 for one in bins], 1 / len(found.bins)
     accuracy = [one.accuracy or 0.0 for one in bins]
     confidence = [one.confidence or 0.0 for one in bins]
-    upper.bar(middles, accuracy, width, color="tab:blue", edgecolor="white", label="accuracy")
+    axis.plot([0, 1], [0, 1], "--", color="grey", linewidth=1, label="as right as it is sure")
+    axis.bar(middles, accuracy, width, color="#9ecae1", edgecolor="white", label="accuracy")
     gaps = [sure - right for sure, right in zip(confidence, accuracy, strict=True)]
-    upper.bar(
-        middles, gaps, width, bottom=accuracy, facecolor=(0.84, 0.15, 0.16, 0.2), edgecolor="tab:red", hatch="///",
-        linewidth=0.5, label="distance to the confidence",
-    )  # fmt: skip
-    upper.plot([0, 1], [0, 1], "--", color="grey", linewidth=1, label="if it were as right as it is sure")
-    upper.set_title(title)
-    upper.set_ylim(0, 1)
-    upper.grid(alpha=0.3)
-    lower.bar(middles, [one.count for one in bins], width, color="tab:grey", edgecolor="white")
-    lower.set_yscale("log")
-    lower.set_xlim(0, 1)
-    lower.set_xlabel("confidence")
-    lower.grid(alpha=0.3)
+    axis.bar(
+        middles, gaps, 0.6 * width, bottom=accuracy, color=(0.84, 0.15, 0.16, 0.35), label="distance to the confidence"
+    )
+    axis.hlines(confidence, [at - width / 2 for at in middles], [at + width / 2 for at in middles], color="tab:red")
+    axis.set_ylim(0, 1.02)
+    axis.grid(alpha=0.3)
+
+
+def _counts(axis: Any, found: scores.Calibration) -> None:
+    """How many images there are at each confidence."""
+    middles = [(one.low + one.high) / 2 for one in found.bins]
+    axis.bar(middles, [one.count for one in found.bins], 1 / len(found.bins), color="tab:grey", edgecolor="white")
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=0.7)
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("confidence")
+    axis.grid(alpha=0.3)
 
 
 def worst_sheet(one: Appraisal, title: str) -> Image.Image:
@@ -74,8 +82,8 @@ def worst_sheet(one: Appraisal, title: str) -> Image.Image:
             Cell(
                 pixels=pixels,
                 lines=(
-                    one.name_of(int(found.labels[number])),
-                    f"→ {one.name_of(int(found.predicted[number]))} {100 * found.confidence[number]:.0f} %",
+                    f"is {one.name_of(int(found.labels[number]))}",
+                    f"said {_answer(one, number)}",
                     name,
                 ),
                 colour=_RIGHT if right else _WRONG,
@@ -84,7 +92,7 @@ def worst_sheet(one: Appraisal, title: str) -> Image.Image:
     return contact_sheet(cells, title=title, columns=_PER_ROW, side=_SIDE)
 
 
-def differences_sheet(one: Comparison, names: tuple[str, str], title: str) -> Image.Image | None:
+def differences_sheet(one: Comparison, title: str) -> Image.Image | None:
     """The images that one model alone is right on, green if it is the first; None if there are none."""
     cells = []
     for place in one.differing[:WORST]:
@@ -95,11 +103,9 @@ def differences_sheet(one: Comparison, names: tuple[str, str], title: str) -> Im
             Cell(
                 pixels=pixels,
                 lines=(
-                    f"{one.first.name_of(int(one.first.answers.labels[number]))}  ({name})",
-                    *(
-                        _line(appraisal, label, number)
-                        for appraisal, label in zip((one.first, one.second), names, strict=True)
-                    ),
+                    f"is {one.first.name_of(int(one.first.answers.labels[number]))}  ({name})",
+                    f"1: {_answer(one.first, number)}",
+                    f"2: {_answer(one.second, number)}",
                 ),
                 colour=_RIGHT if first_right else _WRONG,
             )
@@ -107,6 +113,5 @@ def differences_sheet(one: Comparison, names: tuple[str, str], title: str) -> Im
     return contact_sheet(cells, title=title, columns=_PER_ROW, side=_SIDE) if cells else None
 
 
-def _line(one: Appraisal, label: str, number: int) -> str:
-    found = one.answers
-    return f"{label}: {one.name_of(int(found.predicted[number]))} {100 * found.confidence[number]:.0f} %"
+def _answer(one: Appraisal, number: int) -> str:
+    return f"{one.name_of(int(one.answers.predicted[number]))} {100 * one.answers.confidence[number]:.0f} %"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -38,6 +39,8 @@ class Opened:
     card: ModelCard
     run: RunCard
     predictor: Predictor
+    mirror: bool
+    """Whether it adds up its logits of each image and its mirror image."""
     computes: str
     """Where and how, such as `cpu, bfloat16`."""
     notes: tuple[str, ...] = field(default=())
@@ -78,6 +81,7 @@ def open_any(path: Path, *, format: Format | None = None, device: Where = "auto"
         card=model.card.network,
         run=model.card.run,
         predictor=_InPieces(model, images_in_a_run(model.card.network.shape)),
+        mirror=model.card.mirror,
         computes=f"onnxruntime, {threads}",
     )
 
@@ -97,6 +101,7 @@ def _of_checkpoint(found: Restored, where: Where) -> Opened:
         card=found.card,
         run=found.run,
         predictor=_Network(found, device),
+        mirror=found.card.mirror,
         computes=computes,
         notes=found.rejected,
     )
@@ -155,6 +160,7 @@ class _InPieces:
 def _of_pt2(path: Path) -> Opened:
     from edgecloud_trainer.export.pt2 import open_pt2
 
+    logging.getLogger("torch.export").setLevel(logging.CRITICAL)  # it would say with a traceback what is raised anyway
     model = open_pt2(path, 0)
     return Opened(
         path=path,
@@ -162,5 +168,6 @@ def _of_pt2(path: Path) -> Opened:
         card=model.card.network,
         run=model.card.run,
         predictor=_InPieces(model, CHUNK),
+        mirror=model.card.mirror,
         computes="cpu, float32",
     )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
-from tests.integration.api import Api, Space, until
-from tests.integration.conftest import _numbers
-from tests.integration.kubelet import Kubelet, kubelet
-from tests.integration.process import OperatorProcess, operator
+from tests.integration.api import Space, until
+from tests.integration.kubelet import Kubelet
+from tests.integration.process import OperatorProcess
 from tests.integration.watching import all_pods, condition, events, pod_status, reaches, refuses, write_status
 
 pytestmark = pytest.mark.timeout(120)
@@ -30,25 +25,6 @@ for step in range(10**6):
     time.sleep(0.05)
 """
 REPORTING = {"command": ["python", "-c", REPORTS]}
-
-
-@pytest.fixture
-def space(controlled: ControlPlane, controlled_api: Api) -> Space:
-    """A namespace of the test's own, where garbage is collected."""
-    return Space(controlled_api, controlled.create_namespace(f"life-{os.getpid()}-{next(_numbers)}"))
-
-
-@pytest.fixture
-def running(controlled: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with operator(controlled, tmp_path, f"--namespaces={space.name}", "--progress-seconds=1") as process:
-        yield process
-        assert "Traceback" not in process.log, process.log
-
-
-@pytest.fixture
-def node(space: Space, tmp_path: Path, running: OperatorProcess) -> Iterator[Kubelet]:
-    with kubelet(space, tmp_path / "kubelet") as made:
-        yield made
 
 
 def change(space: Space, job: str, **spec: Any) -> None:

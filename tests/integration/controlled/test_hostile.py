@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.api import Api, Space, until
-from tests.integration.conftest import _numbers
+from tests.integration.conftest import namespace_number
 from tests.integration.kubelet import Kubelet, kubelet
 from tests.integration.process import OperatorProcess, operator
 from tests.integration.watching import all_pods, condition, reaches, refuses, write_status
@@ -22,24 +21,6 @@ from tests.integration.watching import all_pods, condition, reaches, refuses, wr
 pytestmark = pytest.mark.timeout(180)
 
 SHORT = {"command": ["sleep", "0.2"]}
-
-
-@pytest.fixture
-def space(controlled: ControlPlane, controlled_api: Api) -> Space:
-    return Space(controlled_api, controlled.create_namespace(f"hostile-{os.getpid()}-{next(_numbers)}"))
-
-
-@pytest.fixture
-def running(controlled: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with operator(controlled, tmp_path, f"--namespaces={space.name}") as process:
-        yield process
-        assert "Traceback" not in process.log, process.log
-
-
-@pytest.fixture
-def node(space: Space, tmp_path: Path, running: OperatorProcess) -> Iterator[Kubelet]:
-    with kubelet(space, tmp_path / "kubelet") as made:
-        yield made
 
 
 def resource(space: Space, name: str, **spec: Any) -> dict[str, Any]:
@@ -236,6 +217,7 @@ def post(api: Api, cp: ControlPlane, path: str, body: str) -> int:
     return answer.status
 
 
+@pytest.mark.long
 def test_a_template_that_is_nested_as_deep_as_the_server_takes(
     controlled: ControlPlane, controlled_api: Api, space: Space, node: Kubelet, running: OperatorProcess
 ) -> None:
@@ -303,11 +285,12 @@ BROKEN: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.long
 def test_five_hundred_broken_jobs_beside_ten_good_ones(
     controlled: ControlPlane, controlled_api: Api, tmp_path: Path
 ) -> None:
     spaces = [
-        Space(controlled_api, controlled.create_namespace(f"many-{os.getpid()}-{next(_numbers)}")) for _ in range(3)
+        Space(controlled_api, controlled.create_namespace(f"many-{os.getpid()}-{namespace_number()}")) for _ in range(3)
     ]
     alone, beside, broken = spaces
     scope = f"--namespaces={','.join(space.name for space in spaces)}"

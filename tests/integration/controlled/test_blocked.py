@@ -6,10 +6,8 @@ here, in their words.
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,29 +15,14 @@ from typing import Any
 import pytest
 
 from edgecloud_operator.core.health import REMEDIES
-from tests.cluster.control_plane import ControlPlane
 from tests.integration.api import Api, Space, until
-from tests.integration.conftest import _numbers
 from tests.integration.kubelet import kubelet
-from tests.integration.process import OperatorProcess, operator
+from tests.integration.process import OperatorProcess
 from tests.integration.watching import PROBE, all_pods, condition, events, pod_status, reaches, refuses
 
 pytestmark = pytest.mark.timeout(120)
 
 SLEEP = {"command": ["sleep", "600"]}
-
-
-@pytest.fixture
-def space(controlled: ControlPlane, controlled_api: Api) -> Space:
-    """A namespace of the test's own, where quotas are counted."""
-    return Space(controlled_api, controlled.create_namespace(f"blocked-{os.getpid()}-{next(_numbers)}"))
-
-
-@pytest.fixture
-def running(controlled: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with operator(controlled, tmp_path, f"--namespaces={space.name}") as process:
-        yield process
-        assert "Traceback" not in process.log, process.log
 
 
 def blocked(space: Space, job: str, reason: str, *, seconds: float = 30.0) -> dict[str, Any]:
@@ -154,6 +137,7 @@ def test_an_image_that_is_pulled_again_and_again_is_said_once(space: Space, runn
     assert (warned(space, "digits"), warned(space, "beside")) == ([("ErrImagePull", 1)], [("Unschedulable", 1)])
 
 
+@pytest.mark.long
 def test_a_launcher_that_does_not_reach_the_operator(space: Space, running: OperatorProcess) -> None:
     space.submit("digits", workers=1)
     all_pods(space, "digits", 1)

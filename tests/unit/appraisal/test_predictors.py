@@ -1,0 +1,140 @@
+"""What may be named as a model, and what comes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgecloud.edge.card import ModelCard
+from edgecloud.edge.runtime import ModelFileError
+from edgecloud_trainer import models
+from edgecloud_trainer.appraisal.predictors import PredictorError, open_any
+from edgecloud_trainer.checkpoints import CheckpointStore
+from edgecloud_trainer.restoring import RestoreError
+from tests.unit.edge.made import expected, export_card, images, linear, network_card, weights, write
+
+SHAPE = (3, 16, 16)
+
+
+def saved(
+    workdir: Path, *, step: int = 5, fingerprint: dict[str, str] | None = None, mirror: bool = False
+) -> ModelCard:
+    """A checkpoint of an untrained network in a workdir."""
+    card = network_card(model="article-cnn", shape=SHAPE, mirror=mirror, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    torch.manual_seed(step)
+    network = models.build("article-cnn", classes=3, channels=3, height=16, width=16)
+    tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
+    state = {"card": card.dump(), "fingerprint": fingerprint or {"device": "cpu", "precision": "torch.float32"}}
+    store = CheckpointStore(workdir / "checkpoints", round=1, keep=3, digest="0" * 64)
+    store.save(step, tensors, state, weights=list(tensors))
+    return card
+
+
+def plain(workdir: Path, pixels: np.ndarray, step: int = 5) -> np.ndarray:
+    """What the network says, without any of ours."""
+    torch.manual_seed(step)
+    network = models.build("article-cnn", classes=3, channels=3, height=16, width=16).eval()
+    scaled = (pixels / 255 - np.array([0.4, 0.5, 0.6])[:, None, None]) / np.array([0.2, 0.3, 0.25])[:, None, None]
+    with torch.no_grad():
+        found: np.ndarray = network(torch.from_numpy(scaled.astype(np.float32))).numpy()
+    return found
+
+
+def test_a_workdir_and_a_checkpoint(tmp_path: Path) -> None:
+    card = saved(tmp_path / "run", step=3)
+    saved(tmp_path / "run", step=5)
+    pixels = images(4, SHAPE)
+    for place, step in (
+        ("run", 5),
+        ("run/checkpoints", 5),
+        ("run/checkpoints/step-5", 5),
+        ("run/checkpoints/step-3", 3),
+    ):
+        found = open_any(tmp_path / place)
+        assert (found.kind, found.run.step, found.card) == ("checkpoint", step, card)
+        assert found.workdir == tmp_path / "run"
+        assert found.computes == "cpu, float32"
+        np.testing.assert_allclose(found.predictor.logits(pixels), plain(tmp_path, pixels, step), atol=1e-4)
+
+
+def test_mirror_images_are_added_where_the_card_says_so(tmp_path: Path) -> None:
+    saved(tmp_path, mirror=True)
+    pixels = images(4, SHAPE)
+    both = plain(tmp_path, pixels) + plain(tmp_path, pixels[..., ::-1])
+    found = open_any(tmp_path)
+    assert found.mirror
+    np.testing.assert_allclose(found.predictor.logits(pixels), both, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "computes"),
+    [
+        ({"device": "cpu", "precision": "torch.bfloat16"}, "cpu, bfloat16"),
+        ({"device": "NVIDIA H100", "precision": "torch.bfloat16"}, "cpu, float32"),
+        ({}, "cpu, float32"),
+    ],
+)
+def test_the_precision_of_the_training(tmp_path: Path, fingerprint: dict[str, str], computes: str) -> None:
+    saved(tmp_path, fingerprint=fingerprint)
+    found = open_any(tmp_path, device="cpu")
+    assert found.computes == computes
+    difference = np.abs(found.predictor.logits(images(4, SHAPE)) - plain(tmp_path, images(4, SHAPE))).max()
+    assert bool(difference > 1e-4) is (computes == "cpu, bfloat16")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(PredictorError, match="--device cuda: there is no GPU"):
+        open_any(tmp_path, device="cuda")
+
+
+def test_an_exports_folder(tmp_path: Path) -> None:
+    saved(tmp_path)
+    export = tmp_path / "results/export"
+    export.mkdir(parents=True)
+    matrix, bias = weights()
+    write(export / "model.onnx")
+    write(export / "model-int8.onnx", linear(2 * matrix, bias), export_card("onnx-int8"))
+    pixels = images(300)
+    for found in (open_any(export), open_any(export / "model.onnx"), open_any(tmp_path, format="onnx")):
+        assert (found.kind, found.path) == ("onnx", export / "model.onnx")
+        assert found.workdir == tmp_path
+        np.testing.assert_allclose(found.predictor.logits(pixels), expected(pixels, matrix, bias), atol=1e-3)
+    assert open_any(export, format="onnx-int8").kind == "onnx-int8"
+    assert open_any(tmp_path).kind == "checkpoint"
+
+
+def test_pt2(tmp_path: Path) -> None:
+    class Sum(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.float().sum(dim=(2, 3))
+
+    from edgecloud_trainer.export.pt2 import save_pt2
+
+    batch = torch.export.Dim("n", min=1)
+    example = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+    program = torch.export.export(Sum(), (example,), dynamic_shapes=({0: batch},))
+    save_pt2(program, tmp_path / "model.pt2", export_card("pt2"))
+    found = open_any(tmp_path / "model.pt2")
+    assert (found.kind, found.computes) == ("pt2", "cpu, float32")
+    pixels = images(600)
+    np.testing.assert_allclose(found.predictor.logits(pixels), pixels.astype(np.float32).sum(axis=(2, 3)))
+    (tmp_path / "broken.pt2").write_bytes((tmp_path / "model.pt2").read_bytes()[:500])
+    with pytest.raises(ModelFileError, match=r"broken\.pt2 can't be opened"):
+        open_any(tmp_path / "broken.pt2")
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(RestoreError, match="holds no checkpoint: name a workdir"):
+        open_any(tmp_path)
+    with pytest.raises(ModelFileError, match="No such file"):
+        open_any(tmp_path / "missing")
+    (tmp_path / "model.txt").write_text("x")
+    with pytest.raises(ModelFileError, match="is no ONNX model"):
+        open_any(tmp_path / "model.txt")
+    with pytest.raises(ModelFileError, match=r"a folder without model-int8\.onnx"):
+        open_any(tmp_path, format="onnx-int8")

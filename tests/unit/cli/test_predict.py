@@ -1,0 +1,166 @@
+"""`edgecloud predict` from outside: models and images good and bad, and what it prints where."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgecloud.edge.runtime import softmax
+from tests.unit.cli.command import run_edgecloud
+from tests.unit.edge.made import CLASSES, expected, export_card, images, linear, weights, write
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write(tmp_path / "model.onnx")
+
+
+def picture(path: Path, seed: int = 1) -> np.ndarray:
+    """A picture of the model's size; uint8 [C, H, W]."""
+    pixels = images(1, seed=seed)[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(path, "PNG")
+    return pixels
+
+
+def probabilities(pixels: np.ndarray) -> dict[str, float]:
+    row = softmax(expected(pixels[None], *weights()).astype(np.float32))[0]
+    return dict(zip(CLASSES, row.tolist(), strict=True))
+
+
+def test_a_line_for_each_image(tmp_path: Path, model: Path) -> None:
+    right = {path: probabilities(picture(tmp_path / path, seed)) for seed, path in enumerate(("a.png", "b.png"))}
+    done = run_edgecloud("predict", model, "a.png", "b.png", "--top", "2", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for line, (path, found) in zip(done.stdout.splitlines(), right.items(), strict=True):
+        (first, part), (second, other) = sorted(found.items(), key=lambda one: -one[1])[:2]
+        assert line.split() == [path, first, f"{100 * part:.1f}", "%", second, f"{100 * other:.1f}", "%"]
+
+
+def test_json_has_all(tmp_path: Path, model: Path) -> None:
+    found = probabilities(picture(tmp_path / "a.png"))
+    (tmp_path / "b.png").write_text("no picture")
+    done = run_edgecloud("predict", model, tmp_path / "b.png", tmp_path / "a.png", "-o", "json", "--top", "99")
+    assert done.returncode == 1
+    said = json.loads(done.stdout)
+    (answer,) = said["predictions"]
+    assert answer["image"] == str(tmp_path / "a.png")
+    assert answer["class"] == max(found, key=lambda name: found[name])
+    assert {one["class"]: one["probability"] for one in answer["top"]} == pytest.approx(found, abs=1e-5)
+    assert [one["probability"] for one in answer["top"]] == sorted(
+        (one["probability"] for one in answer["top"]), reverse=True
+    )
+    (error,) = said["errors"]
+    assert error["image"] == str(tmp_path / "b.png")
+    assert "isn't an image" in error["message"]
+    assert (said["model"]["format"], said["model"]["step"]) == ("onnx", 7)
+
+
+def test_broken_images_do_not_stop_the_others(tmp_path: Path, model: Path) -> None:
+    for number in range(70):
+        picture(tmp_path / f"images/{number:02}.png", number)
+    for number in (0, 31, 32, 69):
+        (tmp_path / f"images/{number:02}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (tmp_path / "images/15.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "images/pipe.png")
+    done = run_edgecloud("predict", model, tmp_path / "images", tmp_path / "missing.png", "/dev/zero")
+    assert done.returncode == 1
+    names = [Path(line.split()[0]).name for line in done.stdout.splitlines()]
+    assert names == [f"{number:02}.png" for number in range(70) if number not in (0, 15, 31, 32, 69)]
+    errors = done.stderr.splitlines()
+    assert len(errors) == 8
+    assert all(str(tmp_path) in line or "/dev/zero" in line for line in errors)
+    assert sum("no file that holds an image" in line for line in errors) == 2
+
+
+def test_folders_and_patterns(tmp_path: Path, model: Path) -> None:
+    for name in ("set/b/2.png", "set/a/1.PNG", "set/.hidden/3.png", "set/.4.png", "odd[1].png", "more/5.png"):
+        picture(tmp_path / name)
+    (tmp_path / "set/notes.txt").write_text("none")
+    (tmp_path / "set/loop").symlink_to(tmp_path / "set")
+    done = run_edgecloud("predict", model, "set", "odd[1].png", "mor*", "**/2.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [line.split()[0] for line in done.stdout.splitlines()]
+    assert found == ["set/a/1.PNG", "set/b/2.png", "odd[1].png", "more/5.png", "set/b/2.png"]
+    done = run_edgecloud("predict", model, f"{tmp_path}/s*/a/*", cwd="/")
+    assert done.stdout.split()[0] == str(tmp_path / "set/a/1.PNG")
+    for nothing in ("nothing*.png", "set/**bad", "set/[", "nowhere/*.png"):
+        done = run_edgecloud("predict", model, nothing, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{nothing} can't be read" in done.stderr
+
+
+def test_names_that_would_move_the_cursor(tmp_path: Path) -> None:
+    matrix, bias = weights()
+    model = write(tmp_path / "model.onnx", linear(matrix, bias), export_card(classes=("\x1b[2Jcat", "dog\n", "eel")))
+    picture(tmp_path / "\x1b]0;title\x07\n.png")
+    bad = os.fsencode(tmp_path) + b"/\xff\x1b.png"
+    Path(os.fsdecode(bad)).write_text("no")
+    done = run_edgecloud("predict", model, tmp_path / "\x1b]0;title\x07\n.png", os.fsdecode(bad))
+    assert done.returncode == 1
+    for text in (done.stdout, done.stderr):
+        assert len(text.splitlines()) == 1
+        assert text.rstrip("\n").isprintable()
+
+
+def test_an_exports_folder(tmp_path: Path) -> None:
+    matrix, bias = weights()
+    export = tmp_path / "run/results/export"
+    export.mkdir(parents=True)
+    write(export / "model.onnx")
+    write(export / "model-int8.onnx", linear(-matrix, -bias), export_card("onnx-int8"))
+    found = probabilities(picture(tmp_path / "a.png"))
+    best, least = max(found, key=lambda name: found[name]), min(found, key=lambda name: found[name])
+    for place, options, name in (
+        (export, (), best), (export, ("--format", "onnx-int8"), least), (tmp_path / "run", (), best),
+    ):  # fmt: skip
+        done = run_edgecloud("predict", place, tmp_path / "a.png", *options)
+        assert (done.returncode, done.stdout.split()[1]) == (0, name)
+    (export / "model.onnx").unlink()
+    done = run_edgecloud("predict", export, tmp_path / "a.png")
+    assert done.returncode == 2
+    assert "has no model.onnx, only model-int8.onnx: name one of them" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["crop", "stretch"])
+def test_other_sizes(tmp_path: Path, model: Path, way: str) -> None:
+    """The same picture, larger and with something beside it that only the crop leaves out."""
+    pixels = picture(tmp_path / "a.png")
+    large = np.kron(pixels, np.ones((1, 20, 20), np.uint8))
+    beside = np.concatenate([np.zeros_like(large), large, np.zeros_like(large)], axis=2)
+    Image.fromarray(beside.transpose(1, 2, 0)).save(tmp_path / "b.png")
+    done = run_edgecloud("predict", model, tmp_path / "b.png", "--fit", way, "-o", "json")
+    top = {one["class"]: one["probability"] for one in json.loads(done.stdout)["predictions"][0]["top"]}
+    assert (top == pytest.approx(probabilities(pixels), abs=0.05)) is (way == "crop")
+
+
+def test_models_that_cannot_be_used(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "model.pt2").write_text("x")
+    (tmp_path / "text.onnx").write_text("x")
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "plain.onnx", linear(*weights()), None)
+    for name, said in {
+        "model.pt2": "needs torch", "text.onnx": "is no ONNX model", "folder": "a folder without model.onnx",
+        "plain.onnx": "export it with edgecloud export", "missing.onnx": "No such file",
+    }.items():  # fmt: skip
+        done = run_edgecloud("predict", tmp_path / name, tmp_path / "a.png")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("edgecloud: ")
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_loads_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "edgecloud.cli.main", "predict", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "click" in imported
+    assert sorted(imported & {"numpy", "PIL", "onnxruntime", "torch", "aiohttp", "pydantic"}) == []
