@@ -196,6 +196,8 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
     create, delete, held = _children(context, old)
+    # One that measures what is trained again, for somebody has set the status back.
+    delete += tuple(_delete(pod) for pod in observed.measurers if pod.owned and not pod.terminating)
     return context.plan(
         old,
         status,
