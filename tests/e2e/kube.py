@@ -87,11 +87,8 @@ class Cluster:
     def install(self, *settings: str) -> None:
         """`helm upgrade --install` of the chart with the images under test."""
         values = [f"image.repository={REGISTRY}/operator", f"image.tag={self.tag}"]
-        values += [
-            f"{name}.image.{field}"
-            for name in ("trainer", "edge")
-            for field in (f"repository={REGISTRY}/{name}", f"tag={self.tag}")
-        ]
+        for name in ("trainer", "edge"):
+            values += [f"{name}.image.repository={REGISTRY}/{name}", f"{name}.image.tag={self.tag}"]
         values += settings
         options = [text for value in values for text in ("--set", value)]
         self.helm(

@@ -119,7 +119,7 @@ def _ended(context: Context, status: TrainingJobStatus, pod: Pod) -> Stage:
 def _again(context: Context, status: TrainingJobStatus, uid: str | None, why: str) -> Stage:
     """A Pod came to nothing: another one is made after a pause, unless there were too many."""
     assert status.measuring is not None
-    failures = status.measuring.failures + 1
+    failures = min(status.measuring.failures, MAX_FAILURES - 1) + 1  # somebody may have written any number there
     status = _with(status, pod_uid=uid, ended_pod_uid=uid, failures=failures, failed_at=context.now, message=why[:2048])
     if failures < MAX_FAILURES:
         return Stage(status=status)

@@ -64,7 +64,7 @@ class WorldMachine(RuleBasedStateMachine):
         deadlines=st.sampled_from((False, False, False, True)),
         warm=st.integers(3, 10) | st.just(0),
         fuse=st.integers(0, 6),
-        measured=st.booleans(),
+        measured=st.sampled_from(("no", "no", "yes", "soon", "soon")),
     )
     def begin(
         self,
@@ -77,7 +77,7 @@ class WorldMachine(RuleBasedStateMachine):
         deadlines: bool,
         warm: int,
         fuse: int,
-        measured: bool,
+        measured: str,
     ) -> None:
         spec: dict[str, Any] = {
             "workers": workers,
@@ -86,7 +86,7 @@ class WorldMachine(RuleBasedStateMachine):
             "restartPolicy": {"maxRestarts": restarts},
             "ttlSecondsAfterFinished": 3600,
         }
-        if measured:
+        if measured != "no":
             spec |= MEASURED
             files = once = False
         if files:
@@ -99,6 +99,17 @@ class WorldMachine(RuleBasedStateMachine):
         assert self.world.operator is not None
         self.world.operator.fuse = fuse
         calm(self.world, warm)
+        if measured == "soon":
+            self.training_ends()
+
+    def training_ends(self) -> None:
+        """A training without faults from here on, up to the moment in which its Pod measures."""
+        world = self.world
+        for _ in range(20):
+            if world.status.measuring is None:
+                calm(world, 1, until_end=True)
+            elif world.measuring() is None and not world.finished:
+                calm(world, 1)
 
     # The ordinary course of things
 
@@ -198,18 +209,17 @@ class WorldMachine(RuleBasedStateMachine):
                 self.world.pod_is_deleted(pod)
         self.goes_on(pace)
 
+    @precondition(lambda self: self.world.measuring() is not None)
     @rule(how=st.sampled_from(MEASURED_ENDS), pace=PACES)
     def measuring_ends(self, how: tuple[int | None, str], pace: int) -> None:
         if pod := self.world.measuring():
             self.world.measurer_ends(pod, *how)
         self.goes_on(pace)
 
-    @precondition(lambda self: self.world.job.spec.export is not None)
-    @rule(rounds=st.integers(1, 8), pace=PACES)
-    def training_is_soon_complete(self, rounds: int, pace: int) -> None:
-        for _ in range(rounds):
-            if self.world.status.measuring is None:
-                calm(self.world, 1, until_end=True)
+    @precondition(lambda self: self.world.job.spec.export is not None and self.world.status.measuring is None)
+    @rule(pace=PACES)
+    def training_is_complete(self, pace: int) -> None:
+        self.training_ends()
         self.goes_on(pace)
 
     @rule(place=PLACES, pace=PACES)
