@@ -102,7 +102,7 @@ def test_classes_go_by_their_names() -> None:
     ("shape", "said"),
     [
         ((3, 5, 4), "made has images of 5x4 pixels .colour., and the model takes 4x5"),
-        ((1, 4, 5), "the model takes 5x4 .grey"),
+        ((1, 4, 5), r"the model takes 5x4 pixels \(grey\): convert the files"),
     ],
 )
 def test_other_images(shape: tuple[int, int, int], said: str) -> None:
