@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data import Dataset, load, store
+from edgecloud_trainer.data import Dataset, imagefile, load
 from tests.unit.trainer.pictures import tree, write
 
 COUNTS = {"train/cat": 30, "train/dog": 30, "test/cat": 5, "test/dog": 5}
@@ -89,7 +89,7 @@ def test_a_killed_reader_leaves_nothing_in_the_way(root: Path, tmp_path: Path) -
 def test_the_file_is_mapped_if_it_is_large(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = read(root, tmp_path / "cache")
     assert not isinstance(plain.train.pixels, np.memmap)
-    monkeypatch.setattr(store, "MAPPED_ABOVE", 1000)
+    monkeypatch.setattr(imagefile, "MAPPED_ABOVE", 1000)
     mapped = read(root, tmp_path / "cache")
     assert isinstance(mapped.train.pixels, np.memmap)
     assert not mapped.train.pixels.flags.writeable
