@@ -67,6 +67,8 @@ class ImageFiles(ABC):
         Raises:
             DataError: the files aren't laid out as images by class.
         """
+        if self.names:
+            arrange(self.names, self.where, folders=self.folders)
 
 
 def unreadable(error: DataError) -> Callable[[], bytes]:
@@ -115,9 +117,7 @@ def read_files(files: ImageFiles, reading: Reading) -> Contents:
     )
 
 
-def laid_out(
-    files: ImageFiles, left_out: Sequence[str], misplaced: list[Fault] | None
-) -> tuple[Sequence[str], Layout]:
+def laid_out(files: ImageFiles, left_out: Sequence[str], misplaced: list[Fault] | None) -> tuple[Sequence[str], Layout]:
     """Where each file belongs, when all have been met.
 
     Args:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from copy import copy
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from copy import copy
 from typing import Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -62,7 +62,7 @@ class FileSystem:
         if "::" in url:
             raise DataError(f"{self.public} is a chain of URLs: give the one that the data are at")
         try:
-            from fsspec.core import url_to_fs
+            from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
             self._fs, self.path = url_to_fs(url, **_options(scheme))
         except ImportError as error:
@@ -141,7 +141,9 @@ class FileSystem:
             match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if match is None or int(match[1]) != start:
                 file.close()
-                raise TransferError(f"{self.public} was asked for its bytes from {start} on and sends others: try again")
+                raise TransferError(
+                    f"{self.public} was asked for its bytes from {start} on and sends others: try again"
+                )
             begins, size = start, None if match[2] == "*" else match[2]
         return Stream(begins, int(size) if size and size.isdigit() else None, self._chunks(file))
 
@@ -230,7 +232,9 @@ def _problem(url: str, error: Exception) -> DataError:
     if isinstance(error, PermissionError):
         return DataError(f"{url} can't be read ({error.strerror or error}): check its rights")
     if type(error).__name__.endswith("CredentialsError"):
-        return DataError(f"{url} can't be read ({error}): give credentials in the environment, as its client wants them")
+        return DataError(
+            f"{url} can't be read ({error}): give credentials in the environment, as its client wants them"
+        )
     if isinstance(error, ImportError):
         return DataError(f"{url} needs a package that isn't installed ({error}): install it")
     said = str(error).strip() or type(error).__name__

@@ -10,7 +10,7 @@ from edgecloud.edge.images import MAX_FILE_BYTES
 from edgecloud_trainer.data.dataset import DataError
 from edgecloud_trainer.data.decode import Encoded
 from edgecloud_trainer.data.files import ImageFiles, read_files, unreadable
-from edgecloud_trainer.data.layout import arrange, is_image
+from edgecloud_trainer.data.layout import is_image
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.source import Listed, Source, key_of, read_file
 
@@ -54,6 +54,3 @@ class FolderFiles(ImageFiles):
 
     def stage(self, arrived: int, fresh: int) -> Stage:
         return Stage("decoding", arrived, len(self._faults) + len(self._images), images=fresh)
-
-    def check(self) -> None:
-        arrange(self.names, self.where, folders=self.folders)

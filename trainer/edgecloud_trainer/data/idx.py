@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +133,7 @@ def read_idx(path: Path, dimensions: int, scratch: Path) -> npt.NDArray[np.uint8
     return np.memmap(unpacked, np.uint8, "r", offset, shape) if size else np.zeros(shape, np.uint8)
 
 
-def _unpack(file: IO[bytes], path: Path, size: int) -> int:
+def _unpack(file: BinaryIO | gzip.GzipFile, path: Path, size: int) -> int:
     """Copy so many bytes of a file, and one more if there is one; how many it were."""
     done = 0
     with path.open("wb") as unpacked:

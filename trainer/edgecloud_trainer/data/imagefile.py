@@ -1,7 +1,7 @@
 """The file that a data set is prepared into: decoded images, mapped if they are many, with a manifest.
 
-    magic, where the header is, its length, its checksum | labels and pixels of each split | names of the images, if they
-    have any | header (JSON: the manifest, and where everything is)
+    magic, where the header is, its length, its checksum | labels and pixels of each split | names of the images, if
+    they have any | header (JSON: the manifest, and where everything is)
 
 Each array stands at a multiple of 4096, with zeros before it. Integers are little-endian.
 """
@@ -37,6 +37,7 @@ FORMAT: Final = 2
 
 _MAGIC: Final = b"edgecloud-images"
 _START: Final = struct.Struct("<16sQQL")
+START_BYTES: Final = _START.size
 _PAGE: Final = 4096
 _MAX_HEADER: Final = 64 * 1024 * 1024
 _NAMES_AT_ONCE: Final = 65536
@@ -45,6 +46,11 @@ _COUNTED_AT_ONCE: Final = 1 << 18
 
 class ImageFileError(ValueError):
     """It is no file of decoded images, or no whole one. The message is what is wrong, without the file's name."""
+
+    def __init__(self, message: str, *, is_foreign: bool = False) -> None:
+        super().__init__(message)
+        self.is_foreign = is_foreign
+        """Whether it is something else altogether."""
 
 
 class Place(Model):
@@ -211,9 +217,7 @@ def _write_names(
         digest.update(ends.tobytes())
         file.seek(offset)
         file.write(ends.tobytes())
-        places[split] = place.model_copy(
-            update={"name_ends": offset, "names": text_at, "name_bytes": int(ends[-1])}
-        )
+        places[split] = place.model_copy(update={"name_ends": offset, "names": text_at, "name_bytes": int(ends[-1])})
         offset = aligned(text_at + int(ends[-1]))
     return (digest.hexdigest() if named else None), offset
 
@@ -236,11 +240,12 @@ class Moments:
 
     def add(self, chunk: Pixels) -> None:
         """More images, uint8 [n, C, H, W]."""
-        for channel, counts in enumerate(self._counts):
+        for channel in range(len(self._counts)):
             values = chunk[:, channel].ravel()
             for start in range(0, len(values), _COUNTED_AT_ONCE):
                 # bincount takes four times as long to convert them by itself.
-                counts += np.bincount(values[start : start + _COUNTED_AT_ONCE].astype(np.intp), minlength=256)
+                some = values[start : start + _COUNTED_AT_ONCE].astype(np.intp)
+                self._counts[channel] += np.bincount(some, minlength=256)
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Of the values scaled to 0..1; a deviation of 0 is given as 1."""
@@ -277,7 +282,7 @@ def read_header(path: Path) -> tuple[Header, int]:
     with path.open("rb") as file:
         start = file.read(_START.size)
         if start[: len(_MAGIC)] != _MAGIC:
-            raise ImageFileError("is no prepared file")
+            raise ImageFileError("is no prepared file", is_foreign=True)
         if len(start) < _START.size:
             raise ImageFileError("ends within its first line")
         _, at, length, checksum = _START.unpack(start)
@@ -329,7 +334,7 @@ def open_images(path: Path) -> Stored:
             at = partial(np.memmap, path, mode="r")
             text = at(dtype=np.uint8, offset=place.names, shape=(place.name_bytes,)) if place.name_bytes else b""
             ends = at(dtype="<i8", offset=place.name_ends, shape=(place.samples,))
-            names[split] = Names(ends, np.frombuffer(text, np.uint8))
+            names[split] = Names(np.asarray(ends, np.int64), np.frombuffer(text, np.uint8))
         if not 0 <= int(splits[split].labels.min()) <= int(splits[split].labels.max()) < len(header.manifest.classes):
             raise ImageFileError(f"has labels in {split} that no class has")
     return Stored(path=path, manifest=header.manifest, splits=splits, names=names)

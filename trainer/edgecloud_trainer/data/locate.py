@@ -57,9 +57,7 @@ def find_source(
     return local(path)
 
 
-def local_source(
-    path: Path, where: str = "", *, skip_broken: bool = False, follow_links: bool = True
-) -> Source:
+def local_source(path: Path, where: str = "", *, skip_broken: bool = False, follow_links: bool = True) -> Source:
     """The source at a path.
 
     Args:
@@ -79,7 +77,9 @@ def local_source(
         if not path.is_dir():
             raise DataError(f"{path} is a device, a socket or a pipe: write the path of a folder or a tar file")
     except OSError as error:
-        raise DataError(f"{where or path} can't be read ({error.strerror or error}): check it and its rights") from error
+        raise DataError(
+            f"{where or path} can't be read ({error.strerror or error}): check it and its rights"
+        ) from error
     listed = files_below(path, skip_broken=skip_broken, follow_links=follow_links)
     return (
         idx_source(path, listed.files)
@@ -105,5 +105,6 @@ def _file_source(path: Path, where: str) -> Source:
 def inside(path: Path, source: Source) -> bool:
     """Whether a path lies in the folder that a source reads."""
     folder = Path(source.location)
-    return not is_url(source.location) and folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
-
+    if source.kind == "named" or is_url(source.location) or not folder.is_dir():
+        return False
+    return path.resolve().is_relative_to(folder.resolve())

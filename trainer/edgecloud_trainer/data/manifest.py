@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 
 from edgecloud.api.base import Model
 from edgecloud.edge.card import Sha256, Side
-from edgecloud_trainer.data.dataset import Split
+from edgecloud_trainer.data.dataset import Fault, Split
 
 SCHEMA_VERSION: Final = 1
 MAX_SKIPPED: Final = 1000
 """Files that were left out and are named; the others are counted."""
 MAX_NAME: Final = 4096
 """Characters in an image's name."""
+MAX_REASON: Final = 4 * MAX_NAME
 
 Kind = Literal["folder", "tar", "zip", "idx", "cifar", "numpy", "named", "prepared"]
 Count = Annotated[int, Field(ge=0, le=1 << 48)]
@@ -57,7 +58,7 @@ class Left(Model):
     """A file that was left out."""
 
     name: Annotated[str, Field(max_length=MAX_NAME)]
-    reason: Annotated[str, Field(max_length=4 * MAX_NAME)]
+    reason: Annotated[str, Field(max_length=MAX_REASON)]
 
 
 class Manifest(Model):
@@ -95,6 +96,10 @@ class Manifest(Model):
             if len(counts.per_class) != len(self.classes) or sum(counts.per_class) != counts.images:
                 raise ValueError(f"the counts of {split} don't add up")
         return self
+
+    def faults(self) -> tuple[Fault, ...]:
+        """The files that were left out and are named."""
+        return tuple(Fault(left.name, left.reason) for left in self.skipped)
 
 
 class Provenance(Model):

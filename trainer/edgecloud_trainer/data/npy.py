@@ -15,7 +15,17 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgecloud_trainer.data.dataset import CHUNK_BYTES, SPLITS, Contents, DataError, Labels, Part, Pixels, Split, part_of
+from edgecloud_trainer.data.dataset import (
+    CHUNK_BYTES,
+    SPLITS,
+    Contents,
+    DataError,
+    Labels,
+    Part,
+    Pixels,
+    Split,
+    part_of,
+)
 from edgecloud_trainer.data.files import Reading
 from edgecloud_trainer.data.layout import MAX_CLASSES
 from edgecloud_trainer.data.observer import Stage

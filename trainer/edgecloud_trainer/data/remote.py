@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from edgecloud.edge.images import MAX_FILE_BYTES
+from edgecloud_trainer.data.checking import check_file
 from edgecloud_trainer.data.cifar import is_cifar
 from edgecloud_trainer.data.dataset import DataError, TransferError
 from edgecloud_trainer.data.decode import Encoded
@@ -22,7 +22,7 @@ from edgecloud_trainer.data.download import download
 from edgecloud_trainer.data.files import ImageFiles, Reading, read_files
 from edgecloud_trainer.data.filesystem import FileSystem, Found
 from edgecloud_trainer.data.idx import is_idx
-from edgecloud_trainer.data.layout import arrange, is_clutter, is_image
+from edgecloud_trainer.data.layout import is_clutter, is_image
 from edgecloud_trainer.data.npy import is_npy
 from edgecloud_trainer.data.observer import Observer, Stage
 from edgecloud_trainer.data.source import Source
@@ -80,6 +80,8 @@ def _file_here(
     path = folder / _name(fs.public)
     sha256 = download(fs, found, path, reading.observer)
     source = local(path, fs.public)
+    if source.kind == "prepared" and (problems := check_file(path, reading.observer)):
+        raise DataError(f"{fs.public} {problems[0]}: copy it there again")
     return replace(source, location=fs.public, key=key, sha256=sha256)
 
 
@@ -143,9 +145,6 @@ class RemoteFiles(ImageFiles):
 
     def stage(self, arrived: int, fresh: int) -> Stage:
         return Stage("decoding", arrived, len(self._images), images=fresh)
-
-    def check(self) -> None:
-        arrange(self.names, self.where)
 
 
 def _bytes(fs: FileSystem, path: str) -> bytes:

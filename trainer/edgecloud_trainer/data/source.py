@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -152,9 +152,7 @@ class _Walk:
             self._fault(name, str(problem))
 
     def _leads_out(self, entry: os.DirEntry[str]) -> bool:
-        return bool(
-            self._inside and entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._inside)
-        )
+        return bool(self._inside and entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._inside))
 
     def _fault(self, name: str, reason: str) -> None:
         if not self._skip_broken:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from edgecloud_trainer.data.dataset import CHUNK_BYTES, DataError, Fault, Ids, Labels, Part, Picked, Pixels
-from edgecloud_trainer.data.manifest import MAX_SKIPPED
+from edgecloud_trainer.data.manifest import MAX_NAME, MAX_REASON, MAX_SKIPPED
 
 _COMMIT_SECONDS: Final = 0.25
 _PIXELS: Final = "spool"
@@ -151,7 +151,7 @@ class Spool:
         self._arrived(name, _LEFT_OUT, 0)
         self.skipped_count += 1
         if len(self.skipped) < MAX_SKIPPED:
-            self.skipped.append(Fault(name, reason))
+            self.skipped.append(Fault(name[:MAX_NAME], reason[:MAX_REASON]))
 
     def _now_and_then(self) -> None:
         if time.monotonic() - self._last_commit >= _COMMIT_SECONDS:
@@ -197,4 +197,3 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
-

@@ -26,9 +26,7 @@ PARTIAL: Final = ".partial"
 _IMAGES: Final = "images"
 
 
-def stored(
-    cache: Path, key: str, read: Callable[[Path], tuple[Contents, Provenance]], observer: Observer
-) -> Stored:
+def stored(cache: Path, key: str, read: Callable[[Path], tuple[Contents, Provenance]], observer: Observer) -> Stored:
     """The images under a key: from the cache, or read now and put there.
 
     Args:
