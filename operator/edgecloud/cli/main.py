@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "run": "edgecloud.cli.run:run",
     "validate": "edgecloud.cli.validate:validate",
     "bench": "edgecloud.cli.bench:bench",
+    "data": "edgecloud.cli.data:data",
     "crd": "edgecloud.cli.crd:crd",
     "launcher": "edgecloud.cli.launcher:launcher",
     "completion": "edgecloud.cli.completion:completion",

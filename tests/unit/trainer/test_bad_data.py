@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data import DataError, load
 from edgecloud.edge.images import MAX_FILE_BYTES
+from edgecloud_trainer.data import DataError, load
 from edgecloud_trainer.data.decode import decode
 from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write
 
