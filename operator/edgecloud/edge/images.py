@@ -45,7 +45,9 @@ def open_image(data: bytes) -> Image.Image:
                 raise Image.DecompressionBombError
             if image.mode not in _GREY | _COLOUR:
                 raise ImageError(f"has more than 8 bits in a pixel's channel ({image.mode}): convert it to 8 bits")
-            return image.convert("L" if image.mode in _GREY else "RGB")
+            image.load()
+            mode = "L" if image.mode in _GREY else "RGB"
+            return image if image.mode == mode else image.convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             f"would be larger than {Image.MAX_IMAGE_PIXELS} pixels: scale it down, or take it out"

@@ -65,7 +65,7 @@ def _read(root: Path, found: dict[Split, list[File]], reading: Reading) -> Conte
 def _classes(root: Path, highest: int) -> tuple[str, ...]:
     names: tuple[str, ...] = _CLASSES
     if (root / _NAMES).exists():
-        names = tuple(read_file(root / _NAMES, 65536).decode(errors="replace").split())
+        names = tuple(read_file(str(root / _NAMES), 65536).decode(errors="replace").split())
     if not all(name.isprintable() for name in names):
         raise DataError(f"{root / _NAMES} has names with control characters: write one name a line")
     if highest >= len(names):

@@ -133,9 +133,17 @@ def laid_out(files: ImageFiles, left_out: Sequence[str], misplaced: list[Fault] 
     """
     gone = set(left_out)
     names = [name for name in files.names if name not in gone] if gone else files.names
-    folders = files.folders | {name[:cut] for name in gone for cut, letter in enumerate(name) if letter == "/"}
+    folders = files.folders | {folder for name in gone for folder in _folders_of(name)}
     layout = arrange(names, files.where, folders=folders, left_out=misplaced)
     return names, layout
+
+
+def _folders_of(name: str) -> list[str]:
+    """The folders that a file lies in; none, if its name leads elsewhere."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return []
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _not_yet(files: ImageFiles, spool: Spool) -> Iterator[Encoded]:

@@ -16,13 +16,7 @@ from edgecloud_trainer.data.source import Listed, Source, key_of, read_file
 
 
 def folder_source(root: Path, listed: Listed) -> Source:
-    """The images in a folder whose files are listed already.
-
-    Raises:
-        DataError: they aren't laid out as train/CLASS/FILE or CLASS/FILE, and everything listed is a file.
-    """
-    if not listed.faults:
-        FolderFiles(root, listed).check()
+    """The images in a folder whose files are listed already."""
     return Source(
         name=root.resolve().name or str(root),
         kind="folder",
@@ -41,7 +35,6 @@ class FolderFiles(ImageFiles):
         self.prefix = f"{root}/"
         self.names = [file.name for file in listed.files]
         self.folders = listed.folders
-        self._root = root
         self._faults = listed.faults
         self._images = [name for name in self.names if is_image(name)]
 
@@ -49,8 +42,8 @@ class FolderFiles(ImageFiles):
         for fault in self._faults:
             yield Encoded(fault.name, f"{self.prefix}{fault.name}", unreadable(DataError(fault.reason)))
         for name in self._images:
-            path = self._root / name
-            yield Encoded(name, f"{self.prefix}{name}", partial(read_file, path, MAX_FILE_BYTES))
+            path = f"{self.prefix}{name}"
+            yield Encoded(name, path, partial(read_file, path, MAX_FILE_BYTES))
 
     def stage(self, arrived: int, fresh: int) -> Stage:
         return Stage("decoding", arrived, len(self._faults) + len(self._images), images=fresh)

@@ -108,6 +108,7 @@ def _bars(axis: Any, manifest: Manifest) -> None:
     axis.set_yticks(places, [_plain(name) for name in manifest.classes])
     axis.invert_yaxis()
     axis.set_xlabel("images")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.margins(x=0.08, y=0.01)
 
 
@@ -118,6 +119,7 @@ def _steps(axis: Any, manifest: Manifest) -> None:
         axis.stairs(counts, color=_COLOURS[split], label=_labelled(manifest, split), fill=split == "train")
     axis.set_xlabel(f"{len(order):,} classes, the largest in train first")
     axis.set_ylabel("images")
+    axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.set_ylim(bottom=0)
     axis.margins(x=0)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from array import array
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from edgecloud_trainer.data.dataset import CHUNK_BYTES, DataError, Fault, Ids, L
 from edgecloud_trainer.data.manifest import MAX_NAME, MAX_REASON, MAX_SKIPPED
 
 _COMMIT_SECONDS: Final = 0.25
+_BUFFER: Final = 1 << 20
 _PIXELS: Final = "spool"
 _JOURNAL: Final = "journal"
 _LEFT_OUT: Final = 0
@@ -49,9 +49,10 @@ class Spool:
         self._offsets = array("q")
         self._end = 0
         self._first: tuple[str, tuple[int, int]] | None = None
-        self._journal = (folder / _JOURNAL).open("a+b")
-        self._pixels = self._path.open("a+b")
+        self._journal_path = folder / _JOURNAL
         self._take_up()
+        self._journal = self._journal_path.open("ab")
+        self._pixels = self._path.open("ab", buffering=_BUFFER)
         self.resumed = len(self.names)
         """Arrivals that an earlier process has dealt with."""
         self._fresh: list[list[Any]] = []
@@ -160,30 +161,31 @@ class Spool:
     def _take_up(self) -> None:
         """Read the journal as far as it is whole and goes with the pixels; what is behind is cut off both."""
         whole = 0
-        self._journal.seek(0)
-        self._pixels.seek(0)
-        for line in self._journal:
-            if (entry := _entry(line)) is None or not self._pixels_agree(entry):
-                break
-            for name, channels, *reason in entry["files"]:
-                if channels == _LEFT_OUT:
-                    self._left_out(name, reason[0])
-                    continue
-                height, width = entry["size"]
-                self._first = self._first or (name, (height, width))
-                self._arrived(name, channels, channels * height * width)
-            whole += len(line)
-        self._journal.truncate(whole)
-        self._pixels.truncate(self._end)
-        self._journal.seek(0, os.SEEK_END)
-        self._pixels.seek(0, os.SEEK_END)
+        self._path.touch()
+        self._journal_path.touch()
+        with self._journal_path.open("r+b") as journal, self._path.open("r+b") as pixels:
+            for line in journal:
+                if (entry := _entry(line)) is None or not _agree(pixels, entry):
+                    break
+                for name, channels, *reason in entry["files"]:
+                    if channels == _LEFT_OUT:
+                        self._left_out(name, reason[0])
+                        continue
+                    height, width = entry["size"]
+                    self._first = self._first or (name, (height, width))
+                    self._arrived(name, channels, channels * height * width)
+                whole += len(line)
+            journal.truncate(whole)
+            pixels.truncate(self._end)
 
-    def _pixels_agree(self, entry: dict[str, Any]) -> bool:
-        left, checksum = entry["bytes"], 0
-        while left and (data := self._pixels.read(min(left, CHUNK_BYTES))):
-            checksum = zlib.crc32(data, checksum)
-            left -= len(data)
-        return not left and checksum == entry["crc"]
+
+def _agree(pixels: BinaryIO, entry: dict[str, Any]) -> bool:
+    """Whether the next pixels are those that a line of the journal stands for."""
+    left, checksum = entry["bytes"], 0
+    while left and (data := pixels.read(min(left, CHUNK_BYTES))):
+        checksum = zlib.crc32(data, checksum)
+        left -= len(data)
+    return not left and checksum == entry["crc"]
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
