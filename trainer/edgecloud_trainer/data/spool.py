@@ -18,6 +18,8 @@ _COMMIT_SECONDS: Final = 0.25
 _BUFFER: Final = 1 << 20
 _PIXELS: Final = "spool"
 _JOURNAL: Final = "journal"
+_LINE: Final = b"%08x %s\n"
+_TEXT_AT: Final = 9
 _LEFT_OUT: Final = 0
 
 
@@ -111,7 +113,8 @@ class Spool:
                 "crc": self._checksum,
                 "files": self._fresh,
             }
-            self._journal.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            text = json.dumps(line, separators=(",", ":")).encode()
+            self._journal.write(_LINE % (zlib.crc32(text), text))
             self._journal.flush()
         self._fresh, self._checksum, self._committed = [], 0, self._end
         self._last_commit = time.monotonic()
@@ -189,12 +192,12 @@ def _agree(pixels: BinaryIO, entry: dict[str, Any]) -> bool:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """A line of the journal; None if it isn't whole."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
+    """A line of the journal; None if it isn't whole, or not as it was written."""
+    text = line[_TEXT_AT:-1]
+    if line != _LINE % (zlib.crc32(text), text):
         return None
-    return entry if line.endswith(b"\n") and isinstance(entry, dict) else None
+    entry: dict[str, Any] = json.loads(text)
+    return entry
 
 
 def _size(size: tuple[int, int]) -> str:
