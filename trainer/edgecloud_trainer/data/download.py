@@ -17,8 +17,8 @@ MAX_BYTES: Final = 16 * 1024**4
 _TRIES: Final = 5
 """One after the other that bring nothing."""
 _ALL_TRIES: Final = 200
-_PAUSE_SECONDS: Final = 0.25
-"""Before the second try; doubled for each further one that brings nothing."""
+PAUSE_SECONDS: Final = 0.2
+"""Before another try; doubled for each that brought nothing."""
 
 
 def download(fs: FileSystem, found: Found, path: Path, observer: Observer) -> str:
@@ -56,21 +56,20 @@ class _Download:
     def run(self) -> str:
         if self._take_up():
             return self._digest.hexdigest()
-        fruitless, pause = 0, _PAUSE_SECONDS
+        fruitless, most = 0, self._done
         for _ in range(_ALL_TRIES):
-            before = self._done
             try:
                 self._try()
                 self._note(complete=True)
                 return self._digest.hexdigest()
             except TransferError as error:
                 problem = error
-            fruitless = 0 if self._done > before else fruitless + 1
-            pause = _PAUSE_SECONDS if self._done > before else 2 * pause
+            fruitless = 0 if self._done > most else fruitless + 1
+            most = max(most, self._done)
             if fruitless >= _TRIES:
                 break
             self._observer.note(f"{problem}; trying again after {self._done:,} bytes")
-            time.sleep(pause)
+            time.sleep(PAUSE_SECONDS * 2**fruitless)
         going_on = "; the same command goes on from there" if self._from_middle and self._done else ""
         raise TransferError(
             f"{problem} (after {self._done:,} bytes{self._of_total()}{going_on})", resumable=bool(going_on)

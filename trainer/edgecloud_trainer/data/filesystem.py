@@ -18,6 +18,8 @@ _READ_SECONDS: Final = 60.0
 _PLAIN: Final = {"Accept-Encoding": "identity"}
 """Else a server may pack what it sends, and sizes and places in the file are others."""
 _MAX_DEPTH: Final = 8
+_MAX_SAID: Final = 200
+"""Characters of somebody else's message."""
 _PASSING_STATUS: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
@@ -215,14 +217,16 @@ def _translated(url: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        # fsspec says of all that goes wrong when it asks for a size that the file isn't there.
-        raise _problem(url, error.__cause__ if isinstance(error.__cause__, Exception) else error) from error
+        cause = error
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            cause = error.__cause__  # fsspec says of all that goes wrong when it asks for a size that nothing is there
+        raise _problem(url, cause) from error
 
 
 def _problem(url: str, error: Exception) -> DataError:
     status = getattr(error, "status", None)
     if isinstance(status, int) and status > 0:
-        reason = f"its server answers {status} {getattr(error, 'message', '')}".strip()
+        reason = f"its server answers {status} {_short(getattr(error, 'message', ''))}".strip()
         if status in _PASSING_STATUS:
             return TransferError(f"{url} can't be read now ({reason}): try again later")
         remedy = "check its rights" if status in (401, 403) else "check the URL"
@@ -237,10 +241,17 @@ def _problem(url: str, error: Exception) -> DataError:
         )
     if isinstance(error, ImportError):
         return DataError(f"{url} needs a package that isn't installed ({error}): install it")
-    said = str(error).strip() or type(error).__name__
+    if type(error).__name__ == "ClientPayloadError":
+        return TransferError(f"{url} breaks off (its server closes the connection): try again later")
+    said = _short(str(error)) or type(error).__name__
     if isinstance(error, OSError) and error.errno is not None and error.errno not in PASSING and not _of_network(error):
         return DataError(f"{url} can't be read ({said}): check the URL")
     return TransferError(f"{url} can't be reached, or breaks off ({said}): check the URL and the network")
+
+
+def _short(text: str) -> str:
+    """In one line."""
+    return " ".join(text.split())[:_MAX_SAID]
 
 
 def _of_network(error: Exception) -> bool:
