@@ -159,7 +159,10 @@ def prepare(
     Images of grey and of colours make a set of colours; transparency is dropped.
 
     \b
-    Exit code: 0 prepared, 2 the source or the command line can't be used, 130 stopped.
+    Exit code:
+      0    prepared
+      2    the source, the place or the command line can't be used; nothing is left behind
+      130  stopped by Ctrl-C; the same command goes on
 
     \b
       edgecloud data prepare photos/ --out pets.images
@@ -198,7 +201,10 @@ def verify(source: str, strict: bool, follow_links: bool, output: str, quiet: bo
     image that was trained on), with two labels, or within a split.
 
     \b
-    Exit code: 0 all is right; 1 damaged, broken or in two splits (--strict: also twice in one); 2 nothing to read.
+    Exit code:
+      0  all is right
+      1  something is damaged or broken, or an image is in two splits (--strict: twice in one)
+      2  there is nothing that could be read
 
     \b
       edgecloud data verify pets.images

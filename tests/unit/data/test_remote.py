@@ -22,6 +22,7 @@ FILES = tree({"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2})
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 @pytest.fixture
