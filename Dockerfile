@@ -1,4 +1,4 @@
-# EdgeCloud's images. `make images` builds the first two (`make images ONLY=edge` the third), or:
+# EdgeCloud's images. `make images` builds them (`make images ONLY=edge` one of them), or:
 #   docker build --target operator -t edgecloud/operator:dev .
 #   docker build --target trainer  -t edgecloud/trainer:dev .
 #   docker build --target edge     -t edgecloud/edge:dev .      onnxruntime instead of torch

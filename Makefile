@@ -110,7 +110,7 @@ manifests: venv ## write manifests/crd.yaml from the models and, where helm is, 
 	else echo "no helm here: manifests/operator.yaml stays as it is (tests/cluster/tools.sh helm builds one)" >&2; fi
 
 .PHONY: images
-images: ## build edgecloud/operator:dev and edgecloud/trainer:dev with docker or buildah (ONLY=operator, trainer or edge for one)
+images: ## build edgecloud/operator:dev, trainer:dev and edge:dev with docker or buildah (ONLY=operator, trainer or edge for one)
 	@tests/cluster/images.sh $(ONLY)
 
 .PHONY: tools

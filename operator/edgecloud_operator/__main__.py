@@ -133,6 +133,13 @@ def default_address(port: int) -> str | None:
     help="Image of the workers of jobs that name none. A job keeps the one that it was accepted with.",
 )
 @click.option(
+    "--edge-image",
+    default=Settings.edge_image,
+    show_envvar=True,
+    metavar="IMAGE",
+    help="Image of the Pods that measure converted models on the nodes of jobs' export.measureOn.",
+)
+@click.option(
     "--launcher-image",
     default=Settings.launcher_image,
     show_envvar=True,
@@ -167,6 +174,7 @@ def main(
     pod: tuple[str, str] | None,
     pod_selector: str,
     trainer_image: str,
+    edge_image: str,
     launcher_image: str,
     progress_seconds: float,
     liveness_port: int,
@@ -219,6 +227,7 @@ def main(
         listen=listen,
         coordinator_address=address,
         trainer_image=trainer_image,
+        edge_image=edge_image,
         launcher_image=launcher_image,
         progress_seconds=progress_seconds,
         liveness=("0.0.0.0", liveness_port) if liveness_port else None,  # noqa: S104 - for the kubelet

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Builds the container images with what is there: docker, or buildah where no docker daemon answers.
 #
-#   tests/cluster/images.sh                    edgecloud/operator:dev and edgecloud/trainer:dev
+#   tests/cluster/images.sh                    edgecloud/operator:dev, edgecloud/trainer:dev and edgecloud/edge:dev
 #   tests/cluster/images.sh operator           one of them
-#   tests/cluster/images.sh edge               edgecloud/edge:dev: onnxruntime, no torch
 #
 #   IMAGE_BUILDER=docker|buildah   this one; else docker where it answers and has or can pull a base, else buildah
 #   TAG=dev                        the images' tag
@@ -145,7 +144,7 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
 revision=$(git -C "$root" describe --always --dirty --abbrev=12 2> /dev/null || echo unknown)
 choose
 summary=
-for target in "${@:-operator trainer}"; do
+for target in "${@:-operator trainer edge}"; do
   for name in $target; do
     case $name in
       operator | trainer | edge) ;;

@@ -37,7 +37,7 @@ from tests.e2e.kube import (
 )
 
 RUN: Final = "EDGECLOUD_TEST_RUN"
-IMAGES: Final = ("operator", "trainer")
+IMAGES: Final = ("operator", "trainer", "edge")
 
 
 @dataclass
@@ -136,7 +136,8 @@ def _bring(begun: Brought | None) -> Brought:
     with timed(spent, "images pushed"):
         push_images(tag, *IMAGES)
     with timed(spent, "images on the nodes"):
-        pull_image(f"{REGISTRY}/trainer:{tag}")
+        for name in ("trainer", "edge"):
+            pull_image(f"{REGISTRY}/{name}:{tag}")
     with timed(spent, "helm install"):
         made.cluster.install()
     made.ready = True

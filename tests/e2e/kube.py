@@ -87,7 +87,9 @@ class Cluster:
     def install(self, *settings: str) -> None:
         """`helm upgrade --install` of the chart with the images under test."""
         values = [f"image.repository={REGISTRY}/operator", f"image.tag={self.tag}"]
-        values += [f"trainer.image.repository={REGISTRY}/trainer", f"trainer.image.tag={self.tag}", *settings]
+        for name in ("trainer", "edge"):
+            values += [f"{name}.image.repository={REGISTRY}/{name}", f"{name}.image.tag={self.tag}"]
+        values += settings
         options = [text for value in values for text in ("--set", value)]
         self.helm(
             "upgrade", "--install", "edgecloud", ROOT / "charts", "--namespace", SYSTEM, "--create-namespace",

@@ -97,7 +97,9 @@ def test_a_leader_that_is_killed_is_followed_at_once(cluster: Cluster, space: Na
 
 def values(cluster: Cluster, *settings: str) -> list[str]:
     images = [f"image.repository={REGISTRY}/operator", f"image.tag={cluster.tag}"]
-    images += [f"trainer.image.repository={REGISTRY}/trainer", f"trainer.image.tag={cluster.tag}", *settings]
+    for name in ("trainer", "edge"):
+        images += [f"{name}.image.repository={REGISTRY}/{name}", f"{name}.image.tag={cluster.tag}"]
+    images += settings
     return [text for value in images for text in ("--set", value)]
 
 

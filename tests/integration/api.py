@@ -102,7 +102,7 @@ class Space:
             "apiVersion": "edgecloud.io/v1alpha1",
             "kind": "TrainingJob",
             "metadata": {"name": name, "namespace": self.name},
-            "spec": fields,
+            "spec": {key: value for key, value in fields.items() if value is not None},
         }
         made: dict[str, Any] = self.api.call("POST", self.jobs, body)
         return made

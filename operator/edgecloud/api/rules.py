@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgecloud.api.spec import MAX_ENV_SIZE, MAX_FILES_SIZE, EnvVar, ProgramSpec, TrainingJobSpec
+from edgecloud.api.spec import MAX_ENV_SIZE, MAX_FILES_SIZE, EnvVar, ExportSpec, ProgramSpec, TrainingJobSpec
 from edgecloud.api.trainer import DataSpec, TrainerSpec
 from edgecloud.api.types import FILE_PATTERN, MAX_FILE_NAME, MAX_WORKERS
 
@@ -197,12 +197,30 @@ DATA_RULES: Final[tuple[Rule, ...]] = (
     ),
 )
 
+EXPORT_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel="self.formats.all(f, self.formats.exists_one(g, g == f))",
+        holds=lambda e: len(set(e.formats)) == len(e.formats),
+        path="formats",
+        message="a format is named twice",
+        remedy="name each format once",
+    ),
+    Rule(
+        cel="!has(self.measureOn) || self.formats.exists(f, f != 'pt2')",
+        holds=lambda e: e.measure_on is None or any(format_ != "pt2" for format_ in e.formats),
+        path="formats",
+        message="measureOn measures onnx and onnx-int8, and formats has neither",
+        remedy="add one of them, or leave measureOn out",
+    ),
+)
+
 RULES: Final[dict[type, tuple[Rule, ...]]] = {
     TrainingJobSpec: SPEC_RULES,
     ProgramSpec: PROGRAM_RULES,
     EnvVar: ENV_RULES,
     TrainerSpec: TRAINER_RULES,
     DataSpec: DATA_RULES,
+    ExportSpec: EXPORT_RULES,
 }
 """Rules by the model they stand at."""
 
@@ -225,6 +243,8 @@ def violations(spec: TrainingJobSpec) -> Iterator[Violation]:
     if spec.trainer:
         yield from _at(spec.trainer, ("trainer",))
         yield from _at(spec.trainer.data, ("trainer", "data"))
+    if spec.export:
+        yield from _at(spec.export, ("export",))
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> Iterator[Violation]:

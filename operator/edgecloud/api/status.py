@@ -172,6 +172,17 @@ class EvaluationStatus(Model):
     details: PassedThrough | None = Field(None, description="Interval, per class and confusion.")
 
 
+class MeasuringStatus(Model):
+    """The last stage of a job with export.measureOn: the training is complete, and its models are being measured."""
+
+    since: Time = Field(description="When the training was complete.")
+    pod_uid: PodUid | None = Field(None, description="Pod that measures, or was the last to.")
+    ended_pod_uid: PodUid | None = Field(None, description="Newest Pod whose end has been reckoned with.")
+    failures: Count = Field(0, description="Pods that came to nothing.")
+    failed_at: Time | None = Field(None, description="When the newest of them was reckoned with.")
+    message: Message = Field("", description="Why it came to nothing.")
+
+
 class TrainingJobStatus(Model):
     """What is known of a job; everything that must survive a restart of the operator stands here."""
 
@@ -201,6 +212,9 @@ class TrainingJobStatus(Model):
     performance: PassedThrough | None = Field(None, description="Speed, waits and efficiency.")
     exports: Annotated[tuple[PassedThrough, ...], Field(max_length=16)] | None = Field(
         None, description="Converted models and their measures."
+    )
+    measuring: MeasuringStatus | None = Field(
+        None, description="Where measuring on a node of its own is; there once the training is complete."
     )
     gpu_seconds: Annotated[float, Field(ge=0)] | None = Field(None, description="GPU time used.")
     start_time: Time | None = Field(None, description="When the job was accepted, or resumed.")

@@ -26,6 +26,9 @@ USAGE_ERROR: Final = 2
 _FORMATS: Final[tuple[Format, ...]] = ("onnx", "onnx-int8", "pt2")
 _NEEDED: Final = ("torch", "torchvision", "matplotlib", "onnx", "onnxscript", "onnxruntime", "edgecloud_trainer")
 
+_WIDTH: Final = 120
+"""Of a table that is not on a terminal, which has a width of its own."""
+
 
 class _Formats(click.ParamType["tuple[Format, ...]"]):
     """Formats separated by commas."""
@@ -121,7 +124,7 @@ def export(
       model.onnx, model-int8.onnx, model.pt2   the formats
       report.json, report.schema.json          all figures, and what they mean
       report.html                              the same to look at, with pictures
-      reference.npz                            test images and the original's logits: to measure on another machine
+      reference.npz                            test images, to measure on another machine
 
     \b
     Exit code:
@@ -256,7 +259,7 @@ def _print_table(report: Report) -> None:
     original = f"original in torch, fp32: {100 * report.original_accuracy:.2f} % of {report.images:,} test images"
     table = Table(title=original, title_justify="left")
     for column in ("file", "MB", "size", "accuracy", "lost", "same class", "p50, ms", "p99, ms", "speed", "gate"):
-        table.add_column(column, justify="left" if column == "file" else "right")
+        table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
     plain = next((one.bytes for one in report.exports if one.format == "onnx"), None)
     for one in report.exports:
         table.add_row(
@@ -272,7 +275,8 @@ def _print_table(report: Report) -> None:
             "passed" if one.gate.passed else "failed",
         )
     if report.exports:
-        Console().print(table)
+        console = Console()
+        Console(width=None if console.is_terminal else _WIDTH).print(table)
         click.echo("p50, p99, speed: one image, one thread; size and speed against model.onnx", err=True)
 
 

@@ -57,7 +57,7 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
       job.yaml               the job, with its newest status
       checkpoints/           the program's checkpoints
       results/               what it measured
-      logs/worker-N.log      what worker N printed
+      logs/worker-N.log      what worker N printed; with export.measureOn there is a measure.log too
 
     \b
     Exit code:
@@ -203,10 +203,12 @@ def _say_how(ended: Ended, folder: Path) -> None:
     """Where things lie, and if it went wrong, why."""
     status = ended.job.status or TrainingJobStatus()
     failure = status.last_failure
-    if status.phase == "Failed" and failure is None:
+    if status.phase == "Failed" and (failure is None or status.measuring is not None):
         message = next((c.message for c in status.conditions if c.type == "Failed"), "")
-        click.echo(f"failed: {message}", err=True)
-    if status.phase == "Failed" and failure is not None:
+        click.echo(f"failed: {printable(message)}", err=True)
+        if status.measuring is not None:
+            click.echo(f"its log: {_short(folder / 'logs' / 'measure.log')}", err=True)
+    elif status.phase == "Failed" and failure is not None:
         how = failure.signal or (f"exit code {failure.exit_code}" if failure.exit_code is not None else "lost")
         rank = f", rank {failure.rank}" if failure.rank is not None else ""
         message = next((c.message for c in status.conditions if c.type == "Failed"), "")

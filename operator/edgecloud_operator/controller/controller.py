@@ -212,8 +212,10 @@ class Controller:
         status = _status(record.job)
         rendezvous = status.rendezvous or Rendezvous()
         self.desk.keep_only(key, {member.pod_uid for member in rendezvous.members} | set(record.pods))
+        pods = sorted(record.pods.values(), key=lambda pod: (pod.index, pod.uid))
         observed = Observed(
-            pods=tuple(sorted(record.pods.values(), key=lambda pod: (pod.index, pod.uid))),
+            pods=tuple(pod for pod in pods if pod.role == "worker"),
+            measurers=tuple(pod for pod in pods if pod.role == "measure"),
             service=record.service,
             launchers=self.desk.launchers(key),
             refused=record.refused,

@@ -39,6 +39,10 @@ class Settings:
     trainer_image: str = "edgecloud/trainer:dev"
     launcher_image: str = "edgecloud/operator:dev"
     """Has the launcher, for images of the users' own that don't."""
+    edge_image: str = "edgecloud/edge:dev"
+    """Measures converted models."""
+    one_machine: bool = False
+    """Whether all of a job runs on one machine, as in a local run: what one process writes every other one can read."""
     coordinator: str = "https://edgecloud-coordinator:8443"
     ca: str = ""
     """Certificates (PEM) that workers check an https coordinator with; empty: those that their images trust."""
@@ -67,11 +71,11 @@ def build_service(job: TrainingJob) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(job, names.service_name(name), names.job_labels(name)),
+        "metadata": child_metadata(job, names.service_name(name), names.job_labels(name)),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": names.job_labels(name) | {names.COMPONENT_LABEL: "worker"},
+            "selector": names.job_labels(name) | {names.COMPONENT_LABEL: names.WORKER},
         },
     }
 
@@ -84,7 +88,7 @@ def build_files(job: TrainingJob) -> dict[str, Any] | None:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(job, names.files_name(name), names.job_labels(name)),
+        "metadata": child_metadata(job, names.files_name(name), names.job_labels(name)),
         "data": dict(job.spec.program.files),
     }
 
@@ -96,7 +100,7 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     pod: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _metadata(job, names.worker_name(name, index), names.worker_labels(name, index)),
+        "metadata": child_metadata(job, names.worker_name(name, index), names.worker_labels(name, index)),
         "spec": {
             "restartPolicy": "Never",
             "hostname": names.worker_name(name, index),
@@ -104,13 +108,7 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": spec.stop_grace_seconds + EXTRA_GRACE_SECONDS,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "fsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": pod_security(),
             "containers": [_container(job, index, image, settings)],
             "volumes": _volumes(job, index, settings),
         },
@@ -127,9 +125,14 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
         "serviceAccountName": spec.service_account_name,
     }
     pod["spec"] |= {key: value for key, value in placement.items() if value}
-    if not spec.pod_template:
+    return templated(pod, spec.pod_template or {})
+
+
+def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str, Any]:
+    """A Pod with what a user's Pod template says of it; whose it is and how often it starts stays ours to say."""
+    if not pod_template:
         return pod
-    template = {key: value for key in ("metadata", "spec") if isinstance(value := spec.pod_template.get(key), Mapping)}
+    template = {key: value for key in ("metadata", "spec") if isinstance(value := pod_template.get(key), Mapping)}
     # The rest of metadata is no template's to say, and some of it the server meets with an error of its own.
     said = {key: value for key, value in template.get("metadata", {}).items() if key in _TEMPLATE_METADATA}
     result = merged(pod, template | {"metadata": said})
@@ -156,14 +159,25 @@ def _launcher_container(settings: Settings) -> dict[str, Any]:
         "image": settings.launcher_image,
         "command": ["python", "-m", "edgecloud.launcher.archive", LAUNCHER_FILE],
         "resources": {"requests": dict(_LAUNCHER_RESOURCES), "limits": dict(_LAUNCHER_RESOURCES)},
-        "securityContext": _security(),
+        "securityContext": container_security(),
         "volumeMounts": [{"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}"}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
-def _security() -> dict[str, Any]:
-    """Of a container, for the restricted Pod Security level."""
+def pod_security() -> dict[str, Any]:
+    """Of a Pod, for the restricted Pod Security level."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> dict[str, Any]:
+    """Of a container, likewise."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -171,7 +185,8 @@ def _security() -> dict[str, Any]:
     }
 
 
-def _metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, Any]:
+def child_metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, Any]:
+    """Metadata of a child: its name and labels, and whose it is."""
     return {
         "name": name,
         "namespace": job.metadata.namespace,
@@ -188,7 +203,7 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
         ca_file=POD_LAYOUT.ca_file if settings.ca else None,
     )
     environment = launcher_environment(job, index, layout=layout, coordinator=settings.coordinator)
-    variables: list[dict[str, Any]] = [{"name": key, "value": _verbatim(value)} for key, value in environment.items()]
+    variables: list[dict[str, Any]] = [{"name": key, "value": verbatim(value)} for key, value in environment.items()]
     for name, path in (
         ("EDGECLOUD_POD_UID", "metadata.uid"),
         ("EDGECLOUD_ADDRESS", "status.podIP"),
@@ -197,14 +212,14 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
         variables.append({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
     for variable in (program.env if program else None) or ():
         said = variable.dump()
-        variables.append(said | {"value": _verbatim(said["value"])} if "value" in said else said)
+        variables.append(said | {"value": verbatim(said["value"])} if "value" in said else said)
     launcher = ["python3", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
-        "command": [*launcher, "--", *map(_verbatim, program_command(job))],
+        "command": [*launcher, "--", *map(verbatim, program_command(job))],
         "env": variables,
-        "securityContext": _security(),
+        "securityContext": container_security(),
         "volumeMounts": _mounts(job, index),
         "terminationMessagePolicy": "File",
     }
@@ -216,10 +231,15 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     return container
 
 
-def _verbatim(text: str) -> str:
+def verbatim(text: str) -> str:
     """As a Pod has to spell a text so that a process gets it as it is: a kubelet takes $(NAME) for a variable's value,
     and $$ for $. In a local run nobody does."""
     return text.replace("$", "$$")
+
+
+def claim_path(job: TrainingJob) -> str:
+    """The job's folder within its claim."""
+    return job.spec.storage_or_default().sub_path or job.metadata.name
 
 
 def _has_claim(job: TrainingJob, index: int) -> bool:
@@ -231,7 +251,7 @@ def _has_claim(job: TrainingJob, index: int) -> bool:
 def _mounts(job: TrainingJob, index: int) -> list[dict[str, Any]]:
     storage: dict[str, Any] = {"name": "storage", "mountPath": f"{ROOT}/storage"}
     if _has_claim(job, index):
-        storage["subPath"] = job.spec.storage_or_default().sub_path or job.metadata.name
+        storage["subPath"] = claim_path(job)
     mounts = [
         storage,
         {"name": "scratch", "mountPath": POD_LAYOUT.scratch},

@@ -47,6 +47,8 @@ def _directive(
 ) -> Directive:
     rendezvous = status.rendezvous or Rendezvous()
     number = rendezvous.round
+    if status.measuring is not None:
+        return Directive(action="exit", round=number, exit_code=0, reason="the training is complete")
     if status.phase in TERMINAL:
         code = 0 if status.phase == "Succeeded" else 1
         return Directive(action="exit", round=number, exit_code=code, reason=f"the job has {status.phase.lower()}")

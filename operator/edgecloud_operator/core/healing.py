@@ -14,6 +14,7 @@ healed, by what else is seen or by what is written anew with every decision
     startTime missing                  the job is accepted once more; a round that runs goes on
     runningTime missing                now, as soon as the workers run
     progress, checkpoint               the next report's
+    measuring without measureOn        dropped: nothing would ever end it
     documents beyond MAX_DOCUMENTS     dropped: no launcher can have reported them, and every write would carry them
 
 believed
@@ -23,7 +24,10 @@ believed
     rendezvous.members nobody has seen a lost Pod looks like this: it costs a restart at most
     restarts, budget, lastFailure      nothing else tells; a forged budget can end its own job at the next failure
     image                              it was pinned, and no longer stands anywhere else; it is used for new Pods alone
-    evaluation, performance, exports, gpuSeconds    for people; nothing is decided on them
+    measuring                          that the training is complete: its workers are told to leave, and whatever models
+                                       are there are measured; a Pod more or less, too
+    evaluation, performance, exports, gpuSeconds    for people; nothing is decided on them, but that the model that is
+                                       measured has to be the one that exports names
 """
 
 from __future__ import annotations
@@ -33,8 +37,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TERMINAL, Condition, ConditionType, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.status import (
+    TERMINAL,
+    Condition,
+    ConditionType,
+    MeasuringStatus,
+    Reason,
+    Rendezvous,
+    TrainingJobStatus,
+)
 from edgecloud_operator.core import conditions
+from edgecloud_operator.core.measurer import measure_on
 from edgecloud_operator.core.observed import Observed
 
 AHEAD: Final = timedelta(seconds=60)
@@ -63,6 +76,9 @@ def healed(job: TrainingJob, status: TrainingJobStatus, observed: Observed, now:
     if status.rendezvous is not None:
         rendezvous = _rendezvous(status.rendezvous, observed, now)
         update |= {"rendezvous": rendezvous} if rendezvous != status.rendezvous else {}
+    if status.measuring is not None:
+        measuring = _measuring(job, status.measuring, now)
+        update |= {"measuring": measuring} if measuring != status.measuring else {}
     status = status.model_copy(update=update) if update else status
     if status.phase in TERMINAL:
         return _finished(job, status, now)
@@ -87,6 +103,14 @@ def _rendezvous(rendezvous: Rendezvous, observed: Observed, now: datetime) -> Re
     if members and (rendezvous.opened_at is None or rendezvous.opened_at > now + AHEAD):
         return rendezvous.model_copy(update={"opened_at": now})
     return rendezvous
+
+
+def _measuring(job: TrainingJob, measuring: MeasuringStatus, now: datetime) -> MeasuringStatus | None:
+    if measure_on(job) is None:
+        return None
+    latest = now + AHEAD
+    late = {name: now for name in ("since", "failed_at") if (time := getattr(measuring, name)) and time > latest}
+    return measuring.model_copy(update=late) if late else measuring
 
 
 def _finished(job: TrainingJob, status: TrainingJobStatus, now: datetime) -> TrainingJobStatus:

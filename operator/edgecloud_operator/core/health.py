@@ -10,6 +10,7 @@ from typing import Final
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
+from edgecloud_operator.core.measurer import unreachable
 from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.rounds import steps_until
@@ -37,8 +38,19 @@ REMEDIES: Final[dict[Reason, str]] = {
     " bound and mounted",
     "CoordinatorUnreachable": "look at its log (kubectl logs) and at what stands between it and the operator"
     " (NetworkPolicy, DNS)",
+    "ModelUnreachable": "delete the job, and apply it with a ReadWriteMany claim in storage.claimName, or with a URL in"
+    " export.destination",
 }
 """What to do about each reason to be blocked."""
+MEASURING_REMEDIES: Final[dict[Reason, str]] = REMEDIES | {
+    "Unschedulable": "label a node as export.measureOn.nodeSelector has it (kubectl label node), or free there what"
+    " export.measureOn.resources asks for",
+    "ErrImagePull": "push the operator's edge image, or let the node pull it (imagePullSecrets, in spec.podTemplate or"
+    " at the ServiceAccount)",
+    "CreateContainerConfigError": "put right what it names, and delete the Pod: another one is made",
+    "QuotaExceeded": "raise the quota or free what it counts",
+}
+"""The same while the converted models are measured."""
 
 
 def with_phase(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
@@ -95,16 +107,18 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     One line: whom it is about, the cluster's own words, and what to do. It stands for as long as anything blocks, with
     the time since when; an image that is now pulled and now waited for says the same all the while.
     """
-    pods = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
+    measuring = status.measuring is not None
+    workers = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
+    pods = list(context.observed.measurers) if measuring else workers
+    service = None if measuring else context.observed.service
     patience = _patience(context, status)
-    found = _taken(context, pods, patience=patience > 0) or _refused_or_stuck(context, pods)
-    service = context.observed.service
+    found = _unreachable(context) or _taken(pods, service, patience=patience > 0) or _refused_or_stuck(context, pods)
     left = any(pod.leftover for pod in pods) or (service is not None and service.leftover)
     wait = patience if left and patience > 0 else None
     if found is None:
         return context.put(status, "Blocked", False, "NotBlocked"), wait
     reason, whom, words = found
-    message = _line(whom, words, REMEDIES[reason])
+    message = _line(whom, words, (MEASURING_REMEDIES if measuring else REMEDIES)[reason])
     old = conditions.get(status, "Blocked")
     if old and (old.status, old.reason) == ("True", reason) and _BACK_OFF.match(words) and old.message.startswith(whom):
         message = old.message  # which says why the image could not be pulled; that it is waited for says less
@@ -122,9 +136,14 @@ def _patience(context: Context, status: TrainingJobStatus) -> float:
     return LEFTOVER_SECONDS - (context.now - (status.start_time or context.now)).total_seconds()
 
 
-def _taken(context: Context, pods: Sequence[Pod], *, patience: bool) -> tuple[Reason, str, str] | None:
+def _unreachable(context: Context) -> tuple[Reason, str, str] | None:
+    """What could not be measured in the end is not trained in the first place."""
+    words = unreachable(context.job, context.settings)
+    return ("ModelUnreachable", "", words) if words else None
+
+
+def _taken(pods: Sequence[Pod], service: Service | None, *, patience: bool) -> tuple[Reason, str, str] | None:
     """What stands in a child's place and is not the job's own."""
-    service = context.observed.service
     children: list[tuple[str, Pod | Service]] = [("Service", service)] if service is not None else []
     children += [("Pod", pod) for pod in pods]
     for kind, child in children:
@@ -152,7 +171,7 @@ def _refused_or_stuck(context: Context, pods: Sequence[Pod]) -> tuple[Reason, st
 
 def _unheard(context: Context, pod: Pod) -> float:
     """Seconds until a running Pod counts as one that can't reach the coordinator; none left: it does."""
-    if pod.phase != "Running" or pod.dead or pod.running_since is None or not pod.owned:
+    if pod.phase != "Running" or pod.dead or pod.running_since is None or not pod.owned or pod.role != "worker":
         return math.inf
     launcher = context.observed.launchers.get(pod.uid)
     last = max(pod.running_since, context.observed.listening_since, *([launcher.heard_at] if launcher else []))

@@ -116,7 +116,7 @@ class Census:
     """All jobs at one moment.
 
     jobs: how many are in each phase; every phase is there. desired, ready: the workers of those that are neither
-    finished nor suspended.
+    finished nor suspended, and not only measured any more.
     """
 
     jobs: dict[Phase, int]
@@ -133,7 +133,7 @@ def census(jobs: Iterable[TrainingJob]) -> Census:
             continue
         status = job.status or TrainingJobStatus()
         phases[status.phase] += 1
-        if status.phase not in (*TERMINAL, "Suspended"):
+        if status.phase not in (*TERMINAL, "Suspended") and status.measuring is None:
             desired += job.spec.worker_count()
             ready += status.ready_workers
     return Census(jobs=phases, desired=desired, ready=ready)

@@ -10,6 +10,7 @@ from typing import Literal
 from edgecloud.api.status import Reason
 from edgecloud.protocol import FailureReport, PollRequest, RoundNumber
 
+Role = Literal["worker", "measure"]
 PodPhase = Literal["Pending", "Running", "Succeeded", "Failed", "Unknown"]
 
 
@@ -22,17 +23,22 @@ class Termination:
     outcome: Literal["succeeded", "preempted", "failed", "none"] = "none"
     failure: FailureReport | None = None
     out_of_memory: bool = False
+    message: str = ""
+    """What the program of a measuring Pod said, as it is; a launcher's message is in the fields above."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """A worker Pod as the API server, or the local run, shows it."""
+    """A Pod of a job's as the API server, or the local run, shows it."""
 
     name: str
     uid: str
     index: int
+    """Of a worker; else 0."""
     phase: PodPhase
     created_at: datetime
+    role: Role = "worker"
+    """Whether it is a worker, or measures the converted models when the workers are done."""
     owned: bool = True
     """Whether the job's uid stands in its ownerReferences; a foreign Pod of our name is never touched."""
     leftover: bool = False
@@ -44,13 +50,13 @@ class Pod:
     blocked: tuple[Reason, str] | None = None
     """Why it does not come up: reason and the cluster's own words."""
     over: bool = False
-    """Whether the worker's container has ended. A container beside it may run on, and the phase with it."""
+    """Whether its own container has ended. A container beside it may run on, and the phase with it."""
     why: str = ""
-    """Why it failed where that was not its worker's doing, in the cluster's own words."""
+    """Why it failed where that was not its own program's doing, in the cluster's own words."""
 
     @property
     def dead(self) -> bool:
-        """Whether its worker has ended: no container of a worker Pod is ever started again."""
+        """Whether its worker, or its measuring, has ended: no container of a Pod is ever started again."""
         return self.over or self.finished
 
     @property
@@ -87,6 +93,9 @@ class Observed:
     """All that was seen."""
 
     pods: tuple[Pod, ...] = ()
+    """The workers'."""
+    measurers: tuple[Pod, ...] = ()
+    """Pods that measure; there is one name for them, so that a second one can only be about to be forgotten."""
     service: Service | None = None
     launchers: Mapping[str, Launcher] = field(default_factory=dict)
     """By Pod uid; a vanished Pod's last word stays while it is a member of the round."""

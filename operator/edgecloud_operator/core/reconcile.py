@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
-from edgecloud_operator.core import conditions, names
+from edgecloud_operator.core import conditions, measuring, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.directives import directives
 from edgecloud_operator.core.gang import half_gang, whole_gang
 from edgecloud_operator.core.healing import healed
 from edgecloud_operator.core.health import past_deadline, waits_for_silence, with_blocked, with_phase, with_stalled
+from edgecloud_operator.core.measurer import measure_on, unreachable
 from edgecloud_operator.core.members import member_states
 from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
@@ -29,8 +31,11 @@ def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Set
     Applied twice it comes to the same as once; nothing is remembered between two calls but what stands in job.status.
     Pure: no I/O, no clock.
     """
-    ordered = tuple(sorted(observed.pods, key=lambda pod: (pod.index, pod.created_at, pod.uid)))
-    context = Context(job, replace(observed, pods=ordered), now, settings or Settings())
+    pods, measurers = (
+        tuple(sorted(seen, key=lambda pod: (pod.index, pod.created_at, pod.uid)))
+        for seen in (observed.pods, observed.measurers)
+    )
+    context = Context(job, replace(observed, pods=pods, measurers=measurers), now, settings or Settings())
     if job.metadata.deletion_timestamp is not None or job.spec.managed_by not in (None, names.CONTROLLER):
         return Plan()  # the garbage collector, or another controller, sees to it
     written = job.status or TrainingJobStatus()
@@ -44,7 +49,7 @@ def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Set
         return _finished(context, status)
     if job.spec.suspend:
         return _suspend(context, status)
-    return _run(context, status)
+    return _run(context, status) if status.measuring is None else _measure(context, status)
 
 
 def _accept(context: Context, old: TrainingJobStatus) -> Plan:
@@ -56,7 +61,10 @@ def _accept(context: Context, old: TrainingJobStatus) -> Plan:
     if status.image is None:
         status = status.model_copy(update={"image": job.spec.image or context.settings.trainer_image})
     status = context.put(status, "Accepted", True, "Accepted")
-    status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
+    if status.measuring is None:
+        status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
+    else:
+        status = measuring.shown(context, status)
     for kind, reason in (("Blocked", "NotBlocked"), ("Suspended", "NotSuspended"), ("Complete", "NotFinished")):
         status = context.put(status, kind, False, reason)  # type: ignore[arg-type]
     status = context.put(status, "Failed", False, "NotFinished")
@@ -74,19 +82,26 @@ def _finished(context: Context, status: TrainingJobStatus) -> Plan:
     if ttl is not None and since >= ttl:
         gone = Delete(kind="TrainingJob", name=job.metadata.name, uid=job.metadata.uid or "")
         return Plan(directives=told, delete=(gone,))
-    pods = [pod for pod in context.observed.pods if pod.owned and not pod.finished and not pod.terminating]
-    left = [(pod, _may_stay(context, pod) - since) for pod in pods]
-    hanging = tuple(_delete(pod) for pod, wait in left if wait <= 0)
-    waits = [wait for _, wait in left if wait > 0]
+    hanging, waits = _hanging(context, (*context.observed.pods, *context.observed.measurers), since)
     waits += [ttl - since] if ttl is not None else []
     return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
 
 
-def _may_stay(context: Context, pod: Pod) -> float:
-    """Seconds after the end of its job that a Pod may run on.
+def _hanging(context: Context, pods: Iterable[Pod], since: float) -> tuple[tuple[Delete, ...], list[float]]:
+    """Pods that should have ended by themselves, so many seconds after their end has come; and when more would be."""
+    running = [pod for pod in pods if pod.owned and not pod.finished and not pod.terminating]
+    left = [(pod, _may_stay(context, pod) - since) for pod in running]
+    return tuple(_delete(pod) for pod, wait in left if wait <= 0), [wait for _, wait in left if wait > 0]
 
-    One whose worker has ended is kept, with its log, for as long as the kubelet gives a sidecar to end by itself.
+
+def _may_stay(context: Context, pod: Pod) -> float:
+    """Seconds after its end has come that a Pod may run on.
+
+    One whose worker has ended is kept, with its log, for as long as the kubelet gives a sidecar to end by itself. A
+    worker is told to leave; a Pod that measures can't be.
     """
+    if pod.role == "measure" and not pod.dead:
+        return 0.0
     return EXTRA_GRACE_SECONDS + (context.job.spec.stop_grace_seconds if pod.dead else 0)
 
 
@@ -96,10 +111,14 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     rendezvous = old.rendezvous or Rendezvous()
     if old.phase == "Suspended":
         return _suspended(context, old)
+    if old.measuring is not None:
+        status = measuring.given_up(context, old)
+        status = status.model_copy(update={"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)})
+        return context.plan(old, _at_rest(context, status), status_first=True)
     states = member_states(job.spec, rendezvous, observed, now)
     status = with_progress(job, old, observed, now, members_of=rendezvous)
     if states and all(state.doing == "succeeded" for state in states):
-        return _succeed(context, old, status)
+        return _trained(context, old, status)
     condition = conditions.get(old, "Suspended")
     asked = condition.last_transition_time if condition and condition.reason == "Stopping" else None
     limit = job.spec.stop_grace_seconds + EXTRA_GRACE_SECONDS
@@ -130,7 +149,9 @@ def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
     return context.plan(
         old,
         _at_rest(context, status),
-        delete=tuple(_delete(pod) for pod in observed.pods if pod.owned and not pod.terminating),
+        delete=tuple(
+            _delete(pod) for pod in (*observed.pods, *observed.measurers) if pod.owned and not pod.terminating
+        ),
         directives=directives(job, old, observed, stop=False),
         requeue_after=min(waits_for_silence(context, ()), default=None),
     )
@@ -138,7 +159,10 @@ def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
 
 def _at_rest(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
     """The conditions of a suspended job: nothing blocks what is not meant to go on."""
-    status = context.put(status, "Suspended", True, "Suspended", "stopped at a checkpoint; the workers are gone")
+    words = "stopped at a checkpoint; the workers are gone"
+    if status.measuring is not None:
+        words = "the training is complete; its converted models are measured when the job is resumed"
+    status = context.put(status, "Suspended", True, "Suspended", words)
     status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
     status = context.put(status, "Blocked", False, "NotBlocked")
     return context.put(status, "Stalled", False, "Progressing")
@@ -152,7 +176,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     step = advance(job, status, observed, now)
     status = step.status
     if step.succeeded:
-        return _succeed(context, old, status)
+        return _trained(context, old, status)
     if step.failed:
         return _fail(context, old, status, *step.failed)
     if not step.stop:  # a stop that a suspension had asked for is over, or was not begun
@@ -172,6 +196,8 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
     create, delete, held = _children(context, old)
+    # One that measures what is trained again, for somebody has set the status back.
+    delete += tuple(_delete(pod) for pod in observed.measurers if pod.owned and not pod.terminating)
     return context.plan(
         old,
         status,
@@ -184,12 +210,46 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     )
 
 
+def _measure(context: Context, old: TrainingJobStatus) -> Plan:
+    """The last stage of a job that is measured on a node of its own: its workers leave, and one Pod measures."""
+    job, observed, now = context.job, context.observed, context.now
+    assert old.measuring is not None
+    rendezvous = old.rendezvous or Rendezvous()
+    stage = measuring.advance(context, with_progress(job, old, observed, now, members_of=rendezvous))
+    if stage.measured:
+        return _succeed(context, old, stage.status)
+    if stage.failed is not None:
+        return _fail(context, old, stage.status, "ExportFailed", stage.failed)
+    status = context.put(measuring.shown(context, stage.status), "Suspended", False, "NotSuspended")
+    overdue, deadline = past_deadline(context, status)
+    if overdue:
+        return _fail(context, old, status, *overdue)
+    status, blocked_in = with_blocked(context, status)
+    status = context.put(status, "Stalled", False, "Progressing")
+    states = member_states(job.spec, rendezvous, observed, now)
+    hanging, waits = _hanging(context, observed.pods, (now - old.measuring.since).total_seconds())
+    waits += [wait for wait in (stage.wait, deadline, blocked_in) if wait is not None]
+    waits += waits_for_silence(context, states)
+    return context.plan(
+        old,
+        status,
+        # Which Pod measures, and which one came to nothing, is written before another one is made.
+        status_first=status.measuring != old.measuring,
+        create=stage.create,
+        delete=(*hanging, *stage.delete),
+        directives=directives(job, old, observed, stop=False),
+        requeue_after=max(0.05, min(waits)) if waits else None,
+    )
+
+
 Creates = tuple[dict[str, Any], ...]
 
 
 def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tuple[Delete, ...], bool]:
     """Children to create and to delete, by what stands in status; and whether creates are held back."""
     job, observed, settings = context.job, context.observed, context.settings
+    if unreachable(job, settings):
+        return (), _done(job, status, observed), False
     if half := half_gang(job, status, observed):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
@@ -226,10 +286,23 @@ def _delete(pod: Pod) -> Delete:
     return Delete(kind="Pod", name=pod.name, uid=pod.uid)
 
 
-def _succeed(context: Context, old: TrainingJobStatus, status: TrainingJobStatus) -> Plan:
+def _trained(context: Context, old: TrainingJobStatus, status: TrainingJobStatus) -> Plan:
+    """The training is complete: so is the job, unless its converted models are still to be measured elsewhere."""
+    if measure_on(context.job) is None:
+        return _succeed(context, old, status)
+    return context.plan(old, measuring.begun(context, _whole(status)), status_first=True)
+
+
+def _whole(status: TrainingJobStatus) -> TrainingJobStatus:
+    """A program that does not say how many steps there are has done all of them."""
     progress = status.progress
     if progress is not None and progress.total_steps is None and progress.percent is None:
-        status = status.model_copy(update={"progress": progress.model_copy(update={"percent": 100.0})})
+        return status.model_copy(update={"progress": progress.model_copy(update={"percent": 100.0})})
+    return status
+
+
+def _succeed(context: Context, old: TrainingJobStatus, status: TrainingJobStatus) -> Plan:
+    status = _whole(status)
     update = {"phase": "Succeeded", "completion_time": context.now, "running_time": status.running_time or context.now}
     status = context.put(status.model_copy(update=update), "Complete", True, "AllWorkersSucceeded")
     status = context.put(status, "Running", False, "Finished")

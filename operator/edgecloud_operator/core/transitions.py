@@ -26,6 +26,7 @@ def transitions(old: TrainingJobStatus | None, new: TrainingJobStatus) -> tuple[
         ended = conditions.get(new, "Failed") if new.phase == "Failed" else None
         change = new.phase if old is None else f"{old.phase} -> {new.phase}"
         said.append(Transition(f"phase {change}: {ended.reason}" if ended else f"phase {change}"))
+    said += _of_measuring(before, new)
     for kind in ("Blocked", "Stalled"):
         earlier, later = (_reason_if_true(status, kind) for status in (before, new))
         if earlier != later:
@@ -50,6 +51,15 @@ def _of_rounds(old: TrainingJobStatus, new: TrainingJobStatus) -> Iterator[Trans
         yield Transition(f"round {after.round} opened with {len(after.members)} workers: {cause}")
     elif before.members and not after.members:
         yield Transition(f"round {before.round} closed")
+
+
+def _of_measuring(old: TrainingJobStatus, new: TrainingJobStatus) -> Iterator[Transition]:
+    if new.measuring is None:
+        return
+    if old.measuring is None:
+        yield Transition("the training is complete, and is to be measured")
+    elif new.measuring.failures > old.measuring.failures:
+        yield Transition(f"a measuring Pod came to nothing, the {new.measuring.failures}. one")
 
 
 def _reason_if_true(status: TrainingJobStatus, kind: ConditionType) -> str:

@@ -60,6 +60,7 @@ class Options:
     listen: tuple[str, int]
     coordinator_address: str
     trainer_image: str
+    edge_image: str
     launcher_image: str
     progress_seconds: float
     liveness: tuple[str, int] | None
@@ -168,6 +169,7 @@ class _Operator:
         options = self._options
         return Settings(
             trainer_image=options.trainer_image,
+            edge_image=options.edge_image,
             launcher_image=options.launcher_image,
             coordinator=options.coordinator_address,
             ca=self._tls.bundle if self._tls else "",

@@ -19,9 +19,9 @@ from edgecloud.api.job import API_VERSION, GROUP, KIND, TrainingJob
 from edgecloud.api.status import Reason
 from edgecloud.api.types import MAX_NAME, MAX_WORKERS
 from edgecloud_operator.coordinator.desk import JobKey
-from edgecloud_operator.core.builders import CONTAINER
+from edgecloud_operator.core import builders, measurer
 from edgecloud_operator.core.names import CA_ANNOTATION, JOB_LABEL, MANAGED_BY_LABEL, MANAGER
-from edgecloud_operator.core.observed import Pod, PodPhase, Service, Termination
+from edgecloud_operator.core.observed import Pod, PodPhase, Role, Service, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
 
 SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGER},{JOB_LABEL}"
@@ -32,7 +32,11 @@ MAX_CA: Final = 65_536
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
-_WORKER: Final = re.compile(rf"([a-z][a-z0-9-]{{0,{MAX_NAME - 1}}})-worker-(0|[1-9][0-9]{{0,2}})")
+_NAME: Final = re.compile(
+    rf"(?P<job>[a-z][a-z0-9-]{{0,{MAX_NAME - 1}}})-(measure|worker-(?P<index>0|[1-9][0-9]{{0,2}}))"
+)
+"""Of a Pod: how it ends tells what the Pod is for, so that no two jobs can mean the same one."""
+_CONTAINERS: Final[dict[Role, str]] = {"worker": builders.CONTAINER, "measure": measurer.CONTAINER}
 _METADATA: Final = (
     "name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp",
 )  # fmt: skip
@@ -69,7 +73,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class SeenPod:
-    """A Pod that bears a worker's name. Whether it is the job's own depends on the job: owner is a job's uid.
+    """A Pod that bears the name of a job's. Whether it is the job's own depends on the job: owner is a job's uid.
 
     watched: whether it bears the labels that a watch tells of. ca: the certificates that its launcher goes by; empty
     where it was made without.
@@ -176,20 +180,23 @@ def _without_unknown_status(data: dict[str, Any], error: ValidationError) -> dic
 
 
 def see_pod(raw: Any) -> SeenPod | None:
-    """The worker Pod of an object; None if its name is no worker's."""
+    """The Pod of an object; None if its name is none of a job's."""
     which = mark(raw)
-    named = _WORKER.fullmatch(which.name) if which else None
-    if which is None or named is None or int(named[2]) >= MAX_WORKERS:
+    named = _NAME.fullmatch(which.name) if which else None
+    index = int(named["index"] or 0) if named else 0
+    if which is None or named is None or index >= MAX_WORKERS:
         return None
+    role: Role = "measure" if named["index"] is None else "worker"
     whole = _mapping(raw)
     metadata, spec, status = (_mapping(whole.get(key)) for key in ("metadata", "spec", "status"))
     phase = _phase(status.get("phase"))
-    container = _container(status)
-    termination = _termination(container)
+    container = _container(status, _CONTAINERS[role])
+    termination = _termination(container, role)
     pod = Pod(
         name=which.name,
         uid=which.uid,
-        index=int(named[2]),
+        index=index,
+        role=role,
         phase=phase,
         created_at=_moment(metadata.get("creationTimestamp")) or EPOCH,
         terminating=metadata.get("deletionTimestamp") is not None,
@@ -202,7 +209,7 @@ def see_pod(raw: Any) -> SeenPod | None:
     )
     # Thousands of Pods have the same certificates.
     ca = sys.intern(_text(_mapping(metadata.get("annotations")).get(CA_ANNOTATION), MAX_CA))
-    key = (which.namespace, named[1])
+    key = (which.namespace, named["job"])
     return SeenPod(key=key, owner=_owner(metadata), watched=_watched(metadata), pod=pod, ca=ca)
 
 
@@ -243,9 +250,9 @@ def _phase(value: Any) -> PodPhase:
     return next((phase for phase in phases if phase == value), "Pending" if value is None else "Unknown")
 
 
-def _container(status: dict[str, Any]) -> dict[str, Any]:
-    """Status of the launcher's container; an admission hook may have put others beside it."""
-    found = (one for one in map(_mapping, _sequence(status.get("containerStatuses"))) if one.get("name") == CONTAINER)
+def _container(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """Status of our container; an admission hook may have put others beside it."""
+    found = (one for one in map(_mapping, _sequence(status.get("containerStatuses"))) if one.get("name") == name)
     return next(found, {})
 
 
@@ -257,18 +264,17 @@ def _running_since(phase: PodPhase, container: dict[str, Any], status: dict[str,
     return started
 
 
-def _termination(container: dict[str, Any]) -> Termination | None:
-    """How the launcher's container ended. Its message is the launcher's, if that came to write one."""
+def _termination(container: dict[str, Any], role: Role) -> Termination | None:
+    """How our container ended. Its message is its program's, if that came to write one."""
     ended = _mapping(_mapping(container.get("state")).get("terminated"))
     code = ended.get("exitCode")
     if type(code) is not int:
         return None
-    message = ended.get("message")
-    return parse_termination(
-        message[:MAX_BYTES] if isinstance(message, str) else "",
-        code if 0 <= code <= 255 else 255,
-        out_of_memory=ended.get("reason") == "OOMKilled",
-    )
+    code = code if 0 <= code <= 255 else 255
+    message, out_of_memory = _text(ended.get("message"), MAX_BYTES), ended.get("reason") == "OOMKilled"
+    if role == "measure":
+        return Termination(exit_code=code, out_of_memory=out_of_memory, message=message)
+    return parse_termination(message, code, out_of_memory=out_of_memory)
 
 
 def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | None:

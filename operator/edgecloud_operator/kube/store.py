@@ -106,7 +106,7 @@ class Store:
     def worker(self, uid: str) -> SeenPod | None:
         """The worker Pod of that uid."""
         known = self._pods.get(uid)
-        return known.seen if known else None
+        return known.seen if known and known.seen.pod.role == "worker" else None
 
     def untold(self, ca: str) -> list[Mark]:
         """The jobs' own Pods that still run and go by other certificates than these."""

@@ -10,7 +10,7 @@ from typing import Any
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud_operator.controller.cluster import ConflictError
-from edgecloud_operator.core.names import INDEX_LABEL
+from edgecloud_operator.core.names import COMPONENT_LABEL, INDEX_LABEL, MEASURER
 from edgecloud_operator.core.observed import Service
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.local.workdir import Workdir
@@ -67,7 +67,11 @@ class LocalCluster:
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
         if child["kind"] == "Pod":
             assert self.workers is not None
-            await self.workers.start(job, int(child["metadata"]["labels"][INDEX_LABEL]))
+            labels = child["metadata"]["labels"]
+            if labels[COMPONENT_LABEL] == MEASURER:
+                await self.workers.measure(job)
+            else:
+                await self.workers.start(job, int(labels[INDEX_LABEL]))
         elif child["kind"] == "Service":
             # Every worker is at the loopback address and needs no name; that the Service is there still counts.
             self.service = Service(name=child["metadata"]["name"], uid=f"service-{job.metadata.uid}")

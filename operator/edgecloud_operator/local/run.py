@@ -20,6 +20,8 @@ from edgecloud.api.status import TERMINAL, Rendezvous
 from edgecloud.launcher import linux
 from edgecloud_operator.controller.controller import Controller
 from edgecloud_operator.coordinator.server import CoordinatorServer
+from edgecloud_operator.core.builders import Settings
+from edgecloud_operator.core.measurer import measure_on
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.plan import Event
 from edgecloud_operator.local.cluster import LocalCluster, created
@@ -139,6 +141,10 @@ class LocalRun:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.add_signal_handler(number, self.stop, number)
                 stack.callback(loop.remove_signal_handler, number)
+            if measure_on(self._cluster.job) is not None:
+                self._display.note(
+                    "export.measureOn: measured on this machine; nodeSelector and resources count in a cluster"
+                )
             try:
                 await self.start_controller()
                 await self._over.wait()
@@ -152,7 +158,12 @@ class LocalRun:
     async def start_controller(self) -> None:
         """Start the part that is the operator: with an empty memory, on the address that the workers know."""
         assert self._listener is not None and self._workers is not None
-        controller = Controller(self._cluster, progress_seconds=PROGRESS_SECONDS, on_status=self._display.show)
+        controller = Controller(
+            self._cluster,
+            settings=Settings(one_machine=True),
+            progress_seconds=PROGRESS_SECONDS,
+            on_status=self._display.show,
+        )
         self._controller = controller
         self._server = CoordinatorServer(controller.desk, self._workers.authenticate)
         await controller.start()

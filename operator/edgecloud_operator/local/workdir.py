@@ -61,6 +61,10 @@ class Workdir:
     def log_file(self, index: int) -> Path:
         return self.logs / f"worker-{index}.log"
 
+    @property
+    def measure_log(self) -> Path:
+        return self.logs / "measure.log"
+
     def prepare(self) -> None:
         """Make the folders.
 

@@ -1,4 +1,4 @@
-"""Worker Pods played by launcher processes: started, watched, ended, and shown as Pods."""
+"""A job's Pods played by processes: started, watched, ended, and shown as Pods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +22,9 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.launcher import linux
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
-from edgecloud_operator.core.names import worker_name
-from edgecloud_operator.core.observed import Pod, Termination
+from edgecloud_operator.core.measurer import FOLDER, PROGRAM, measuring_environment
+from edgecloud_operator.core.names import measurer_name, worker_name
+from edgecloud_operator.core.observed import Pod, Role, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
 from edgecloud_operator.local.workdir import Workdir
 
@@ -33,20 +34,23 @@ ADDRESS: Final = "127.0.0.1"
 KILL_SECONDS: Final = 10.0
 """What a launcher needs at most to end everything below it once it was told to."""
 MAX_TERMINATION_BYTES: Final = MAX_BYTES
+TERMINATION: Final = "termination"
+"""The file that a process leaves its last message in."""
 
 
 @dataclass
 class _Worker:
     pod: Pod
     process: asyncio.subprocess.Process
-    token_digest: str
     home: Path
+    token_digest: str = ""
+    """Of a launcher; what measures has nobody to talk to."""
     watcher: asyncio.Task[None] | None = None
     remover: asyncio.Task[None] | None = None
 
 
 class Workers:
-    """The launcher processes of one job."""
+    """The processes of one job: launchers, and in the end one that measures."""
 
     def __init__(self, workdir: Workdir, scratch: Path, coordinator: str, on_pod: Callable[[Pod, bool], None]) -> None:
         """on_pod: told of each change of a Pod; its second argument is False when the Pod is gone."""
@@ -70,28 +74,63 @@ class Workers:
 
     async def start(self, job: TrainingJob, index: int) -> None:
         """Start the launcher that plays worker `index`, unless one does."""
-        name = worker_name(job.metadata.name, index)
-        async with self._starting:
-            if any(worker.pod.name == name for worker in self._workers.values()):
-                return
-            uid = str(uuid.uuid4())
-            home = self._scratch / uid
-            home.mkdir(mode=0o700)
-            try:
-                worker = await self._spawn(job, index, uid, home)
-            except BaseException:
-                shutil.rmtree(home, ignore_errors=True)
-                raise
-            self._workers[uid] = worker
+        worker = await self._play(
+            worker_name(job.metadata.name, index), lambda uid, home: self._spawn(job, index, uid, home)
+        )
+        if worker is None:
+            return
         self._identities[worker.token_digest] = Identity(
             namespace=job.metadata.namespace,
             job=job.metadata.name,
             job_uid=job.metadata.uid or "",
-            pod_uid=uid,
+            pod_uid=worker.pod.uid,
             index=index,
         )
+        self._show(worker)
+
+    async def measure(self, job: TrainingJob) -> None:
+        """Start the process that plays the measuring Pod, unless one does."""
+        name = measurer_name(job.metadata.name)
+        worker = await self._play(name, lambda uid, home: self._spawn_measurer(job, uid, home))
+        if worker is not None:
+            self._show(worker)
+
+    async def _play(self, name: str, spawn: Callable[[str, Path], Awaitable[_Worker]]) -> _Worker | None:
+        """Have a process play the Pod of that name; None if one does."""
+        async with self._starting:
+            if any(worker.pod.name == name for worker in self._workers.values()):
+                return None
+            uid = str(uuid.uuid4())
+            home = self._scratch / uid
+            home.mkdir(mode=0o700)
+            try:
+                worker = await spawn(uid, home)
+            except BaseException:
+                shutil.rmtree(home, ignore_errors=True)
+                raise
+            self._workers[uid] = worker
+        return worker
+
+    def _show(self, worker: _Worker) -> None:
         worker.watcher = asyncio.create_task(self._watch(worker))
         self._on_pod(worker.pod, True)
+
+    async def _spawn_measurer(self, job: TrainingJob, uid: str, home: Path) -> _Worker:
+        here = {
+            "EDGECLOUD_NODE": platform.node()[:253],
+            "EDGECLOUD_TERMINATION_LOG": str(home / TERMINATION),
+        }
+        with self._workdir.measure_log.open("ab") as log_file:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, *PROGRAM[1:]),
+                env=_surroundings() | measuring_environment(job, str(self._workdir.results / FOLDER)) | here,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
+                preexec_fn=linux.bound_to(os.getpid()),
+            )
+        return _Worker(pod=_pod(measurer_name(job.metadata.name), uid, role="measure"), process=process, home=home)
 
     async def _spawn(self, job: TrainingJob, index: int, uid: str, home: Path) -> _Worker:
         token = secrets.token_urlsafe(32)
@@ -107,16 +146,7 @@ class Workers:
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for us: the workers are asked to stop in good order
         )
-        now = datetime.now(UTC)
-        pod = Pod(
-            name=worker_name(job.metadata.name, index),
-            uid=uid,
-            index=index,
-            phase="Running",
-            created_at=now,
-            running_since=now,
-            node=platform.node(),
-        )
+        pod = _pod(worker_name(job.metadata.name, index), uid, index=index)
         return _Worker(pod=pod, process=process, token_digest=_digest(token), home=home)
 
     def _environment(self, job: TrainingJob, index: int, uid: str, home: Path, token_file: Path) -> dict[str, str]:
@@ -126,9 +156,7 @@ class Workers:
             scratch=str(home),
             token_file=str(token_file),
         )
-        ours = {key: value for key, value in os.environ.items() if not key.startswith("EDGECLOUD_")}
-        # `python` is the one that runs EdgeCloud: where its packages are, the script finds them too.
-        ours["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])
+        ours = _surroundings()
         ours.setdefault("OMP_NUM_THREADS", str(self._threads(job, index)))
         program = job.spec.program
         theirs = {variable.name: variable.value or "" for variable in (program.env if program else None) or ()}
@@ -141,7 +169,7 @@ class Workers:
                 "EDGECLOUD_ADDRESS": ADDRESS,
                 "EDGECLOUD_NODE": platform.node()[:253],
                 "EDGECLOUD_LOG_FILE": str(self._workdir.log_file(index)),
-                "EDGECLOUD_TERMINATION_FILE": str(home / "termination"),
+                "EDGECLOUD_TERMINATION_FILE": str(home / TERMINATION),
                 "EDGECLOUD_PARENT_DEATH": "1",
                 "EDGECLOUD_PARENT_PID": str(os.getpid()),
             }
@@ -162,12 +190,12 @@ class Workers:
         return str(self._workdir.files) if program.files else None
 
     async def _watch(self, worker: _Worker) -> None:
-        """Wait for a launcher's end, and make sure that nothing of it is left."""
+        """Wait for a process's end, and make sure that nothing of it is left."""
         code = await worker.process.wait()
         async with self._starting:
             self._sweep()
         exit_code = code if code >= 0 else 128 - code
-        end = read_termination(worker.home / "termination", exit_code)
+        end = read_termination(worker.home / TERMINATION, exit_code, role=worker.pod.role)
         self._change(worker, phase="Succeeded" if exit_code == 0 else "Failed", termination=end)
         self._identities.pop(worker.token_digest, None)
         shutil.rmtree(worker.home, ignore_errors=True)
@@ -189,7 +217,7 @@ class Workers:
                 continue
 
     def delete(self, uid: str) -> None:
-        """Take a Pod away: its launcher is asked, then made, to end. Returns at once, as an API server would."""
+        """Take a Pod away: its process is asked, then made, to end. Returns at once, as an API server would."""
         worker = self._workers.get(uid)
         if worker is not None and not worker.pod.terminating:
             self._change(worker, terminating=True)
@@ -217,7 +245,7 @@ class Workers:
             await worker.watcher
 
     async def end_all(self) -> None:
-        """End every launcher, and with it everything below it, now."""
+        """End every process, and with it everything below it, now."""
         workers = list(self._workers.values())
         await asyncio.gather(*(self._end(worker, signal.SIGUSR1) for worker in workers if not worker.pod.dead))
         await asyncio.gather(*(worker.remover for worker in workers if worker.remover is not None))
@@ -225,13 +253,31 @@ class Workers:
             self._sweep()
 
 
-def read_termination(path: Path, exit_code: int) -> Termination:
-    """What a launcher wrote before it ended; it may have written nothing, or nonsense."""
+def _surroundings() -> dict[str, str]:
+    """Our own environment, without what an outer run may have set.
+
+    `python` is the one that runs EdgeCloud: where its packages are, the programs find them too.
+    """
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("EDGECLOUD_")}
+    return ours | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])}
+
+
+def _pod(name: str, uid: str, *, role: Role = "worker", index: int = 0) -> Pod:
+    now, node = datetime.now(UTC), platform.node()
+    return Pod(
+        name=name, uid=uid, index=index, role=role, phase="Running", created_at=now, running_since=now, node=node
+    )
+
+
+def read_termination(path: Path, exit_code: int, *, role: Role = "worker") -> Termination:
+    """What a process wrote before it ended; it may have written nothing, or nonsense."""
     try:
         with path.open("rb") as handle:
             message = handle.read(MAX_TERMINATION_BYTES)
     except OSError:
         message = b""
+    if role == "measure":
+        return Termination(exit_code=exit_code, message=message.decode("utf-8", "replace"))
     return parse_termination(message, exit_code)
 
 

@@ -130,6 +130,8 @@ def put_right(spec: dict[str, Any]) -> dict[str, Any]:
     if "program" in spec:
         spec.pop("export", None)
         spec["program"] = _right_program(spec["program"])
+    if "export" in spec:
+        spec["export"] = _right_export(spec["export"])
     if "pools" in spec:
         spec.pop("workers", None)
         pools = {pool["name"]: pool for pool in spec["pools"]}
@@ -156,6 +158,12 @@ def _right_program(program: dict[str, Any]) -> dict[str, Any]:
         if name not in RESERVED_ENV and not name.startswith("EDGECLOUD_"):
             variables[name] = variable if variable.get("value") is None else _without(variable, "valueFrom")
     return program | ({"env": list(variables.values())} if "env" in program else {})
+
+
+def _right_export(export: dict[str, Any]) -> dict[str, Any]:
+    formats = list(dict.fromkeys(export.get("formats", ["onnx"])))
+    export = export | {"formats": formats}
+    return _without(export, "measureOn") if formats == ["pt2"] else export
 
 
 def _right_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +211,13 @@ data_specs = st.fixed_dictionaries({}, optional={"name": _names, "source": st.sa
 trainers = st.fixed_dictionaries(
     {"data": data_specs}, optional={"shards": st.integers(1, 13), "batchSize": st.integers(1, 13) | st.just(128)}
 )
+exports = st.fixed_dictionaries(
+    {},
+    optional={
+        "formats": st.lists(st.sampled_from(["onnx", "onnx-int8", "pt2"]), min_size=1, max_size=3),
+        "measureOn": st.just({}),
+    },
+)
 rule_specs = st.fixed_dictionaries(
     {},
     optional={
@@ -212,7 +227,7 @@ rule_specs = st.fixed_dictionaries(
         "pools": _pools,
         "trainer": trainers,
         "program": programs,
-        "export": st.sampled_from([{}, {"formats": ["pt2"]}]),
+        "export": exports,
         "storage": st.fixed_dictionaries(
             {}, optional={"claimName": _names, "sizeLimit": st.sampled_from(["1Gi", 4, 0]), "keepCheckpoints": _few}
         ),

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from edgecloud.api.base import Model
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.rules import IMMUTABLE, RESERVED_ENV, RULES, Rule, changes, immutable_cel, violations
-from edgecloud.api.spec import EnvVar, ProgramSpec, TrainingJobSpec
+from edgecloud.api.spec import EnvVar, ExportSpec, ProgramSpec, TrainingJobSpec
 from edgecloud.api.trainer import DataSpec, TrainerSpec
 from tests.unit.api import strategies
 from tests.unit.api.server import SCHEMA, SPEC, Schema, at, broken_rules, holds, stored, takes
@@ -29,6 +29,7 @@ SCHEMAS: dict[type, Schema] = {
     EnvVar: at("spec", "program", "env")["items"],
     TrainerSpec: at("spec", "trainer"),
     DataSpec: at("spec", "trainer", "data"),
+    ExportSpec: at("spec", "export"),
 }
 ALL = [(model, rule) for model, rules in RULES.items() for rule in rules]
 
@@ -72,6 +73,12 @@ def test_variables(variable: dict[str, Any]) -> None:
 def test_trainers(trainer: dict[str, Any]) -> None:
     agree(TrainerSpec, trainer)
     agree(DataSpec, trainer["data"])
+
+
+@quick
+@given(strategies.exports)
+def test_exports(export: dict[str, Any]) -> None:
+    agree(ExportSpec, export)
 
 
 @quick
@@ -130,6 +137,10 @@ def pools(*workers: int, names: str = "abcdef", **spec: Any) -> dict[str, Any]:
     return job(pools=made, program=PROGRAM, **spec)
 
 
+def export(*formats: str, **fields: Any) -> dict[str, Any]:
+    return trainer() | {"export": {"formats": list(formats)} | fields}
+
+
 VARIABLE = {"name": "A"}
 FROM = {"secretKeyRef": {"name": "s", "key": "k"}}
 HALF = "a" * (128 * 1024)
@@ -144,6 +155,13 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
     ("more than 1000 workers", pools(1, 999), pools(2, 999), ("pools",)),
     ("two pools have the same name", pools(1, 1), pools(1, 1, names="aa"), ("pools",)),
     ("export converts", trainer() | {"export": {}}, program() | {"export": {}}, ("export",)),
+    ("a format is named twice", export("onnx", "pt2"), export("onnx", "pt2", "onnx"), ("export", "formats")),
+    (
+        "formats has neither",
+        export("pt2", "onnx-int8", measureOn={}),
+        export("pt2", measureOn={}),
+        ("export", "formats"),
+    ),
     ("more training processes than shards", trainer(12), trainer(13), ("trainer", "shards")),
     (
         "more training processes than shards",

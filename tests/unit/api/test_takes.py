@@ -148,6 +148,9 @@ STATUS: Final = {
     },
     "checkpoint": {"step": 3, "path": "checkpoints/step-3", "weightsSha256": "0a"}, "image": "a:1",
     "evaluation": {"accuracy": 0.9, "correct": 9, "total": 10, "details": {"a": 1}}, "performance": {"a": 1},
+    "measuring": {
+        "since": NOW, "podUid": "u", "endedPodUid": "u", "failures": 1, "failedAt": NOW, "message": "m",
+    },
     "exports": [{"a": 1}], "gpuSeconds": 1.5, "startTime": NOW, "runningTime": NOW, "completionTime": NOW,
 }  # fmt: skip
 EXAMPLES: Final = [

@@ -194,6 +194,7 @@ def test_the_operator_takes_its_command_line(defaults: list[Object]) -> None:
 def test_the_images_are_those_that_make_images_builds(defaults: list[Object]) -> None:
     assert container(defaults)["image"] == "edgecloud/operator:dev"
     assert option(defaults, "trainer-image") == "edgecloud/trainer:dev" == Settings().trainer_image
+    assert option(defaults, "edge-image") == "edgecloud/edge:dev" == Settings().edge_image
 
 
 def test_the_operators_rights(defaults: list[Object]) -> None:
@@ -274,6 +275,8 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
         lambda all_: option(all_, "trainer-image"),
         f"edgecloud/trainer@{DIGEST}",
     ),
+    ({"edge": {"image": {"tag": "9"}}}, lambda all_: option(all_, "edge-image"), "edgecloud/edge:9"),
+    ({"edge": {"image": {"digest": DIGEST}}}, lambda all_: option(all_, "edge-image"), f"edgecloud/edge@{DIGEST}"),
     ({"crds": {"install": False}}, lambda all_: of_kind(all_, "CustomResourceDefinition"), []),
     (
         {"rbac": {"create": False, "aggregate": False}},

@@ -73,7 +73,6 @@ def delay(new: TrainingJobStatus, since: float = 0.0, *, old: TrainingJobStatus 
         {"start_time": NOW + timedelta(seconds=1)},
         {"running_time": NOW},
         {"completion_time": NOW},
-        {"exports": ({"format": "onnx"},)},
         {"phase": "Recovering", "checkpoint": CheckpointStatus(step=11)},
     ],
     ids="+".join,
@@ -90,6 +89,7 @@ def test_what_matters_is_written_at_once(change: dict[str, Any]) -> None:
         {"summary": SummaryStatus(workers="2/2", progress="11%")},
         {"workers": WorkersStatus(desired=2, ready=1), "ready_workers": 1},
         {"evaluation": EvaluationStatus(accuracy=0.5), "performance": {"stepSeconds": 0.1}},
+        {"exports": ({"format": "onnx"},)},
     ],
     ids="+".join,
 )

@@ -32,6 +32,8 @@ class Books:
     """Failures that happened; restarts may never be more."""
     reckoned: set[str] = field(default_factory=set)
     """Pods that once stood among the paid."""
+    measured: set[str] = field(default_factory=set)
+    """Pods that have measured to the end."""
 
     def members_of(self, number: int) -> tuple[int, tuple[str, ...]]:
         """Life and Pod uids of the newest round of that number."""
@@ -74,9 +76,11 @@ class Books:
         before, after = rendezvous_of(old), rendezvous_of(new)
         assert old.phase not in TERMINAL or new.phase == old.phase, "a finished job is another one"
         assert (new.phase in TERMINAL) == (new.completion_time is not None)
-        if new.phase == "Succeeded" and old.phase != "Succeeded":
+        complete = new.phase == "Succeeded" and old.phase != "Succeeded"
+        if old.measuring is None and (complete or new.measuring is not None):
             assert before.members
             assert {(before.round, member.pod_uid) for member in before.members} <= self.done
+        self._check_measuring(spec, old, new, complete=complete)
         assert after.round >= before.round, "a round went back"
         if after.round == before.round:
             assert after.members in (before.members, ()), "the members of a round changed"
@@ -92,6 +96,27 @@ class Books:
                 assert condition.last_transition_time == past.last_transition_time
             else:
                 assert condition.last_transition_time == decided.replace(microsecond=0)
+
+    def _check_measuring(
+        self, spec: TrainingJobSpec, old: TrainingJobStatus, new: TrainingJobStatus, *, complete: bool
+    ) -> None:
+        wanted = spec.export is not None and spec.export.measure_on is not None
+        before, after = old.measuring, new.measuring
+        assert after is None or wanted
+        if complete and wanted:
+            assert after is not None and after.pod_uid in self.measured, "it succeeds without having been measured"
+            assert [one["node"] for one in new.exports or ()] == ["pc-1"] * 2
+        if before is None:
+            return
+        assert after is not None, "what was complete is to be trained again"
+        assert after.since == before.since
+        assert rendezvous_of(new).round == rendezvous_of(old).round, "a round while it is measured"
+        if new.phase == "Suspended":
+            assert after.failures == 0
+        else:
+            assert after.failures - before.failures in (0, 1)
+            counted = after.ended_pod_uid != before.ended_pod_uid
+            assert after.failures == before.failures or counted, "a Pod is counted twice"
 
     def _check_members(
         self, spec: TrainingJobSpec, rendezvous: Rendezvous, observed: Observed, decided: datetime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +23,14 @@ JOB_UID = "job-uid"
 SETTINGS = Settings(trainer_image="edgecloud/trainer:1.0")
 MAX_DECISIONS = 8
 """Decisions, on one observation, after which a job has nothing left to write."""
+
+
+MEASURED: dict[str, Any] = {
+    "trainer": {"data": {"name": "digits"}},
+    "storage": {"claimName": "models"},
+    "export": {"formats": ["onnx", "onnx-int8", "pt2"], "measureOn": {"nodeSelector": {"edge": "true"}}},
+}
+"""Fields of the spec of a job whose converted models are measured on a node of their own."""
 
 
 def make_job(**spec: Any) -> TrainingJob:
@@ -63,6 +73,31 @@ def make_pod(index: int, **fields: Any) -> Pod:
         "node": f"node-{index}",
     }
     return Pod(**(default | fields))
+
+
+def make_measurer(**fields: Any) -> Pod:
+    """A measuring Pod, running unless the fields say something else."""
+    default: dict[str, Any] = {"name": names.measurer_name("digits"), "uid": "measurer-1", "role": "measure"}
+    return make_pod(0, **(default | {"node": "pc-1"} | fields))
+
+
+def make_export(name: str = "onnx", **fields: Any) -> dict[str, Any]:
+    """An entry of status.exports."""
+    return {
+        "format": name,
+        "path": f"{name}.onnx",
+        "bytes": 7000,
+        "sha256": hashlib.sha256(name.encode()).hexdigest(),
+        "accuracy": 0.975,
+        "parity": {"images": 1000, "agreement": 0.999, "maxDifference": 0.01},
+        "latency": {"p50": 1.5, "p90": 1.75, "p99": 2.0},
+        "gate": "passed",
+    } | fields
+
+
+def make_message(*exports: dict[str, Any]) -> str:
+    """What a measuring Pod says that has measured these; by default both formats that an edge node runs."""
+    return json.dumps({"exports": exports or (make_export("onnx"), make_export("onnx-int8"))})
 
 
 def died(pod: Pod, exit_code: int | None, **termination: Any) -> Pod:
@@ -129,6 +164,7 @@ class Scene:
         self.job = make_job(**spec)
         self.now = NOW
         self.pods: dict[str, Pod] = {}
+        self.measurers: dict[str, Pod] = {}
         self.launchers: dict[str, Launcher] = {}
         self.service: Service | None = Service(name="digits", uid="service-uid")
         self.listening_since = NOW - timedelta(hours=1)
@@ -158,6 +194,7 @@ class Scene:
     def observed(self) -> Observed:
         return Observed(
             pods=tuple(self.pods.values()),
+            measurers=tuple(self.measurers.values()),
             service=self.service,
             launchers=dict(self.launchers),
             refused=self.refused,
@@ -281,6 +318,27 @@ class Scene:
         if self.job.status is None:
             self.started()
         self.all_say(state="running").settle()
+        return self
+
+    def trained(self) -> Self:
+        """Every member has done its part to the end."""
+        if self.job.status is None:
+            self.running()
+        self.all_say(state="succeeded").settle()
+        return self
+
+    def measurer(self, **fields: Any) -> Self:
+        """A measuring Pod is there, or the one that is there changes."""
+        made = make_measurer(**({"created_at": self.now, "running_since": self.now} | fields))
+        old = self.measurers.get(made.uid)
+        self.measurers[made.uid] = replace(old, **fields) if old is not None else made
+        return self
+
+    def measurer_ends(self, exit_code: int | None, message: str = "", **termination: Any) -> Self:
+        """The newest measuring Pod's container has ended; without an exit code nothing is known of how."""
+        uid = max(self.measurers, key=lambda uid: self.measurers[uid].created_at)
+        ended = died(self.measurers[uid], exit_code, **({"message": message} if message else {}), **termination)
+        self.measurers[uid] = ended
         return self
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from edgecloud_operator.core.observed import Pod
+from tests.unit.core.build import make_message
 from tests.unit.core.worker import Worker
 from tests.unit.core.world import World
 
@@ -48,6 +49,8 @@ def calm(world: World, rounds: int, *, until_end: bool = False) -> bool:
             able = [worker for worker in world.workers.values() if worker.group and world.all_there(worker)]
             for worker in able[:1]:  # one after the other, so that the operator sees some done and some not
                 world.program_ends(worker)
+            if (pod := world.measuring()) is not None:
+                world.measurer_ends(pod, 0, make_message())
         for worker in list(world.workers.values()):
             worker.say()
         if world.operator is not None:
@@ -57,9 +60,9 @@ def calm(world: World, rounds: int, *, until_end: bool = False) -> bool:
 
 
 def over(world: World) -> bool:
-    """Whether nothing is left to do: no launcher is alive, and the job is finished, or suspended as it should be."""
+    """Whether nothing is left to do: nothing runs, and the job is finished, or suspended as it should be."""
     resting = world.finished or (world.job.spec.suspend and world.status.phase == "Suspended")
-    return resting and not world.workers and (world.finished or not world.pods)
+    return resting and not world.workers and world.measuring() is None and (world.finished or not world.pods)
 
 
 def heal(world: World) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from edgecloud.api.job import TrainingJob
+from edgecloud_operator.core import names
 from edgecloud_operator.core.observed import Observed, Pod, Service
 from edgecloud_operator.core.plan import Plan
 from edgecloud_operator.core.reconcile import reconcile
@@ -21,6 +23,7 @@ def check_decision(job: TrainingJob, observed: Observed, now: datetime, plan: Pl
     turned = replace(
         observed,
         pods=observed.pods[::-1],
+        measurers=observed.measurers[::-1],
         launchers=dict(reversed(list(observed.launchers.items()))),
     )
     assert reconcile(job, turned, now, SETTINGS) == plan, "a decision depends on the order of what is seen"
@@ -50,23 +53,33 @@ def _check_rest(job: TrainingJob, observed: Observed, now: datetime, plan: Plan)
         if job.metadata.uid in gone:
             return
         made = tuple(
-            Pod(
-                name=child["metadata"]["name"],
-                uid=f"new-{child['metadata']['name']}",
-                index=int(child["metadata"]["name"].rsplit("-", 1)[-1]),
-                phase="Pending",
-                created_at=now,
-            )
+            made_pod(child, uid=f"new-{child['metadata']['name']}", now=now)
             for child in plan.create
             if child["kind"] == "Pod"
         )
         service = any(child["kind"] == "Service" for child in plan.create)
-        pods = tuple(pod for pod in observed.pods if pod.uid not in gone) + made
+        pods = tuple(pod for pod in (*observed.pods, *observed.measurers) if pod.uid not in gone) + made
         assert len({pod.name for pod in pods}) == len(pods), "a Pod is made whose name is still taken"
         observed = replace(
-            observed, pods=pods, service=Service(name="digits", uid="s") if service else observed.service
+            observed,
+            pods=tuple(pod for pod in pods if pod.role == "worker"),
+            measurers=tuple(pod for pod in pods if pod.role == "measure"),
+            service=Service(name="digits", uid="s") if service else observed.service,
         )
         if plan.status is not None:
             job = job.with_status(as_served(plan.status))
         plan = reconcile(job, observed, now, SETTINGS)
     raise AssertionError("children are made and deleted without end")
+
+
+def made_pod(child: dict[str, Any], *, uid: str, now: datetime) -> Pod:
+    """The Pod that a server makes of what we build."""
+    labels = child["metadata"]["labels"]
+    return Pod(
+        name=child["metadata"]["name"],
+        uid=uid,
+        index=int(labels.get(names.INDEX_LABEL, 0)),
+        role=labels[names.COMPONENT_LABEL],
+        phase="Pending",
+        created_at=now,
+    )

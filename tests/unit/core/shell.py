@@ -72,8 +72,10 @@ class Operator:
         members = {member.pod_uid for member in rendezvous_of(self.job.status).members}
         kept = members | set(self.pods)
         self.launchers = {uid: launcher for uid, launcher in self.launchers.items() if uid in kept}
+        pods = tuple(self.pods.values())
         return Observed(
-            pods=tuple(self.pods.values()),
+            pods=tuple(pod for pod in pods if pod.role == "worker"),
+            measurers=tuple(pod for pod in pods if pod.role == "measure"),
             service=self.service,
             launchers=dict(self.launchers),
             listening_since=self.listening_since,

@@ -302,6 +302,10 @@ def test_the_built_in_trainer_finds_its_configuration_in_the_environment() -> No
     trainer = json.loads(said["EDGECLOUD_TRAINER"])
     assert (trainer["trainer"]["epochs"], trainer["storage"]["keepCheckpoints"], trainer["gpus"]) == (3, 5, 2)
     assert said["EDGECLOUD_STANDBY"] == "2"
+    assert "export" not in trainer
+    job = make_job(trainer={"data": {"name": "digits"}}, export={"formats": ["onnx", "pt2"], "calibrationImages": 9})
+    trainer = json.loads(launcher_environment(job, 0, layout=layout, coordinator="x")["EDGECLOUD_TRAINER"])
+    assert trainer["export"] == {"formats": ["onnx", "pt2"], "maxAccuracyLoss": 1.0, "calibrationImages": 9}
 
 
 @pytest.mark.parametrize(

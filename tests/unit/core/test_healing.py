@@ -14,6 +14,7 @@ from edgecloud.api.status import (
     CheckpointStatus,
     Condition,
     EvaluationStatus,
+    MeasuringStatus,
     Member,
     ProgressStatus,
     Rendezvous,
@@ -21,7 +22,7 @@ from edgecloud.api.status import (
 )
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.healing import MAX_DOCUMENTS, MAX_RESTARTS, MAX_ROUND, healed
-from tests.unit.core.build import NOW, Scene, as_served, make_observed, make_progress, member
+from tests.unit.core.build import MEASURED, NOW, Scene, as_served, make_observed, make_progress, member
 from tests.unit.core.profile import tries
 
 END = datetime(9999, 12, 31, tzinfo=UTC)
@@ -41,6 +42,14 @@ def test_a_time_of_the_future_puts_no_deadline_off(field: str) -> None:
     assert getattr(scene.status, field) == NOW
     scene.later(100).settle()
     assert scene.status.phase == "Failed"
+
+
+@given(st.integers(0, 2**53))
+def test_any_number_of_failures_can_be_counted_on(failures: int) -> None:
+    forged = MeasuringStatus(since=NOW, failures=failures, pod_uid="gone")
+    scene = Scene(**MEASURED).running().with_status(measuring=forged)
+    scene.settle()
+    assert scene.status.measuring is not None and scene.status.measuring.failures <= 5
 
 
 def test_the_clock_of_another_replica_may_be_ahead() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from tests.unit.core.build import MEASURED, make_export, make_message
 from tests.unit.core.course import calm, everybody_talks, heal, over, pod_of, worker_of
 from tests.unit.core.profile import tries
 from tests.unit.core.world import World
@@ -28,6 +29,21 @@ FAILURES: list[dict[str, Any]] = [
     {"signal": "SIGKILL"},
     {"signal": "SIGABRT"},
     {"signal": "SIGSEGV"},
+]
+FAILED_GATE = make_message(make_export("onnx"), make_export("onnx-int8", gate="failed"))
+MEASURED_ENDS: list[tuple[int | None, str]] = [
+    (0, make_message()),
+    (0, ""),
+    (0, make_message(make_export("onnx"))),
+    (0, FAILED_GATE),
+    (75, '{"error": "connection refused"}'),
+    (75, ""),
+    (137, ""),
+    (None, ""),
+    (1, "Traceback"),
+    (3, FAILED_GATE),
+    (3, ""),
+    (2, '{"error": "no model"}'),
 ]
 CALM_ROUNDS = 150
 """Of 2.5 seconds each: enough for the slowest way there is, a stop that nobody answers and a batched growth."""
@@ -48,6 +64,7 @@ class WorldMachine(RuleBasedStateMachine):
         deadlines=st.sampled_from((False, False, False, True)),
         warm=st.integers(3, 10) | st.just(0),
         fuse=st.integers(0, 6),
+        measured=st.sampled_from(("no", "no", "yes", "soon", "soon")),
     )
     def begin(
         self,
@@ -60,6 +77,7 @@ class WorldMachine(RuleBasedStateMachine):
         deadlines: bool,
         warm: int,
         fuse: int,
+        measured: str,
     ) -> None:
         spec: dict[str, Any] = {
             "workers": workers,
@@ -68,6 +86,9 @@ class WorldMachine(RuleBasedStateMachine):
             "restartPolicy": {"maxRestarts": restarts},
             "ttlSecondsAfterFinished": 3600,
         }
+        if measured != "no":
+            spec |= MEASURED
+            files = once = False
         if files:
             spec["program"] = {"command": ["python", "train.py"], "files": {"train.py": "print()"}}
         if once:
@@ -78,6 +99,17 @@ class WorldMachine(RuleBasedStateMachine):
         assert self.world.operator is not None
         self.world.operator.fuse = fuse
         calm(self.world, warm)
+        if measured == "soon":
+            self.training_ends()
+
+    def training_ends(self) -> None:
+        """A training without faults from here on, up to the moment in which its Pod measures."""
+        world = self.world
+        for _ in range(20):
+            if world.status.measuring is None:
+                calm(world, 1, until_end=True)
+            elif world.measuring() is None and not world.finished:
+                calm(world, 1)
 
     # The ordinary course of things
 
@@ -171,10 +203,23 @@ class WorldMachine(RuleBasedStateMachine):
         if pod := pod_of(self.world, place):
             if how == "vanishes":
                 self.world.pod_vanishes(pod)
-            elif how == "lost" and pod.uid in self.world.workers:
+            elif how == "lost" and (pod.uid in self.world.workers or pod == self.world.measuring()):
                 self.world.node_is_lost(pod)
             else:
                 self.world.pod_is_deleted(pod)
+        self.goes_on(pace)
+
+    @precondition(lambda self: self.world.measuring() is not None)
+    @rule(how=st.sampled_from(MEASURED_ENDS), pace=PACES)
+    def measuring_ends(self, how: tuple[int | None, str], pace: int) -> None:
+        if pod := self.world.measuring():
+            self.world.measurer_ends(pod, *how)
+        self.goes_on(pace)
+
+    @precondition(lambda self: self.world.job.spec.export is not None and self.world.status.measuring is None)
+    @rule(pace=PACES)
+    def training_is_complete(self, pace: int) -> None:
+        self.training_ends()
         self.goes_on(pace)
 
     @rule(place=PLACES, pace=PACES)

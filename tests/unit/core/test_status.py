@@ -24,6 +24,7 @@ from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, write_delay
 from tests.unit.core.build import (
     NOW,
     Scene,
+    as_served,
     make_job,
     make_launcher,
     make_observed,
@@ -284,6 +285,37 @@ def test_the_evaluation_and_the_performance_are_the_first_speakers() -> None:
     assert old.performance == {"samplesPerSecond": 5}
     later = progressed(speaker(0, 31, evaluation={"accuracy": 9}), old=old)
     assert (later.evaluation, later.performance) == (old.evaluation, old.performance)
+
+
+EXPORT: dict[str, Any] = {
+    "format": "onnx-int8", "path": "model-int8.onnx", "bytes": 2035361, "sha256": "0a" * 32, "accuracy": 0.8963,
+    "parity": {"images": 10000, "agreement": 0.9891, "maxDifference": 0.41}, "gate": "passed",
+    "latency": {"p50": 0.37, "p90": 0.4, "p99": 0.46},
+}  # fmt: skip
+
+
+def test_converted_models_stay_until_others_are_reported() -> None:
+    old = progressed(speaker(0, 30), speaker(1, 30, exports={"exports": [EXPORT]}))
+    assert old.exports == (EXPORT,)
+    assert as_served(old).exports == (EXPORT,)
+    for later in (speaker(0, 30), speaker(0, 30, exports={"exports": [EXPORT | {"gate": "perhaps"}]})):
+        assert progressed(later, old=as_served(old)).exports == (EXPORT,)
+    newer = EXPORT | {"node": "edge-1", "gate": "failed"}
+    assert progressed(speaker(0, 30, exports={"exports": [newer]}), old=old).exports == (newer,)
+
+
+def test_an_export_that_must_not_be_used_ends_the_job_and_is_shown() -> None:
+    """No restart, and a condition with the export's own words: they name the format and the way out."""
+    scene = Scene(workers=2).running()
+    words = "onnx-int8 has lost 5.00 points of accuracy:\n calibrate on more images"
+    progress = make_progress(30, total_steps=30, exports={"exports": [EXPORT | {"gate": "failed"}]})
+    scene.says(1, state="succeeded").says(0, progress=progress)
+    scene.fails(0, exit_code=2, reason="ExportFailed", message=words).settle()
+    failed = conditions.get(scene.status, "Failed")
+    assert failed is not None
+    assert (scene.status.phase, failed.reason, scene.status.restarts) == ("Failed", "ExportFailed", 0)
+    assert failed.message.endswith("onnx-int8 has lost 5.00 points of accuracy: calibrate on more images")
+    assert scene.status.exports is not None and scene.status.exports[0]["gate"] == "failed"
 
 
 # What is not finite doesn't get this far: tests/unit/coordinator/test_documents.py.

@@ -13,10 +13,12 @@ from typing import Any
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, TrainingJobStatus
 from edgecloud.protocol import FailureReport, ProgressReport
+from edgecloud_operator.core import names
 from edgecloud_operator.core.observed import Observed, Pod, Service, Termination
 from edgecloud_operator.core.plan import Delete
 from tests.unit.core.books import Books, rendezvous_of
-from tests.unit.core.build import NOW, as_served, make_job, respec
+from tests.unit.core.build import NOW, as_served, make_job, make_message, respec
+from tests.unit.core.decisions import made_pod
 from tests.unit.core.shell import ConflictError, Operator
 from tests.unit.core.worker import Worker
 
@@ -86,8 +88,9 @@ class World:
         elif child["kind"] == "Pod" and name not in self.pods:
             assert self.job.spec.program is None or not self.job.spec.program.files or self.files
             self.made += 1
-            index = int(name.rsplit("-", 1)[-1])
-            pod = Pod(name=name, uid=f"pod-{self.made}", index=index, phase="Pending", created_at=self.now)
+            pod = made_pod(child, uid=f"pod-{self.made}", now=self.now)
+            measuring = self.status.measuring is not None
+            assert self.books.life or measuring == (pod.role == "measure"), f"{name} is made at the wrong time"
             self._pod_is(pod)
 
     def delete(self, target: Delete) -> None:
@@ -96,7 +99,12 @@ class World:
             self.deleted = True
         elif target.kind == "Pod":
             pod = self.pods.get(target.name)
-            assert self.finished or self.books.life or not self.is_member(target.uid), "a member is deleted"
+            free = self.finished or self.books.life
+            member = self.is_member(target.uid) and self.status.measuring is None
+            assert free or not member, "a member is deleted"
+            resting = self.status.phase == "Suspended"
+            alive = pod is not None and pod.role == "measure" and not pod.dead
+            assert free or resting or not alive, "what measures is deleted"
             if pod is not None and pod.uid == target.uid:
                 self.pod_is_deleted(pod)
 
@@ -126,8 +134,10 @@ class World:
         if pod.terminating and pod.uid not in self.workers:
             self._gone(pod)
         elif not pod.terminating and pod.phase == "Pending":
-            self._pod_is(replace(pod, phase="Running", running_since=self.now, node=f"node-{pod.index}"))
-            self.workers[pod.uid] = Worker(uid=pod.uid, index=pod.index, world=self)
+            node = f"node-{pod.index}" if pod.role == "worker" else "pc-1"
+            self._pod_is(replace(pod, phase="Running", running_since=self.now, node=node))
+            if pod.role == "worker":
+                self.workers[pod.uid] = Worker(uid=pod.uid, index=pod.index, world=self)
 
     def _gone(self, pod: Pod) -> None:
         del self.pods[pod.name]
@@ -152,20 +162,34 @@ class World:
         )
         self._pod_is(replace(pod, phase="Succeeded" if code == 0 else "Failed", termination=end))
 
+    # What measures
+
+    def measuring(self) -> Pod | None:
+        """The Pod that measures, if it runs."""
+        found = self.pods.get(names.measurer_name(self.job.metadata.name))
+        return found if found is not None and found.phase == "Running" and found.uid not in self.lost else None
+
+    def measurer_ends(self, pod: Pod, code: int | None, message: str = "") -> None:
+        """It ends; without a code it is evicted."""
+        if (code, message) == (0, make_message()):
+            self.books.measured.add(pod.uid)
+        end = None if code is None else Termination(exit_code=code, message=message)
+        self._pod_is(replace(pod, phase="Succeeded" if code == 0 else "Failed", termination=end, over=end is not None))
+
     # Programs
 
     def mates(self, worker: Worker) -> list[Worker]:
         return [other for other in self.workers.values() if other.round == worker.round and other.group]
 
     def all_there(self, worker: Worker) -> bool:
-        """Whether the ranks of its round can meet: every member has taken it up, and none has broken."""
+        """Whether the ranks of its round can meet: every member has taken it up, and none has broken.
+
+        Who has done its part is not needed any more, whatever has become of it since.
+        """
         _, members = self.books.members_of(worker.round)
-        mates = [self.workers.get(uid) for uid in members]
-        return bool(mates) and all(
-            mate is not None
-            and mate.round == worker.round
-            and (mate.state == "succeeded" or (mate.group and not mate.hard))
-            for mate in mates
+        left = [self.workers.get(uid) for uid in members if (worker.round, uid) not in self.books.done]
+        return bool(members) and all(
+            mate is not None and mate.round == worker.round and mate.group and not mate.hard for mate in left
         )
 
     def program_steps(self, worker: Worker, *, checkpoint: bool) -> None:

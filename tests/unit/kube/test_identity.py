@@ -74,6 +74,15 @@ def test_nobody(payload: Any, reason: str) -> None:
     assert who(payload) == reason
 
 
+def test_what_measures_is_no_worker() -> None:
+    """It has no token of ours; somebody could have one made for it."""
+    store = a_store()
+    store.saw("Pod", make_pod(0, name="digits-measure", uid="pod-m"))
+    claims = pod(pod={"name": "digits-measure", "uid": "pod-m"})
+    assert who(claims, store) == "not-ready"
+    assert who(claims | {"iat": NOW - LATE_SECONDS - 1}, store) == "unknown-pod"
+
+
 def test_a_pod_that_is_gone() -> None:
     store = a_store()
     store.gone("Pod", make_pod(1, version=9))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edgecloud.api.job import TrainingJob
 from edgecloud.launcher.messages import MAX_TERMINATION, termination
 from edgecloud_operator.core.builders import Settings, build_pod, build_service
+from edgecloud_operator.core.measurer import build_measurer
 from edgecloud_operator.core.observed import Observed, Pod, Service, Termination
 from edgecloud_operator.core.reconcile import reconcile
 from edgecloud_operator.kube.client import DEPTH
@@ -76,6 +77,7 @@ def test_what_we_build_is_read_as_ours() -> None:
         ("digits", None, None),
         (51 * "a" + "-worker-1", None, None),
         (50 * "a" + "-worker-1", 50 * "a", 1),
+        ("a-measure-worker-0", "a-measure", 0),
     ],
 )
 def test_the_name_says_whose_pod_it_is_and_which(name: str, job: str | None, index: int | None) -> None:
@@ -84,7 +86,30 @@ def test_the_name_says_whose_pod_it_is_and_which(name: str, job: str | None, ind
         assert found is None
     else:
         assert found is not None
-        assert (found.key, found.pod.index) == (("team", job), index)
+        assert (found.key, found.pod.index, found.pod.role) == (("team", job), index, "worker")
+
+
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        ("digits-measure", "digits"),
+        ("a-measure-measure", "a-measure"),
+        ("a-worker-0-measure", "a-worker-0"),
+        (50 * "a" + "-measure", 50 * "a"),
+        (51 * "a" + "-measure", None),
+        ("-measure", None),
+        ("measure", None),
+        ("digits-measure-0", None),
+        ("digits-measured", None),
+    ],
+)
+def test_the_name_of_the_one_that_measures(name: str, job: str | None) -> None:
+    found = see_pod(make_pod(0, name=name))
+    if job is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.key, found.pod.role, found.pod.index) == (("team", job), "measure", 0)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +245,38 @@ FAILURE = {"localRank": 0, "rank": 3, "exitCode": 1, "reason": "ProgramError", "
 
 def ended(**fields: Any) -> Termination | None:
     return seen(make_pod(status=status("Failed", containerStatuses=[container(terminated=fields)]))).termination
+
+
+def test_what_measures_is_read_as_it_is_built() -> None:
+    spec = {"workers": 1, "trainer": {"data": {"name": "digits"}}, "export": {"measureOn": {}}}
+    made = build_measurer(see_job(make_job(spec=spec)), Settings())
+    made["metadata"] |= {"uid": "m", "resourceVersion": "7", "creationTimestamp": "2026-11-24T12:00:00Z"}
+    found = see_pod(made)
+    assert found is not None
+    assert (found.key, found.owner, found.watched, found.ca) == (("team", "digits"), JOB_UID, True, "")
+    assert found.pod == Pod(name="digits-measure", uid="m", index=0, role="measure", phase="Pending", created_at=NOON)
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ('{"exports": []}', '{"exports": []}'),
+        ('{"round": 1, "outcome": "succeeded"}', '{"round": 1, "outcome": "succeeded"}'),
+        ("x" * 5000, "x" * 4096),
+        ("\ud800", "?"),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_what_measures_says_is_handed_on_as_it_is(said: Any, read: str) -> None:
+    ended = {"exitCode": 0, "message": said}
+    beside = container("worker", terminated={"exitCode": 9})
+    pod = make_pod(
+        0,
+        name="digits-measure",
+        status=status("Succeeded", containerStatuses=[beside, container("measure", terminated=ended)]),
+    )
+    assert seen(pod).termination == Termination(exit_code=0, message=read)
 
 
 def test_the_launchers_last_message_is_understood() -> None:

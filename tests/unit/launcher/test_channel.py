@@ -105,6 +105,30 @@ def test_hostile_documents(body: bytes) -> None:
         assert launcher.progress() is None
 
 
+def test_all_documents_at_their_largest_fit() -> None:
+    with ends() as (launcher, process):
+        room = progress.MAX_DOCUMENT - len('{"x":""}')
+        report = {"step": 1, "reportedAt": 1.0, **{name: {"x": "x" * room} for name in progress.DOCUMENTS}}
+        process.write(report | {"metrics": {"a": 1.0}})
+        assert launcher.progress() == report | {"metrics": {"a": 1.0}}
+
+
+@pytest.mark.parametrize("size", [8192, 2 * channel.SIZE])
+def test_a_channel_of_another_release_has_another_size(size: int, tmp_path: Path) -> None:
+    """A launcher comes as a zipapp into images with any release of the worker module."""
+    launcher = LauncherEnd(tmp_path / "channel")
+    os.truncate(launcher.path, size)
+    process = ProcessEnd(str(launcher.path))
+    large = {name: {"x": "x" * 2300} for name in progress.DOCUMENTS}
+    process.write({"step": 1, "reportedAt": 1.0, **large})
+    seen = launcher.progress()
+    assert seen is not None and seen["step"] == 1
+    assert (seen == {"step": 1, "reportedAt": 1.0}) == (size < channel.SIZE)
+    launcher.stop()
+    assert process.stop_asked()
+    launcher.close()
+
+
 def test_a_torn_report_is_passed_over_and_the_next_one_read() -> None:
     with ends() as (launcher, process):
         process.write({"step": 1, "reportedAt": 1.0})
@@ -138,10 +162,13 @@ def test_the_flag_and_the_mark() -> None:
 def test_metrics_that_do_not_fit_are_left_out() -> None:
     with ends() as (launcher, process):
         wide = {f"{index:02}{chr(0x1D6FC) * 61}": 0.1234567890123456 for index in range(32)}
-        process.write({"step": 1, "reportedAt": 1.0, "metrics": wide})
+        process.write({"step": 1, "reportedAt": 1.0, "metrics": wide, "evaluation": {"x": "x" * 2300}})
+        assert (launcher.progress() or {})["metrics"] == wide
+        documents = {name: {"x": "x" * 2000} for name in ("evaluation", "performance")}
+        process.write({"step": 1, "reportedAt": 1.0, "metrics": wide, **documents})
         seen = launcher.progress()
-        assert seen is not None and seen["step"] == 1
-        assert 20 < len(seen["metrics"]) < 32
+        assert seen is not None and seen["step"] == 1 and seen["performance"] == documents["performance"]
+        assert 16 < len(seen["metrics"]) < 32
         assert set(seen["metrics"]) < set(wide)
 
 

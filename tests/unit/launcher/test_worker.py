@@ -76,6 +76,19 @@ def test_values_stand_until_newer_ones_come(channel: LauncherEnd) -> None:
     }
 
 
+def test_results_are_published(channel: LauncherEnd) -> None:
+    worker.report(step=1)
+    entry = {"format": "onnx", "path": "model.onnx", "gate": "passed"}
+    worker.publish(evaluation={"accuracy": 0.5}, exports=[entry, entry])
+    worker.publish(exports=[])
+    seen = channel.progress()
+    assert seen is not None
+    assert (seen["evaluation"], seen["exports"]) == ({"accuracy": 0.5}, {"exports": []})
+    worker.publish(exports=[entry])
+    seen = channel.progress()
+    assert seen is not None and seen["exports"] == {"exports": [entry]}
+
+
 def test_odd_values_are_left_out(channel: LauncherEnd) -> None:
     worker.report(step=float("nan"))
     assert channel.progress() is None

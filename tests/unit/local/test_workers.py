@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import platform
 import secrets
 import signal
 import stat
@@ -26,6 +27,7 @@ from edgecloud.protocol import FailureReport
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.core.observed import Pod, Termination
 from edgecloud_operator.local import prepare
+from edgecloud_operator.local import workers as workers_module
 from edgecloud_operator.local.workers import MAX_TERMINATION_BYTES, Workers, read_termination
 from tests.unit.local.jobs import made, make_job
 
@@ -193,6 +195,81 @@ def test_the_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
             assert int(environment["OMP_NUM_THREADS"]) >= 1
             assert os.getsid(it.process(1).pid) == it.process(1).pid, "Ctrl-C on the terminal is not for it"
+
+    asyncio.run(scenario())
+
+
+# What measures
+
+MEASURED: dict[str, Any] = {
+    "program": None,
+    "trainer": {"data": {"name": "digits"}},
+    "export": {"measureOn": {"nodeSelector": {"edge": "true"}}, "maxAccuracyLoss": 0.5},
+}
+MEASURES = """
+import json, os, sys
+print("measuring")
+print("slowly", file=sys.stderr)
+names = ("EDGECLOUD_EXPORT", "EDGECLOUD_MAX_ACCURACY_LOSS", "EDGECLOUD_NODE", "EDGECLOUD_JOB")
+with open(os.environ["EDGECLOUD_TERMINATION_LOG"], "w") as file:
+    json.dump({name: os.environ.get(name) for name in names}, file)
+sys.exit(3)
+"""
+
+
+def test_what_measures_plays_a_pod_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECLOUD_JOB", "an outer run's")
+    monkeypatch.setattr(workers_module, "PROGRAM", ("python", "-c", MEASURES))
+
+    async def scenario() -> None:
+        async with house(tmp_path, **MEASURED) as it:
+            await asyncio.gather(*(it.workers.measure(it.job) for _ in range(3)))
+            (pod,) = it.pods.values()
+            assert (pod.name, pod.role, pod.phase, pod.node) == (
+                "digits-measure",
+                "measure",
+                "Running",
+                platform.node(),
+            )
+            await eventually(lambda: it.of(0).dead, "its end is seen")
+            end = it.of(0).termination
+            assert end is not None and (it.of(0).phase, end.exit_code) == ("Failed", 3)
+            assert json.loads(end.message) == {
+                "EDGECLOUD_EXPORT": str(tmp_path / "work" / "results" / "export"),
+                "EDGECLOUD_MAX_ACCURACY_LOSS": "0.5",
+                "EDGECLOUD_NODE": platform.node(),
+                "EDGECLOUD_JOB": None,
+            }
+            assert set((tmp_path / "work" / "logs" / "measure.log").read_text().split()) == {"measuring", "slowly"}
+            assert it.workers._identities == {}, "it speaks to nobody"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["deleted", "killed", "left behind"])
+def test_what_measures_goes_with_all_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    starts = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('both'); time.sleep(60)"
+    monkeypatch.setattr(workers_module, "PROGRAM", ("python", "-u", "-c", starts))
+
+    async def scenario() -> None:
+        linux.become_subreaper()
+        async with house(tmp_path, **MEASURED) as it:
+            await it.workers.measure(it.job)
+            log_file = tmp_path / "work" / "logs" / "measure.log"
+            await eventually(lambda: "both" in log_file.read_text(), "both run")
+            (child,) = it.process(0).children()
+            if how == "deleted":
+                it.workers.delete(it.of(0).uid)
+                await eventually(lambda: not it.pods, "it is gone")
+            elif how == "killed":
+                it.process(0).kill()
+                await eventually(lambda: it.of(0).dead, "its end is seen")
+                assert it.of(0).termination == Termination(exit_code=128 + signal.SIGKILL)
+            else:
+                await it.workers.end_all()
+            assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
     asyncio.run(scenario())
 

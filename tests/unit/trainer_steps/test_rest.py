@@ -20,7 +20,7 @@ from edgecloud_trainer.evaluation import Evaluation
 from edgecloud_trainer.events import EventLog
 from edgecloud_trainer.performance import FIRST_STEPS, Stopwatch
 from edgecloud_trainer.schedule import factor
-from edgecloud_trainer.settings import SettingsError, read
+from edgecloud_trainer.settings import Settings, SettingsError, read
 from edgecloud_trainer.steps import mixed
 
 
@@ -157,6 +157,18 @@ def test_settings_say_what_is_missing() -> None:
         read({})
     with pytest.raises(SettingsError, match="EDGECLOUD_TRAINER"):
         read({"EDGECLOUD_TRAINER": '{"trainer": {"epochs": -1}}'})
+
+
+def test_settings_say_what_is_exported() -> None:
+    def said(**more: object) -> Settings:
+        return read({"EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}}, **more})})
+
+    assert said().export is None
+    export = said(export={"formats": ["onnx-int8"], "destination": "file:///there"}).export
+    assert export is not None and (export.formats, export.destination) == (("onnx-int8",), "file:///there")
+    assert said().digest == said(export={}).digest  # the same training
+    with pytest.raises(SettingsError, match="EDGECLOUD_TRAINER"):
+        said(export={"formats": ["exe"]})
 
 
 def test_digest_is_of_what_makes_the_training() -> None:

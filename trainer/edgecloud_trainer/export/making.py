@@ -20,7 +20,7 @@ import torch
 from edgecloud.edge.card import ExportCard, Format
 from edgecloud.edge.layout import MODELS, REFERENCE, REPORT
 from edgecloud.edge.machine import describe
-from edgecloud.edge.measuring import OPENERS, MeasureError, measure
+from edgecloud.edge.measuring import LATENCY_SECONDS, OPENERS, MeasureError, measure
 from edgecloud.edge.reference import MAX_IMAGES, MAX_PIXEL_BYTES, Reference, save_reference
 from edgecloud.edge.report import Measured, Problem, Report
 from edgecloud.edge.runtime import Logits, Pixels, images_in_a_run
@@ -60,6 +60,7 @@ class Options:
     max_accuracy_loss: percentage points against the original in torch and fp32.
     calibration_images: training images that the scales of int8 are fitted on.
     threads: the larger of the two numbers that latency is measured with; 0: the CPUs there are.
+    seconds: for the latency of the formats that one runtime runs.
     """
 
     formats: tuple[Format, ...]
@@ -68,6 +69,7 @@ class Options:
     mirror: bool = False
     threads: int = 0
     node: str = ""
+    seconds: float = LATENCY_SECONDS
 
 
 def export(
@@ -243,6 +245,7 @@ def _measured_together(
                 group,
                 max_accuracy_loss=options.max_accuracy_loss,
                 openers=_OPENERS,
+                seconds=options.seconds,
                 threads=threads,
                 on_progress=on_progress,
             )

@@ -1,0 +1,114 @@
+"""Each family in each format: the same logits, the card inside, any number of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgecloud.edge.card import PT2_FILE
+from edgecloud.edge.runtime import ModelFileError, open_model
+from edgecloud_trainer.export.errors import ConversionError
+from edgecloud_trainer.export.folding import fold
+from edgecloud_trainer.export.int8 import front, to_int8
+from edgecloud_trainer.export.network import EdgeNetwork, captured
+from edgecloud_trainer.export.onnx_file import save_onnx, to_onnx
+from edgecloud_trainer.export.pt2 import open_pt2, save_pt2
+from tests.unit.export.made import SHAPE, card, export_card, network, pixels
+
+CALIBRATION = pixels(64, seed=5)
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("name", ["article-cnn", "edgenet", "resnet18", "mobilenet_v3_small"])
+def test_a_family_in_all_formats(name: str, tmp_path: Path) -> None:
+    about, images = card(name), pixels(7)
+    wrapped = EdgeNetwork(network(name), about, mirror=False)
+    with torch.inference_mode():
+        expected = wrapped(torch.from_numpy(images)).numpy()
+    program = captured(wrapped, SHAPE)
+    graph_module = program.module()
+    if fold(graph_module):
+        program = captured(graph_module, SHAPE)
+
+    plain, small, archive = (tmp_path / one for one in ("model.onnx", "model-int8.onnx", "model.pt2"))
+    save_onnx(to_onnx(program), plain, export_card("onnx", about))
+    save_onnx(to_int8(plain, CALIBRATION, tmp_path), small, export_card("onnx-int8", about))
+    save_pt2(program, archive, export_card("pt2", about))
+
+    assert not [node for node in onnx.load(plain).graph.node if node.op_type == "BatchNormalization"]
+    assert plain.stat().st_size / small.stat().st_size > 3.6
+    models = {
+        "onnx": open_model(plain, threads=1),
+        "onnx-int8": open_model(small, threads=1),
+        "pt2": open_pt2(archive, 1),
+    }
+    for format, model in models.items():
+        assert model.card == export_card(format, about)  # type: ignore[arg-type]
+        found = model.logits(images)
+        assert distance(found, expected) < (0.1 if format == "onnx-int8" else 1e-5), format
+        np.testing.assert_allclose(model.logits(images[:1]), found[:1], rtol=1e-3, atol=1e-4)
+
+
+def test_int8_is_quantised_where_it_should_be(tmp_path: Path) -> None:
+    """Layers in int8, normalisation and first layer not; weights of 7 bits, a scale for each channel."""
+    plain = tmp_path / "model.onnx"
+    save_onnx(
+        to_onnx(captured(EdgeNetwork(network("article-cnn"), card(), mirror=False), SHAPE)), plain, export_card("onnx")
+    )
+    model = to_int8(plain, CALIBRATION, tmp_path)
+    made_by = {output: node.op_type for node in model.graph.node for output in node.output}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    fed = [made_by.get(node.input[0]) for node in layers]
+    assert fed[0] != "DequantizeLinear" and set(fed[1:]) == {"DequantizeLinear"}
+    assert {made_by[name.name] for name in model.graph.output} != {"DequantizeLinear"}
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    weights = [array for array in arrays.values() if array.dtype == np.int8 and array.ndim >= 2]
+    assert len(weights) == len(layers) - 1 and max(int(np.abs(array).max()) for array in weights) <= 64
+    scales = [
+        arrays[node.input[1]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in arrays
+    ]
+    assert any(scale.size > 1 for scale in scales)
+
+
+def test_the_front_ends_with_the_first_layer_that_has_weights() -> None:
+    model = to_onnx(captured(EdgeNetwork(network("edgenet"), card(), mirror=True), SHAPE))
+    names = front(model)
+    kinds = [next(node.op_type for node in model.graph.node if node.name == name) for name in names]
+    assert kinds[0] == "Cast" and kinds[-1] == "Conv" and kinds.count("Conv") == 1
+
+
+def test_the_same_network_and_images_give_the_same_int8_weights(tmp_path: Path) -> None:
+    plain = tmp_path / "model.onnx"
+    save_onnx(
+        to_onnx(captured(EdgeNetwork(network("article-cnn"), card(), mirror=False), SHAPE)), plain, export_card("onnx")
+    )
+    first, second = (to_int8(plain, CALIBRATION, tmp_path).SerializeToString() for _ in range(2))
+    assert first == second
+
+
+def test_what_can_not_be_quantised_says_so(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(ConversionError, match=r"onnxruntime can't quantise this network .*: leave onnx-int8 out"):
+        to_int8(tmp_path / "broken.onnx", CALIBRATION, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no card", "nothing"])
+def test_a_pt2_file_that_can_not_be_used(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    program = captured(EdgeNetwork(network("article-cnn"), card(), mirror=False), SHAPE)
+    if damage == "no card":
+        torch.export.save(program, path, extra_files={PT2_FILE: "{}"})
+    elif damage == "cut":
+        save_pt2(program, path, export_card("pt2"))
+        path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ModelFileError, match=r"model\.pt2 can't be opened .*: export it with edgecloud export"):
+        open_pt2(path, 1)
