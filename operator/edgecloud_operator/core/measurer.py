@@ -56,9 +56,10 @@ def _shared(job: TrainingJob) -> bool:
 
 def _url(job: TrainingJob) -> str | None:
     """The URL that the models are copied to, if it means the same on every node."""
-    destination = job.spec.export.destination if job.spec.export else None
+    destination = (job.spec.export.destination if job.spec.export else None) or ""
     try:
-        return None if destination is None or urlsplit(destination).scheme in _NODE_ALONE else destination
+        everywhere = "://" in destination and urlsplit(destination).scheme not in _NODE_ALONE
+        return destination if everywhere else None
     except ValueError:
         return None
 
