@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, overload
 
 import numpy as np
@@ -88,6 +88,8 @@ class Dataset:
     """Likewise; 1 for a channel that is the same everywhere."""
     digest: str
     """sha256 (hex) over classes, pixels and labels of all splits: the same wherever and however they were read."""
+    names: Mapping[Split, Sequence[str]] = field(default_factory=dict)
+    """Each image's file, of those splits whose images were files."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

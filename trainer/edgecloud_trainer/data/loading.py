@@ -107,4 +107,5 @@ def _dataset(name: str, found: Stored) -> Dataset:
         mean=found.manifest.mean,
         std=found.manifest.std,
         digest=found.manifest.sha256,
+        names=found.names,
     )
