@@ -89,7 +89,8 @@ def test_an_export_replaces_what_an_earlier_one_has_left_and_nothing_else(finish
 
 def asked(report: Report, **other: object) -> bool:
     said = {
-        "run": RUN, "formats": ("onnx", "onnx-int8"), "max_accuracy_loss": 1.0, "calibration_images": 16, "mirror": False,
+        "run": RUN, "formats": ("onnx", "onnx-int8"), "max_accuracy_loss": 1.0, "calibration_images": 16,
+        "mirror": False,
     }  # fmt: skip
     return answers(report, **(said | other))  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edgecloud.edge.card import INPUT, ModelCard
 from edgecloud_trainer.export.errors import ConversionError, first_line
@@ -55,9 +55,13 @@ def captured(network: nn.Module, shape: tuple[int, int, int]) -> torch.export.Ex
     shapes: dict[str, Any] = {INPUT: {0: torch.export.Dim("batch")}}
     try:
         with torch.no_grad():
-            return torch.export.export(network, (example,), dynamic_shapes=shapes)
+            program = torch.export.export(network, (example,), dynamic_shapes=shapes)
     except Exception as error:  # the network may be anybody's, and its code fails in any way there is
         raise ConversionError(
             f"torch.export can't follow this network ({first_line(error)}): write its forward without control flow that"
             " depends on the values of tensors or on the number of images"
         ) from error
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # lines of source code, which would be saved with it
+    return program

@@ -45,7 +45,16 @@ def to_onnx(program: torch.export.ExportedProgram) -> onnx.ModelProto:
             f"torch.onnx can't write this network ({first_line(error)}): leave the onnx formats out, or write the part"
             " that it names with other operations"
         ) from error
+    _forget_origin(model)
     return model
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes of each node: lines of source code and their paths, of no use on an edge node."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def save_onnx(model: onnx.ModelProto, path: Path, card: ExportCard) -> None:
