@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.trainer import DataSpec
 from edgecloud.cli.main import cli
-from edgecloud_trainer.data.named import _digits
+from edgecloud_trainer.data import load
 from tests.e2e.local import EDGECLOUD, ROOT, run
 
 FILES = {"evaluation.json", "confusion.png", "calibration.png", "worst.png"}
@@ -50,13 +51,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingJob
 
 def digits(folder: Path, names: dict[int, str], per_class: int = 8) -> Path:
     """Some of the digits as files in class folders."""
-    contents = _digits(folder, lambda done, total: None)
-    part = contents.parts["train"]
-    pixels = np.concatenate(list(part.chunks()))
+    images = load(DataSpec(name="digits"), seed=0, cache=folder.with_suffix(".cache")).train
     for digit, name in names.items():
         (folder / name).mkdir(parents=True)
-        for number in np.flatnonzero(part.labels == digit)[:per_class]:
-            Image.fromarray(pixels[number, 0]).save(folder / name / f"{number}.png")
+        for number in np.flatnonzero(images.labels == digit)[:per_class]:
+            Image.fromarray(images.pixels[number, 0]).save(folder / name / f"{number}.png")
     return folder
 
 
