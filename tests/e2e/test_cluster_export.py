@@ -50,7 +50,8 @@ def test_trained_on_one_node_and_measured_on_another(space: Namespace) -> None:
     pods = {pod["metadata"]["name"]: pod for pod in space.get("pods", "-l", f"{names.JOB_LABEL}=digits")["items"]}
     where = {name: pod["spec"]["nodeName"] for name, pod in pods.items()}
     assert where == {"digits-worker-0": cloud, "digits-worker-1": cloud, "digits-measure": edge}
-    assert {pod["status"]["phase"] for pod in pods.values()} == {"Succeeded"}
+    done = "--for=jsonpath={.status.phase}=Succeeded"  # a kubelet says so a moment after the last container has ended
+    space.kubectl("wait", "pods", "-l", f"{names.JOB_LABEL}=digits", done, "--timeout=60s")
     exports = {one["format"]: one for one in status.exports or ()}
     assert set(exports) == {"onnx", "onnx-int8"}
     for one in exports.values():
