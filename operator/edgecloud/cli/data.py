@@ -106,7 +106,7 @@ def data() -> None:
       CIFAR        a folder with data_batch_1.bin and its like
       numpy        an .npz with pixels and labels, or a folder with pixels.npy and labels.npy
       a name       digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10, usps
-      a URL        of any of these files, or of a folder (http: with / at its end): http, https, s3, ...
+      a URL        of such a file, or of a folder (http: with / at its end); http, https, s3, ...
 
     \b
       edgecloud data prepare photos/ --out pets.images --resize 224 --split validation=0.1,test=0.1
@@ -405,8 +405,8 @@ def _classes(manifest: Manifest) -> Table:
     table.add_column("CLASS")
     for name in manifest.splits:
         table.add_column(name.upper(), justify="right")
-    for label, name in enumerate(manifest.classes[:MAX_CLASSES]):
-        table.add_row(_line(name), *(f"{counts.per_class[label]:,}" for counts in manifest.splits.values()))
+    for label, text in enumerate(manifest.classes[:MAX_CLASSES]):
+        table.add_row(_line(text), *(f"{counts.per_class[label]:,}" for counts in manifest.splits.values()))
     if len(manifest.classes) > MAX_CLASSES:
         table.add_row("...", *("" for _ in manifest.splits))
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -123,7 +122,7 @@ def test_a_prepared_file_is_a_source(tmp_path: Path) -> None:
     again = prepared(tmp_path / "a.images", tmp_path / "b.images")
     assert again["sha256"] == first["sha256"]
     assert again["source"]["kind"] == "prepared"
-    assert list(open_images(tmp_path / "b.images").names["test"])[0] == "test/cat/000.png"
+    assert open_images(tmp_path / "b.images").names["test"][0] == "test/cat/000.png"
 
 
 def test_unequal_sizes_are_scaled_and_cut(tmp_path: Path) -> None:
@@ -186,7 +185,7 @@ def test_splits_by_class_and_seed(tmp_path: Path) -> None:
     assert done.exit_code == 2 and "b has test images of its own: leave the part for test out" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["test", "test=0", "test=1", "train=0.1", "test=0.1,test=0.1", "test=nan", "test=1e-3"])
+@pytest.mark.parametrize("text", ["test", "test=0", "test=1", "train=0.1", "test=0.1,test=0.1", "test=1e-3"])
 def test_parts_that_are_none(text: str, tmp_path: Path) -> None:
     assert data("prepare", "digits", "--out", tmp_path / "a.images", "--split", text).exit_code == 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +239,7 @@ def test_a_job_reads_a_prepared_file_at_a_url(expected: str, tmp_path: Path) -> 
         with pytest.raises(DataError, match=r"/b\.images holds other images or labels than it was written with"):
             load(DataSpec(source=f"{site.url}/b.images"), seed=0, cache=tmp_path / "cache")
     left = sorted(path.suffix for path in (tmp_path / "cache").iterdir())
-    assert left == [".images", ".lock", ".lock"]
+    assert left == [".images", ".lock", ".lock", ".url"]
 
 
 def test_a_network_that_is_down_may_pass(tmp_path: Path) -> None:
@@ -250,3 +249,16 @@ def test_a_network_that_is_down_may_pass(tmp_path: Path) -> None:
     with serving(Site({})) as site, pytest.raises(DataError) as caught:
         load(DataSpec(source=f"{site.url}/a.tar"), seed=0, cache=tmp_path / "cache")
     assert not caught.value.passing
+
+
+def test_a_job_goes_on_without_its_server(tar: bytes, tmp_path: Path) -> None:
+    """A worker that starts again while the server is away has the images; one without them waits for it."""
+    with serving(Site({"/pets.tar": tar})) as site:
+        spec = DataSpec(source=f"{site.url}/pets.tar", validation_fraction=0.5)
+        first = load(spec, seed=0, cache=tmp_path / "cache")
+    again = load(spec, seed=0, cache=tmp_path / "cache")
+    assert (again.digest, again.name) == (first.digest, first.name)
+    (tmp_path / "cache" / "torn.url").write_text("{")
+    with pytest.raises(DataError, match="can't be reached, or breaks off") as caught:
+        load(spec, seed=0, cache=tmp_path / "other")
+    assert caught.value.passing

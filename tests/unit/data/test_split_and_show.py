@@ -61,7 +61,7 @@ def test_all_together_and_split_anew(file: Path, tmp_path: Path) -> None:
     assert first["splits"]["test"]["perClass"] == [12, 6]  # type: ignore[index]
     found = names(tmp_path / "0.images")
     assert found["train"] | found["test"] == set(FILES) and not found["train"] & found["test"]
-    assert found["test"] & set(name for name in FILES if name.startswith("train/"))
+    assert found["test"] & {name for name in FILES if name.startswith("train/")}
 
 
 def test_splits_that_cannot_be_made(file: Path, tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ def test_something_else_is_no_damaged_file(tmp_path: Path) -> None:
     done = data("verify", tmp_path / "a.images")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "is neither a folder nor a tar file" in done.stderr
-    for command in (("stats",), ("show", "--out", tmp_path / "a.png"), ("split", "--out", tmp_path / "b", "--split", "test=0.1")):
+    divide = ("split", "--out", tmp_path / "b", "--split", "test=0.1")
+    for command in (("stats",), ("show", "--out", tmp_path / "a.png"), divide):
         done = data(command[0], tmp_path / "a.images", *command[1:])
         assert done.exit_code == 2
         assert "a.images is no prepared file: prepare it again, or copy it again" in done.stderr

@@ -41,7 +41,7 @@ def snapshot(root: Path) -> dict[str, str]:
             path = Path(folder) / name
             status = path.lstat()
             contents = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else ""
-            link = os.readlink(path) if path.is_symlink() else ""
+            link = str(path.readlink()) if path.is_symlink() else ""
             time = 0 if path.is_dir() else status.st_mtime_ns
             found[str(path.relative_to(root))] = f"{status.st_mode:o} {time} {contents} {link}"
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data.dataset import Contents, DataError, Dataset, Images, Progress, Split
+from edgecloud_trainer.data.dataset import Contents, DataError, Dataset, Images, Progress, Split, TransferError
 from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.filesystem import is_url
 from edgecloud_trainer.data.holding import hold_back
 from edgecloud_trainer.data.imagefile import Stored
 from edgecloud_trainer.data.locate import find_source
@@ -15,8 +18,11 @@ from edgecloud_trainer.data.manifest import Options, Provenance
 from edgecloud_trainer.data.named import named_source
 from edgecloud_trainer.data.observer import Observer, Stage
 from edgecloud_trainer.data.prepared import as_contents, open_prepared
+from edgecloud_trainer.data.remembering import recall, remember
 from edgecloud_trainer.data.source import Source
 from edgecloud_trainer.data.store import stored
+
+log = logging.getLogger(__name__)
 
 
 def _silent(done: int, total: int) -> None:
@@ -53,26 +59,26 @@ def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _sil
         DataError: the data aren't there, are broken, or don't go with the spec.
     """
     observer = _Teller(on_progress)
-    source = _source(spec, observer)
-    whole = _whole(source, cache, observer)
+    found = _found(spec, cache, observer)
+    name, whole = found.name, found.stored
     fraction = spec.validation_fraction
     if fraction and "validation" in whole.splits:
-        raise DataError(f"{source.name} has validation images of its own: leave validationFraction out")
+        raise DataError(f"{name} has validation images of its own: leave validationFraction out")
     if not fraction and "test" in whole.splits:
-        return _dataset(source.name, whole)
-    test = 0.0 if "test" in whole.splits else source.test_fraction
-    key = sha256(f"{source.key} {seed} {fraction!r} {test!r}".encode()).hexdigest()[:40]
+        return _dataset(name, whole)
+    test = 0.0 if "test" in whole.splits else found.test_fraction
+    key = sha256(f"{found.key} {seed} {fraction!r} {test!r}".encode()).hexdigest()[:40]
     wanted: dict[Split, float] = {"test": test, "validation": fraction}
     fractions = {split: part for split, part in wanted.items() if part}
 
     def divided(scratch: Path) -> tuple[Contents, Provenance]:
         options = whole.manifest.options.model_copy(update={"split": fractions, "seed": seed})
         provenance = Provenance(
-            name=source.name, source=whole.manifest.source, options=options, derived_from=whole.manifest.sha256
+            name=name, source=whole.manifest.source, options=options, derived_from=whole.manifest.sha256
         )
-        return hold_back(source.name, as_contents(whole), fractions, seed=seed), provenance
+        return hold_back(name, as_contents(whole), fractions, seed=seed), provenance
 
-    return _dataset(source.name, stored(cache, key, divided, observer))
+    return _dataset(name, stored(cache, key, divided, observer))
 
 
 def _source(spec: DataSpec, observer: Observer) -> Source:
@@ -83,17 +89,36 @@ def _source(spec: DataSpec, observer: Observer) -> Source:
     return find_source(spec.source, observer, named=False)
 
 
-def _whole(source: Source, cache: Path, observer: Observer) -> Stored:
-    """The source's images, as they are there or in the cache."""
+class _Found(NamedTuple):
+    """A source's images."""
+
+    key: str
+    name: str
+    stored: Stored
+    test_fraction: float = Source.test_fraction
+
+
+def _found(spec: DataSpec, cache: Path, observer: Observer) -> _Found:
+    """The images that a job names, as they are there or in the cache."""
+    try:
+        source = _source(spec, observer)
+    except TransferError as error:
+        if (known := recall(cache, str(spec.source))) is None:
+            raise
+        log.warning("%s; the images that it had are used", error)
+        return _Found(*known)
     if source.kind == "prepared" and source.single is not None:
-        return open_prepared(source.single)
+        return _Found(source.key, source.name, open_prepared(source.single))
 
     def read(scratch: Path) -> tuple[Contents, Provenance]:
         reading = Reading(scratch=scratch, observer=observer, downloads=cache)
         here = source.here(reading)
         return here.read(reading), Provenance(name=source.name, source=here.origin(), options=Options())
 
-    return stored(cache, source.key, read, observer)
+    whole = stored(cache, source.key, read, observer)
+    if spec.source is not None and is_url(spec.source):
+        remember(cache, spec.source, key=source.key, name=source.name)
+    return _Found(source.key, source.name, whole, source.test_fraction)
 
 
 def _dataset(name: str, found: Stored) -> Dataset:

@@ -19,7 +19,7 @@ from edgecloud_trainer.data.imagefile import SUFFIX, write
 from edgecloud_trainer.data.locate import find_source, inside
 from edgecloud_trainer.data.locking import locked
 from edgecloud_trainer.data.manifest import Manifest, Options, Provenance
-from edgecloud_trainer.data.observer import Observer, Stage
+from edgecloud_trainer.data.observer import Observer
 from edgecloud_trainer.data.prepared import as_contents, open_prepared
 from edgecloud_trainer.data.resize import Size
 from edgecloud_trainer.data.source import Source
@@ -211,7 +211,6 @@ def _finish(out: Path, scratch: Path, contents: Contents, provenance: Provenance
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    observer.stage(Stage("writing"))
     (scratch / _MANIFEST).rename(manifest_path(out))
     (scratch / _IMAGES).rename(out)
     flush_folder(out.parent)

@@ -15,7 +15,7 @@ from edgecloud_trainer.hashing import hashes, key_of
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_CLASSES: Final = 60
+MAX_CLASSES: Final = 40
 """Of a sheet; of more classes so many are shown, evenly chosen."""
 MAX_PER_CLASS: Final = 40
 MAX_BARS: Final = 40
@@ -90,7 +90,7 @@ def histogram(manifest: Manifest, path: Path) -> None:
         (_bars if named else _steps)(axis, manifest)
         axis.set_title(f"{manifest.name}: {sum(counts.images for counts in manifest.splits.values()):,} images")
         if len(manifest.splits) > 1:
-            axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1 if named else 1), ncols=3)
+            figure.legend(frameon=False, loc="outside lower center", ncols=3)
         axis.spines[["top", "right"]].set_visible(False)
         figure.savefig(path, dpi=110, format="png")
     finally:
@@ -114,9 +114,11 @@ def _bars(axis: Any, manifest: Manifest) -> None:
 
 def _steps(axis: Any, manifest: Manifest) -> None:
     order = np.argsort(-np.array(manifest.splits["train"].per_class), kind="stable")
+    below = np.zeros(len(order), np.int64)
     for split in (split for split in SPLITS if split in manifest.splits):
-        counts = np.array(manifest.splits[split].per_class)[order]
-        axis.stairs(counts, color=_COLOURS[split], label=_labelled(manifest, split), fill=split == "train")
+        upper = below + np.array(manifest.splits[split].per_class)[order]
+        axis.stairs(upper, baseline=below, color=_COLOURS[split], label=_labelled(manifest, split), fill=True)
+        below = upper
     axis.set_xlabel(f"{len(order):,} classes, the largest in train first")
     axis.set_ylabel("images")
     axis.yaxis.set_major_formatter("{x:,.0f}")

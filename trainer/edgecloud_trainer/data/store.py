@@ -39,12 +39,12 @@ def stored(cache: Path, key: str, read: Callable[[Path], tuple[Contents, Provena
         DataError: the cache can't be written, or `read` says so.
     """
     path = cache / f"{key}{SUFFIX}"
-    if (found := _whole(path)) is not None:
+    if (found := cached(cache, key)) is not None:
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with locked(cache / f"{key}.lock", lambda: observer.stage(Stage("waiting"))):
-            if (found := _whole(path)) is not None:
+            if (found := cached(cache, key)) is not None:
                 return found
             with working(cache / f"{key}{PARTIAL}") as scratch:
                 write(scratch / _IMAGES, *read(scratch), observer)
@@ -52,7 +52,7 @@ def stored(cache: Path, key: str, read: Callable[[Path], tuple[Contents, Provena
                 flush_folder(cache)
     except OSError as error:
         raise unwritable(f"the data cache {cache}", error) from error
-    if (found := _whole(path)) is None:
+    if (found := cached(cache, key)) is None:
         raise DataError(f"{path} was written and can't be read back: check the disk it is on")
     return found
 
@@ -91,9 +91,9 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _whole(path: Path) -> Stored | None:
-    """What the file holds; None if there is none, or none that is whole."""
+def cached(cache: Path, key: str) -> Stored | None:
+    """What a cache holds under a key; None if there is nothing, or nothing that is whole."""
     try:
-        return open_images(path)
+        return open_images(cache / f"{key}{SUFFIX}")
     except (OSError, ImageFileError):
         return None

@@ -1,0 +1,41 @@
+"""Which images a URL led to, for a process that starts while its server can't be reached: a training goes on then."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from edgecloud_trainer.data.imagefile import Stored
+from edgecloud_trainer.data.store import cached, unwritable
+
+
+def remember(cache: Path, url: str, *, key: str, name: str) -> None:
+    """Note what a URL led to, whose images are in the cache.
+
+    Raises:
+        DataError: the cache can't be written.
+    """
+    path = _path(cache, url)
+    beside = path.with_suffix(f".{os.getpid()}")
+    try:
+        beside.write_text(json.dumps({"key": key, "name": name}))
+        beside.rename(path)
+    except OSError as error:
+        raise unwritable(f"the data cache {cache}", error) from error
+
+
+def recall(cache: Path, url: str) -> tuple[str, str, Stored] | None:
+    """Key, name and images of what a URL led to the last time, if they are still in the cache."""
+    try:
+        noted = json.loads(_path(cache, url).read_bytes())
+        key, name = str(noted["key"]), str(noted["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    stored = cached(cache, key)
+    return (key, name, stored) if stored is not None else None
+
+
+def _path(cache: Path, url: str) -> Path:
+    return cache / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}.url"
