@@ -86,12 +86,13 @@ def evaluate(
 
     \b
     Files with --out:
-      evaluation.json     all figures: accuracy with its interval, by class, confusion, calibration, worst images
-      confusion.png       which class is taken for which
-      calibration.png     how often it is right where it is so sure, with the expected calibration error
-      worst.png           the images with the highest loss
-      comparison.json     two models: who is right on how many, the difference with its interval, McNemar's test
-      differences.png     two models: images on which one alone is right (MODEL2's other files end in -2)
+      evaluation.json   accuracy with its interval, by class, confusion, calibration, worst images
+      confusion.png     which class is taken for which
+      calibration.png   how often it is right where it is so sure, and the calibration error
+      worst.png         the images with the highest loss
+      comparison.json   two models: who is right on how many, the difference, McNemar's test
+      differences.png   two models: images on which one alone is right
+    MODEL2's own files end in -2.
 
     \b
     Exit code: 0 evaluated, 2 the model, the data or the command line is wrong

@@ -10,11 +10,12 @@ import click
 
 COMMANDS: Final = {
     "run": "edgecloud.cli.run:run",
-    "evaluate": "edgecloud.cli.evaluate:evaluate",
-    "predict": "edgecloud.cli.predict:predict",
     "validate": "edgecloud.cli.validate:validate",
-    "bench": "edgecloud.cli.bench:bench",
+    "data": "edgecloud.cli.data:data",
+    "evaluate": "edgecloud.cli.evaluate:evaluate",
     "export": "edgecloud.cli.export:export",
+    "predict": "edgecloud.cli.predict:predict",
+    "bench": "edgecloud.cli.bench:bench",
     "crd": "edgecloud.cli.crd:crd",
     "launcher": "edgecloud.cli.launcher:launcher",
     "completion": "edgecloud.cli.completion:completion",

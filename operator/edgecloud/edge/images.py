@@ -52,8 +52,9 @@ def open_image(data: bytes, *, upright: bool = False) -> Image.Image:
             if image.mode not in _GREY | _COLOUR:
                 raise ImageError(f"has more than 8 bits in a pixel's channel ({image.mode}): convert it to 8 bits")
             image.load()
+            mode = "L" if image.mode in _GREY else "RGB"
             turned = ImageOps.exif_transpose(image) if upright else image
-            return turned.convert("L" if image.mode in _GREY else "RGB")
+            return turned if turned.mode == mode else turned.convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             f"would be larger than {Image.MAX_IMAGE_PIXELS} pixels: scale it down, or take it out"

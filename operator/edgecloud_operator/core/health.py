@@ -38,8 +38,8 @@ REMEDIES: Final[dict[Reason, str]] = {
     " bound and mounted",
     "CoordinatorUnreachable": "look at its log (kubectl logs) and at what stands between it and the operator"
     " (NetworkPolicy, DNS)",
-    "ModelUnreachable": "delete the job, and apply it with a ReadWriteMany claim in storage.claimName, or with a URL in"
-    " export.destination",
+    "ModelUnreachable": "delete the job, and apply it with a ReadWriteMany claim in storage.claimName, or with a URL,"
+    " such as s3://..., in export.destination",
 }
 """What to do about each reason to be blocked."""
 MEASURING_REMEDIES: Final[dict[Reason, str]] = REMEDIES | {

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.spec import MeasureOn
-from edgecloud_operator.core import names
+from edgecloud_operator.core import builders, names
 from edgecloud_operator.core.builders import (
     POD_LAYOUT,
     ROOT,
@@ -56,9 +56,10 @@ def _shared(job: TrainingJob) -> bool:
 
 def _url(job: TrainingJob) -> str | None:
     """The URL that the models are copied to, if it means the same on every node."""
-    destination = job.spec.export.destination if job.spec.export else None
+    destination = (job.spec.export.destination if job.spec.export else None) or ""
     try:
-        return None if destination is None or urlsplit(destination).scheme in _NODE_ALONE else destination
+        everywhere = "://" in destination and urlsplit(destination).scheme not in _NODE_ALONE
+        return destination if everywhere else None
     except ValueError:
         return None
 
@@ -98,14 +99,33 @@ def build_measurer(job: TrainingJob, settings: Settings) -> dict[str, Any]:
         "serviceAccountName": spec.service_account_name,
     }
     pod["spec"] |= {key: value for key, value in placement.items() if value}
-    return templated(pod, _template(spec.pod_template or {}))
+    return templated(pod, _template(job))
 
 
-def _template(pod_template: Mapping[str, Any]) -> dict[str, Any]:
+def _template(job: TrainingJob) -> dict[str, Any]:
     """The part of the workers' template that is for this Pod too."""
-    spec = pod_template.get("spec")
-    kept = {key: spec[key] for key in _OF_TEMPLATE if key in spec} if isinstance(spec, Mapping) else {}
-    return {"metadata": pod_template.get("metadata"), "spec": kept}
+    template = job.spec.pod_template or {}
+    spec = template.get("spec")
+    if not isinstance(spec, Mapping):
+        return {"metadata": template.get("metadata")}
+    kept = {key: spec[key] for key in _OF_TEMPLATE if key in spec}
+    if not _shared(job):
+        kept["containers"] = [{"name": CONTAINER} | _credentials(spec.get("containers"))]
+    return {"metadata": template.get("metadata"), "spec": kept}
+
+
+def _credentials(containers: Any) -> dict[str, Any]:
+    """The environment of the template's worker: what copies the models to a URL and what fetches them need the same."""
+    for one in containers if isinstance(containers, list) else ():
+        if isinstance(one, Mapping) and one.get("name") == builders.CONTAINER:
+            env = one["env"] if isinstance(one.get("env"), list) else []
+            theirs = [each for each in env if isinstance(each, Mapping) and not _is_ours(each.get("name"))]
+            return ({"env": theirs} if theirs else {}) | ({"envFrom": one["envFrom"]} if "envFrom" in one else {})
+    return {}
+
+
+def _is_ours(name: Any) -> bool:
+    return not isinstance(name, str) or name.startswith("EDGECLOUD_")
 
 
 def _container(job: TrainingJob, where: MeasureOn, settings: Settings) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_help_tells_of_every_option(name: str) -> None:
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
     found = {module.name for module in pkgutil.iter_modules(edgecloud.cli.__path__)}
-    assert found - {"main", "display", "progress"} == set(COMMANDS)
+    assert found - {"main", "display", "progress", "bar"} == set(COMMANDS)
 
 
 def test_help_of_the_whole() -> None:

@@ -99,6 +99,7 @@ def test_or_are_fetched() -> None:
         pytest.param({"storage": {}} | export(destination="https://models/a"), None, id="http"),
         pytest.param({"storage": {}} | export(destination="s3://models/a"), None, id="an object store"),
         pytest.param({"storage": {}} | export(destination="/mnt/models"), "emptyDir", id="a path is another's"),
+        pytest.param({"storage": {}} | export(destination="c:/models"), "emptyDir", id="and this one's"),
         pytest.param({"storage": {}} | export(destination="file:///mnt"), "emptyDir", id="so is its URL"),
         pytest.param({"storage": {}} | export(destination="http://[a"), "emptyDir", id="no URL"),
         pytest.param({"storage": {}, "export": {}}, None, id="measured in worker 0"),
@@ -132,6 +133,38 @@ def test_the_workers_template_counts_where_it_is_for_this_pod_too() -> None:
     assert (security["runAsUser"], security["runAsGroup"], security["runAsNonRoot"]) == (2000, 1000, True)
     assert made["spec"].pop("imagePullSecrets") == [{"name": "registry"}]
     assert made["spec"] == {key: value for key, value in plain["spec"].items() if key != "securityContext"}
+
+
+def test_what_fetches_has_the_credentials_of_what_copied() -> None:
+    key = {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "secret"}}}
+    worker = {
+        "name": "worker",
+        "env": [key, {"name": "EDGECLOUD_EXPORT", "value": "/x"}],
+        "envFrom": [{"secretRef": {}}],
+    }
+    template = {"spec": {"containers": [{"name": "beside", "env": [{"name": "A"}]}, worker]}}
+    fetched = {"storage": {}} | export(destination="s3://models/a")
+    made = container(pod_of(podTemplate=template, **fetched))
+    assert made["env"] == [*container(pod_of(**fetched))["env"], key]
+    assert made["envFrom"] == [{"secretRef": {}}] and made["image"] == "edge:1"
+    assert pod_of(podTemplate=template) == pod_of(), "from a claim it needs none"
+
+
+@pytest.mark.parametrize(
+    "containers",
+    [
+        None,
+        7,
+        [None],
+        ["worker"],
+        [{"name": "worker"}],
+        [{"name": "worker", "env": 7}],
+        [{"name": "worker", "env": [1]}],
+    ],
+)
+def test_containers_of_a_template_that_are_none(containers: Any) -> None:
+    fetched = {"storage": {}} | export(destination="s3://models/a")
+    assert pod_of(podTemplate={"spec": {"containers": containers}}, **fetched) == pod_of(**fetched)
 
 
 @pytest.mark.parametrize("template", [{"spec": None}, {"metadata": 7}, {"spec": ["a"]}, {"a": 1}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -158,3 +160,12 @@ def test_softmax(rows: list[list[float]]) -> None:
 @pytest.mark.parametrize(("shape", "count"), [((1, 8, 8), 256), ((3, 224, 224), 27), ((3, 60000, 60000), 1)])
 def test_large_images_run_in_small_batches(shape: tuple[int, int, int], count: int) -> None:
     assert images_in_a_run(shape) == count
+
+
+@pytest.mark.parametrize("module", ["edgecloud.edge.runtime", "edgecloud_trainer.export.int8"])
+def test_nobody_is_told(tmp_path: Path, module: str) -> None:
+    """onnxruntime's wheel reports home unless it is told otherwise, and begins with files in these folders."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    environment |= {name: str(tmp_path) for name in ("TMPDIR", "HOME", "XDG_CACHE_HOME")}
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True, timeout=120)
+    assert list(tmp_path.iterdir()) == []

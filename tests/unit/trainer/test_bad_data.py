@@ -269,8 +269,9 @@ def test_the_same_name_twice(tmp_path: Path) -> None:
         ),
         (DataSpec(name="imagenet"), "no data set is named imagenet. Known are digits"),
         (DataSpec(), "trainer.data has neither name nor source: write one of them"),
-        (DataSpec(source="https://example.org/a.tar"), "is a URL, which isn't read yet: download it"),
-        (DataSpec(source="s3://bucket/a"), "s3://bucket/a is a URL"),
+        (DataSpec(source="http://127.0.0.1:9/a.tar"), "http://127.0.0.1:9/a.tar can't be reached, or breaks off ("),
+        (DataSpec(source="gopher://example.org/a"), "gopher://example.org/a can't be opened (Protocol not known: gopher"),
+        (DataSpec(source="zip://a::http://example.org/b"), "zip://a::http://example.org/b is a chain of URLs: give the one"),
     ],
 )
 def test_bad_spec(spec: DataSpec, expected: str, tmp_path: Path) -> None:

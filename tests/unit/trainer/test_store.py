@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data import Dataset, load, store
+from edgecloud_trainer.data import Dataset, imagefile, load
 from tests.unit.trainer.pictures import tree, write
 
 COUNTS = {"train/cat": 30, "train/dog": 30, "test/cat": 5, "test/dog": 5}
@@ -38,10 +39,30 @@ def hold(done, total):
 load(DataSpec(source=sys.argv[1]), seed=0, cache=Path(sys.argv[2]), on_progress=hold)
 """
 
+TAKE_TURNS = """
+import sys
+from pathlib import Path
+from edgecloud.api.trainer import DataSpec
+from edgecloud_trainer.data import load
+said = set()
+def progress(done, total):
+    word = "decodes" if total else "waits"
+    if word not in said:
+        said.add(word)
+        print(word, flush=True)
+        if word == "decodes":
+            sys.stdin.readline()
+print(load(DataSpec(source=sys.argv[1]), seed=0, cache=Path(sys.argv[2]), on_progress=progress).digest, flush=True)
+"""
+
 
 def start(code: str, root: Path, cache: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(root), str(cache)], stdout=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-c", code, str(root), str(cache)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
     )
 
 
@@ -64,6 +85,36 @@ def test_several_processes_at_once_read_once(root: Path, tmp_path: Path) -> None
     assert len({digest for digest, _ in said}) == 1
     assert [reader for _, reader in said].count("True") == 1
     assert len(cached(tmp_path / "cache")) == 1
+
+
+def test_ten_at_once_of_which_the_reader_is_killed(root: Path, tmp_path: Path) -> None:
+    """Whoever holds the lock is killed while it decodes; one of the nine others decodes then, and nobody else."""
+    cache = tmp_path / "cache"
+    with ExitStack() as stack:
+        processes = [stack.enter_context(start(TAKE_TURNS, root, cache)) for _ in range(10)]
+        for process in processes:
+            stack.callback(process.kill)
+        first = [line_of(process) for process in processes]
+        (victim,) = [process for process, word in zip(processes, first, strict=True) if word == "decodes"]
+        assert first.count("waits") == 9  # so all ten were there at once
+        victim.kill()
+        assert victim.wait(timeout=60) == -signal.SIGKILL
+        assert not cached(cache)
+        rest = [process for process in processes if process is not victim]
+        for process in rest:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = [process.communicate(timeout=60)[0].split() for process in rest]
+    assert sorted(len(several) for several in said) == [1] * 8 + [2]
+    assert [several[0] for several in said if len(several) == 2] == ["decodes"]
+    assert len({several[-1] for several in said}) == 1 and len(said[0][-1]) == 64
+    assert [path.suffix for path in sorted(cache.iterdir())] == [".images", ".lock"]
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
 def test_a_killed_reader_leaves_nothing_in_the_way(root: Path, tmp_path: Path) -> None:
@@ -89,7 +140,7 @@ def test_a_killed_reader_leaves_nothing_in_the_way(root: Path, tmp_path: Path) -
 def test_the_file_is_mapped_if_it_is_large(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = read(root, tmp_path / "cache")
     assert not isinstance(plain.train.pixels, np.memmap)
-    monkeypatch.setattr(store, "MAPPED_ABOVE", 1000)
+    monkeypatch.setattr(imagefile, "MAPPED_ABOVE", 1000)
     mapped = read(root, tmp_path / "cache")
     assert isinstance(mapped.train.pixels, np.memmap)
     assert not mapped.train.pixels.flags.writeable

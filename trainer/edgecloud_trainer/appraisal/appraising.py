@@ -129,11 +129,14 @@ class Comparison:
 
     @property
     def differing(self) -> np.ndarray:
-        """Numbers of the images that one model alone is right on; first those where the wrong one is the surest."""
+        """Numbers of the images that one model alone is right on: the surest mistakes of either by turns."""
         first, second = self.first.answers, self.second.answers
-        numbers = np.flatnonzero(first.right != second.right)
-        wrong = np.where(first.right, second.confidence, first.confidence)[numbers]
-        return np.asarray(numbers[np.argsort(-wrong, kind="stable")])
+        sides = []
+        for right, wrong in ((first, second), (second, first)):
+            numbers = np.flatnonzero(right.right & ~wrong.right)
+            sides.append(numbers[np.argsort(-wrong.confidence[numbers], kind="stable")])
+        turns = np.concatenate([2 * np.arange(len(side)) + place for place, side in enumerate(sides)])
+        return np.asarray(np.concatenate(sides)[np.argsort(turns)])
 
 
 def comparison_to_json(one: Comparison) -> dict[str, Any]:

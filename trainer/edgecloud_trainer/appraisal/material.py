@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -39,6 +39,8 @@ class Material:
     shape: tuple[int, int, int]
     parts: Mapping[str, Images]
     """By the name of their split."""
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Likewise, each image's file, if they were files."""
 
     def __len__(self) -> int:
         return sum(len(images) for images in self.parts.values())
@@ -50,10 +52,11 @@ class Material:
                 yield images.pixels[start : start + size], images.labels[start : start + size]
 
     def image(self, number: int) -> tuple[str, Pixels]:
-        """One image, uint8 [C, H, W], and what to call it, such as `test/17`."""
+        """One image, uint8 [C, H, W], and what to call it: its file, or its place in its split, such as `test/17`."""
         for split, images in self.parts.items():
             if number < len(images):
-                return f"{split}/{number}", np.array(images.pixels[number])
+                name = self.names[split][number] if split in self.names else f"{split}/{number}"
+                return name, np.array(images.pixels[number])
             number -= len(images)
         raise IndexError(number)
 
@@ -104,8 +107,9 @@ def gather(spec: DataSpec, choice: Choice, *, seed: int, cache: Path, on_progres
 
 def _material(found: Dataset, choice: Choice, parts: Mapping[str, Images]) -> Material:
     return Material(
-        name=found.name, choice=choice, digest=found.digest, classes=found.classes, shape=found.shape, parts=parts
-    )
+        name=found.name, choice=choice, digest=found.digest, classes=found.classes, shape=found.shape, parts=parts,
+        names={split: names for split, names in found.names.items() if split in parts},
+    )  # fmt: skip
 
 
 def meaning(material: Material, card: ModelCard) -> npt.NDArray[np.int64]:

@@ -84,7 +84,7 @@ def worst_sheet(one: Appraisal, title: str) -> Image.Image:
                 lines=(
                     f"is {one.name_of(int(found.labels[number]))}",
                     f"said {_answer(one, number)}",
-                    name,
+                    _short(name),
                 ),
                 colour=_RIGHT if right else _WRONG,
             )
@@ -103,7 +103,7 @@ def differences_sheet(one: Comparison, title: str) -> Image.Image | None:
             Cell(
                 pixels=pixels,
                 lines=(
-                    f"is {one.first.name_of(int(one.first.answers.labels[number]))}  ({name})",
+                    f"is {one.first.name_of(int(one.first.answers.labels[number]))}  ({_short(name)})",
                     f"1: {_answer(one.first, number)}",
                     f"2: {_answer(one.second, number)}",
                 ),
@@ -111,6 +111,11 @@ def differences_sheet(one: Comparison, title: str) -> Image.Image | None:
             )
         )
     return contact_sheet(cells, title=title, columns=_PER_ROW, side=_SIDE) if cells else None
+
+
+def _short(name: str) -> str:
+    """A file without its folders, for there is little room; a place in a split as it is."""
+    return name.rpartition("/")[2] if "." in name else name
 
 
 def _answer(one: Appraisal, number: int) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from edgecloud_trainer.data.dataset import CHUNK_BYTES, Contents, DataError, Labels, Part, Pixels, Progress, Split
+from edgecloud_trainer.data.dataset import Contents, DataError, Labels, Part, Pixels, Split, joined, part_of
+from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import File, Source, key_of, read_file
 
 _SHAPE: Final = (3, 32, 32)
@@ -18,6 +20,11 @@ _RECORD: Final = 1 + 3 * 32 * 32
 _CLASSES: Final = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _NAMES: Final = "batches.meta.txt"
 _PATTERNS: Final[dict[Split, str]] = {"train": r"data_batch_\w+\.bin", "test": r"test_batch\.bin"}
+
+
+def is_cifar(name: str) -> bool:
+    """Whether a file is called as one of CIFAR-10's binary version."""
+    return name == _NAMES or any(re.fullmatch(pattern, name) for pattern in _PATTERNS.values())
 
 
 def cifar_source(root: Path, files: Sequence[File]) -> Source | None:
@@ -41,22 +48,26 @@ def cifar_source(root: Path, files: Sequence[File]) -> Source | None:
             )
     listed = [file for some in found.values() for file in some] + [file for file in files if file.name == _NAMES]
     return Source(
-        name=root.resolve().name or str(root), key=key_of("cifar", root, listed), read=partial(_read, root, found)
+        name=root.resolve().name or str(root),
+        kind="cifar",
+        location=str(root),
+        key=key_of("cifar", str(root.resolve()), listed),
+        read=partial(_read, root, found),
     )
 
 
-def _read(root: Path, found: dict[Split, list[File]], scratch: Path, progress: Progress) -> Contents:
-    progress(0, 1)
+def _read(root: Path, found: dict[Split, list[File]], reading: Reading) -> Contents:
     parts = {split: _part([root / file.name for file in some]) for split, some in found.items()}
     highest = max(int(part.labels.max()) for part in parts.values())
-    progress(1, 1)
-    return Contents(classes=_classes(root, highest), shape=_SHAPE, parts=parts)
+    return resized(Contents(classes=_classes(root, highest), shape=_SHAPE, parts=parts), reading.size)
 
 
 def _classes(root: Path, highest: int) -> tuple[str, ...]:
     names: tuple[str, ...] = _CLASSES
     if (root / _NAMES).exists():
-        names = tuple(read_file(root / _NAMES, 65536).decode(errors="replace").split())
+        names = tuple(read_file(str(root / _NAMES), 65536).decode(errors="replace").split())
+    if not all(name.isprintable() for name in names):
+        raise DataError(f"{root / _NAMES} has names with control characters: write one name a line")
     if highest >= len(names):
         raise DataError(
             f"{root} has labels up to {highest} and only {len(names)} classes: name them in {_NAMES}, one a line"
@@ -69,12 +80,8 @@ def _part(paths: list[Path]) -> Part:
         maps = [np.memmap(path, np.uint8, "r").reshape(-1, _RECORD) for path in paths]
     except (OSError, ValueError) as error:
         raise DataError(f"{', '.join(map(str, paths))} can't be read ({error}): copy them again") from error
-    labels: Labels = np.concatenate([records[:, 0] for records in maps]).astype(np.int64)
+    return joined([part_of(records[:, 1:].reshape(-1, *_SHAPE), _labels(records)) for records in maps], _SHAPE)
 
-    def chunks() -> Iterator[Pixels]:
-        step = CHUNK_BYTES // _RECORD
-        for records in maps:
-            for start in range(0, len(records), step):
-                yield np.ascontiguousarray(records[start : start + step, 1:]).reshape(-1, *_SHAPE)
 
-    return Part(labels=labels, chunks=chunks)
+def _labels(records: Pixels) -> Labels:
+    return records[:, 0].astype(np.int64)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.int64]
+"""Places in a split, from 0."""
 Progress = Callable[[int, int], None]
 """Called with (done, total) in the source's own unit, files or bytes; with (0, 0) while another process reads."""
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+CHUNK_BYTES: Final = 16 * 1024 * 1024
+"""Of pixels that are handled at once."""
 
-_PASSING: Final = frozenset(
+PASSING: Final = frozenset(
     {
         errno.EIO, errno.ESTALE, errno.EREMOTEIO,
         errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EBUSY,
@@ -37,10 +41,23 @@ class DataError(ValueError):
         """Whether it comes from trouble that may pass by itself, so that a second try makes sense."""
         cause = self.__cause__ or self.__context__
         while cause is not None:
-            if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.errno in _PASSING):
+            if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.errno in PASSING):
                 return True
             cause = cause.__cause__ or cause.__context__
         return False
+
+
+class TransferError(DataError):
+    """The data's server can't be reached, or breaks off time and again."""
+
+    def __init__(self, message: str, *, resumable: bool = False) -> None:
+        super().__init__(message)
+        self.resumable = resumable
+        """Whether what has come so far is of use to the next try."""
+
+    @property
+    def passing(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +88,8 @@ class Dataset:
     """Likewise; 1 for a channel that is the same everywhere."""
     digest: str
     """sha256 (hex) over classes, pixels and labels of all splits: the same wherever and however they were read."""
+    names: Mapping[Split, Sequence[str]] = field(default_factory=dict)
+    """Each image's file, of those splits whose images were files."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,8 +103,36 @@ class Part:
     """A split that is yet to be read, piece by piece, so that it need not fit into memory."""
 
     labels: Labels
-    chunks: Callable[[], Iterator[Pixels]]
-    """uint8 [n, C, H, W] each, N images in all, in the order of the labels."""
+    take: Callable[[Ids], Pixels]
+    """uint8 [n, C, H, W]: the images at these places."""
+    names: Sequence[str] | None = None
+    """Each image's file below its folder, or in its archive; None if the images were no files."""
+
+    def chunks(self) -> Iterator[Pixels]:
+        """All images, some at a time, in the order of the labels."""
+        count, step = len(self.labels), 1
+        start = 0
+        while start < count:
+            chunk = self.take(np.arange(start, min(start + step, count)))
+            yield chunk
+            start += len(chunk)
+            step = max(1, CHUNK_BYTES // max(1, chunk[:1].nbytes))
+
+    def pick(self, ids: Ids) -> Part:
+        """Only the images at these places, in this order."""
+        take, names = self.take, self.names
+        return Part(
+            labels=self.labels[ids],
+            take=lambda some: take(ids[some]),
+            names=None if names is None else Picked(names, ids),
+        )
+
+
+class Fault(NamedTuple):
+    """A file that was left out."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +143,59 @@ class Contents:
     shape: tuple[int, int, int]
     """(C, H, W)."""
     parts: Mapping[Split, Part]
+    skipped: Sequence[Fault] = ()
+    """The first of those files that were left out."""
+    skipped_count: int = 0
+    """Of all of them."""
 
 
-CHUNK_BYTES = 16 * 1024 * 1024
+def part_of(pixels: Pixels, labels: Labels, names: Sequence[str] | None = None) -> Part:
+    """A part of images that are at hand, in memory or memory-mapped."""
+
+    def take(ids: Ids) -> Pixels:
+        start, stop = int(ids[0]), int(ids[-1]) + 1
+        in_a_row = stop - start == len(ids) and bool((np.diff(ids) == 1).all())
+        return pixels[start:stop] if in_a_row else pixels[ids]
+
+    return Part(labels=labels, take=take, names=names)
 
 
-def part_of(pixels: Pixels, labels: Labels, ids: npt.NDArray[np.int64] | None = None) -> Part:
-    """A part of images that are at hand (in memory or memory-mapped); of those in `ids` only, in that order."""
-    chosen = labels if ids is None else labels[ids]
-    step = max(1, CHUNK_BYTES // max(1, pixels[:1].nbytes))
+def joined(parts: Sequence[Part], shape: tuple[int, int, int]) -> Part:
+    """Several parts as one, in their order; each image [C, H, W] as `shape` says."""
+    begins = np.cumsum([0, *(len(part.labels) for part in parts)])
 
-    def chunks() -> Iterator[Pixels]:
-        for start in range(0, len(chosen), step):
-            yield pixels[start : start + step] if ids is None else pixels[ids[start : start + step]]
+    def take(ids: Ids) -> Pixels:
+        pixels = np.empty((len(ids), *shape), np.uint8)
+        which = np.searchsorted(begins, ids, side="right") - 1
+        for number, part in enumerate(parts):
+            rows = np.flatnonzero(which == number)
+            if len(rows):
+                pixels[rows] = part.take(ids[rows] - begins[number])
+        return pixels
 
-    return Part(labels=chosen, chunks=chunks)
+    named = [part.names for part in parts if part.names is not None]
+    return Part(
+        labels=np.concatenate([part.labels for part in parts]),
+        take=take,
+        names=[name for names in named for name in names] if len(named) == len(parts) else None,
+    )
+
+
+class Picked(Sequence[str]):
+    """Some of a sequence of names, in another order, without a copy of them."""
+
+    def __init__(self, names: Sequence[str], ids: Ids) -> None:
+        self._names = names
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return Picked(self._names, self._ids[place])
+        return self._names[int(self._ids[place])]

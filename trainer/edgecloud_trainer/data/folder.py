@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from edgecloud.edge.images import MAX_FILE_BYTES
-from edgecloud_trainer.data.dataset import Contents, Progress
-from edgecloud_trainer.data.decode import Encoded, Spool, decode_all
-from edgecloud_trainer.data.layout import Layout, arrange
-from edgecloud_trainer.data.source import File, Source, key_of, read_file
+from edgecloud_trainer.data.dataset import DataError
+from edgecloud_trainer.data.decode import Encoded
+from edgecloud_trainer.data.files import ImageFiles, read_files, unreadable
+from edgecloud_trainer.data.layout import is_image
+from edgecloud_trainer.data.observer import Stage
+from edgecloud_trainer.data.source import Listed, Source, key_of, read_file
 
 
-def folder_source(root: Path, files: Sequence[File]) -> Source:
-    """The images in a folder whose files are listed already.
-
-    Raises:
-        DataError: they aren't laid out as train/CLASS/FILE or CLASS/FILE.
-    """
-    layout = arrange([file.name for file in files], str(root))
+def folder_source(root: Path, listed: Listed) -> Source:
+    """The images in a folder whose files are listed already."""
     return Source(
         name=root.resolve().name or str(root),
-        key=key_of("folder", root, files),
-        read=partial(_read, root, files, layout),
+        kind="folder",
+        location=str(root),
+        key=key_of("folder", str(root.resolve()), listed.files),
+        read=lambda reading: read_files(FolderFiles(root, listed), reading),
+        files=partial(FolderFiles, root, listed),
     )
 
 
-def _read(root: Path, files: Sequence[File], layout: Layout, scratch: Path, progress: Progress) -> Contents:
-    positions = [position for items in layout.splits.values() for _, position in items]
-    paths = [root / files[position].name for position in positions]
-    encoded: list[Encoded] = [(str(path), partial(read_file, path, MAX_FILE_BYTES)) for path in paths]
-    done = 0
-    with Spool(scratch) as spool:
-        for count in decode_all(encoded, spool):
-            done += count
-            progress(done, len(paths))
-    return spooled(spool, layout, {position: arrival for arrival, position in enumerate(positions)})
+class FolderFiles(ImageFiles):
+    """Those of a folder, sorted by name."""
 
+    def __init__(self, root: Path, listed: Listed) -> None:
+        self.where = str(root)
+        self.prefix = f"{root}/"
+        self.names = [file.name for file in listed.files]
+        self.folders = listed.folders
+        self._faults = listed.faults
+        self._images = [name for name in self.names if is_image(name)]
 
-def spooled(spool: Spool, layout: Layout, arrival: dict[int, int]) -> Contents:
-    """The contents of a full spool, laid out; `arrival` gives the place in the spool for a position in the names."""
-    shape = spool.finish()
-    return Contents(
-        classes=layout.classes,
-        shape=shape,
-        parts={
-            split: spool.part(
-                np.array([arrival[position] for _, position in items], np.int64),
-                np.array([label for label, _ in items], np.int64),
-                shape,
-            )
-            for split, items in layout.splits.items()
-        },
-    )
+    def encoded(self) -> Iterator[Encoded]:
+        for fault in self._faults:
+            yield Encoded(fault.name, f"{self.prefix}{fault.name}", unreadable(DataError(fault.reason)))
+        for name in self._images:
+            path = f"{self.prefix}{name}"
+            yield Encoded(name, path, partial(read_file, path, MAX_FILE_BYTES))
+
+    def stage(self, arrived: int, fresh: int) -> Stage:
+        return Stage("decoding", arrived, len(self._faults) + len(self._images), images=fresh)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import math
+import os
 import re
 import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from edgecloud_trainer.data.dataset import SPLITS, Contents, DataError, Part, Progress, Split, part_of
+from edgecloud_trainer.data.dataset import CHUNK_BYTES, SPLITS, Contents, DataError, Part, Split, part_of
+from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.observer import Stage
+from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import File, Source, key_of
 
 MAX_BYTES: Final = 64 * 1024**3
@@ -26,6 +31,11 @@ _SPLITS: Final[dict[str, Split]] = {
     "val": "validation",
     "validation": "validation",
 }
+
+
+def is_idx(name: str) -> bool:
+    """Whether a file is called as IDX files are."""
+    return _NAME.fullmatch(name) is not None
 
 
 def idx_source(root: Path, files: Sequence[File]) -> Source | None:
@@ -56,18 +66,21 @@ def idx_source(root: Path, files: Sequence[File]) -> Source | None:
     chosen = [file for pair in found.values() for file in pair.values()]
     return Source(
         name=root.resolve().name or str(root),
-        key=key_of("idx", root, chosen),
+        kind="idx",
+        location=str(root),
+        key=key_of("idx", str(root.resolve()), chosen),
         read=partial(_read, {split: (root / p["images"].name, root / p["labels"].name) for split, p in found.items()}),
     )
 
 
-def _read(paths: dict[Split, tuple[Path, Path]], scratch: Path, progress: Progress) -> Contents:
+def _read(paths: dict[Split, tuple[Path, Path]], reading: Reading) -> Contents:
     parts: dict[Split, Part] = {}
     shape: tuple[int, int, int] | None = None
     highest = 0
     for done, (split, (images, labels)) in enumerate(paths.items()):
-        progress(done, len(paths))
-        pixels, numbers = read_idx(images, 3), read_idx(labels, 1).astype(np.int64)
+        reading.observer.stage(Stage("decoding", done, len(paths)))
+        pixels = read_idx(images, 3, reading.scratch)
+        numbers = read_idx(labels, 1, reading.scratch).astype(np.int64)
         if len(pixels) != len(numbers) or not len(numbers):
             raise DataError(
                 f"{images} has {len(pixels)} images and {labels} {len(numbers)} labels: they don't go together"
@@ -80,13 +93,18 @@ def _read(paths: dict[Split, tuple[Path, Path]], scratch: Path, progress: Progre
         shape = size
         highest = max(highest, int(numbers.max()))
         parts[split] = part_of(pixels[:, None], numbers)
-    progress(len(paths), len(paths))
     assert shape is not None
-    return Contents(classes=tuple(str(number) for number in range(highest + 1)), shape=shape, parts=parts)
+    contents = Contents(classes=tuple(str(number) for number in range(highest + 1)), shape=shape, parts=parts)
+    return resized(contents, reading.size)
 
 
-def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """The array in an IDX file of bytes with so many dimensions.
+def read_idx(path: Path, dimensions: int, scratch: Path) -> npt.NDArray[np.uint8]:
+    """The array in an IDX file of bytes with so many dimensions, mapped.
+
+    Args:
+        path: the file; one that ends in .gz is unpacked.
+        dimensions: of the array.
+        scratch: a folder that is there as long as the array is used.
 
     Raises:
         DataError: it is something else, or shorter or longer than its header says.
@@ -98,15 +116,28 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
                 raise DataError(f"{path} isn't an IDX file of bytes with {dimensions} dimension(s): copy it again")
             shape = tuple(int(side) for side in np.frombuffer(header, ">u4", offset=4))
             # In Python's whole numbers: a product of sides from a file could overflow.
-            size = 1
-            for side in shape:
-                size *= side
+            size = math.prod(shape)
             if size > MAX_BYTES:
                 raise DataError(f"{path} would have {size} bytes, more than {MAX_BYTES}: split it")
-            data = file.read(size + 1)
+            unpacked, offset = path, len(header)
+            if path.suffix == ".gz":
+                unpacked, offset = scratch / path.stem, 0
+                there = _unpack(file, unpacked, size)
+            else:
+                there = os.fstat(file.fileno()).st_size - offset
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read ({error}): copy it again") from error
-    if len(data) != size:
-        there = "more" if len(data) > size else str(len(data))
-        raise DataError(f"{path} should have {size} bytes behind its header and has {there}: copy it again")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    if there != size:
+        said = "more" if there > size else str(there)
+        raise DataError(f"{path} should have {size} bytes behind its header and has {said}: copy it again")
+    return np.memmap(unpacked, np.uint8, "r", offset, shape) if size else np.zeros(shape, np.uint8)
+
+
+def _unpack(file: BinaryIO | gzip.GzipFile, path: Path, size: int) -> int:
+    """Copy so many bytes of a file, and one more if there is one; how many it were."""
+    done = 0
+    with path.open("wb") as unpacked:
+        while data := file.read(min(CHUNK_BYTES, size + 1 - done)):
+            unpacked.write(data)
+            done += len(data)
+    return done

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from edgecloud.edge.images import SUFFIXES
-from edgecloud_trainer.data.dataset import DataError, Split
+from edgecloud_trainer.data.dataset import DataError, Fault, Split
 
 MAX_CLASSES: Final = 100_000
 
@@ -42,7 +42,9 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (several times as fast, for millions)
 
 
-def arrange(names: Sequence[str], where: str) -> Layout:
+def arrange(
+    names: Sequence[str], where: str, *, folders: Collection[str] = (), left_out: list[Fault] | None = None
+) -> Layout:
     """Find out which layout the names have, and read it.
 
     Either train/CLASS/.../FILE with test/ and val/ beside it if there are any, or CLASS/.../FILE. One folder around all
@@ -51,6 +53,8 @@ def arrange(names: Sequence[str], where: str) -> Layout:
     Args:
         names: paths with /, without clutter, in any order.
         where: what they were found in, for messages.
+        folders: paths of folders, so that one which is empty is noticed.
+        left_out: files that have no place in such a layout are added here, instead of refused.
 
     Raises:
         DataError: anything in it that is neither.
@@ -73,16 +77,46 @@ def arrange(names: Sequence[str], where: str) -> Layout:
             split, path = _SPLIT_FOLDERS[path[0]], path[1:]
         if len(path) > 1 and is_image(path[-1]):
             found.setdefault(split, {}).setdefault(path[0], []).append(position)
-        elif len(path) > 1:
-            raise DataError(
-                f"{where}: {names[position]} isn't an image that can be read ({', '.join(sorted(SUFFIXES))}): "
-                "move it away, or convert it"
-            )
-        elif is_image(path[-1]):
-            raise DataError(
-                f"{where}: {names[position]} isn't in a class folder: move it into one, as CLASS/{path[-1]}"
-            )
+        elif reason := _out_of_place(path):
+            if left_out is None:
+                raise DataError(f"{where}: {names[position]} {reason}")
+            left_out.append(Fault(names[position], reason))
+    _refuse_empty(found, folders, drop, paths, where, split_folders=split_folders)
     return _labelled(found, where)
+
+
+def _out_of_place(path: Sequence[str]) -> str:
+    """Why a file has no place in a layout; "" if it may stand beside one."""
+    if len(path) > 1:
+        suffixes = ", ".join(sorted(SUFFIXES))
+        return f"isn't an image that can be read ({suffixes}): move it away, or convert it"
+    if is_image(path[-1]):
+        return f"isn't in a class folder: move it into one, as CLASS/{path[-1]}"
+    return ""
+
+
+def _refuse_empty(
+    found: dict[Split, dict[str, list[int]]],
+    folders: Collection[str],
+    drop: int,
+    paths: Sequence[Sequence[str]],
+    where: str,
+    *,
+    split_folders: bool,
+) -> None:
+    """An empty class folder is a class that is missing, and would shift the others' numbers without a word."""
+    if "train" not in found:
+        return
+    around = next((path[:drop] for path in paths if len(path) > 1), [])
+    depth = drop + (2 if split_folders else 1)
+    for folder in sorted(folders):
+        parts = folder.split("/")
+        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and parts[drop] != "train"):
+            continue
+        if parts[-1] not in found["train"]:
+            raise DataError(
+                f"{where}: the class folder {folder} holds no images that can be read: put some there, or remove it"
+            )
 
 
 def _refuse_twins(names: Sequence[str], where: str) -> None:
@@ -125,6 +159,8 @@ def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:
             name.encode()
         except UnicodeEncodeError:
             raise DataError(f"{where}: the name of the class folder {name!r} isn't UTF-8: rename it") from None
+        if not name.isprintable():
+            raise DataError(f"{where}: the name of the class folder {name!r} has control characters: rename it")
     number = {name: label for label, name in enumerate(classes)}
     for split, by_class in found.items():
         for name in by_class:

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
-
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data.cifar import cifar_source
-from edgecloud_trainer.data.dataset import Contents, DataError, Dataset, Images, Part, Progress, Split, part_of
-from edgecloud_trainer.data.folder import folder_source
-from edgecloud_trainer.data.idx import idx_source
+from edgecloud_trainer.data.dataset import Contents, DataError, Dataset, Images, Progress, Split
+from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.holding import hold_back
+from edgecloud_trainer.data.imagefile import Stored
+from edgecloud_trainer.data.locate import find_source
+from edgecloud_trainer.data.manifest import Options, Provenance
 from edgecloud_trainer.data.named import named_source
-from edgecloud_trainer.data.source import Source, files_below
-from edgecloud_trainer.data.split import TEST, VALIDATION, stratified
-from edgecloud_trainer.data.store import Stored, stored
-from edgecloud_trainer.data.tar import tar_source
+from edgecloud_trainer.data.observer import Observer, Stage
+from edgecloud_trainer.data.prepared import as_contents, open_prepared
+from edgecloud_trainer.data.source import Source
+from edgecloud_trainer.data.store import stored
 
 
 def _silent(done: int, total: int) -> None:
     """Nobody wants to know."""
 
 
+class _Teller(Observer):
+    """Tells a plain function."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def stage(self, stage: Stage) -> None:
+        if stage.name == "waiting":
+            self._progress(0, 0)
+        elif stage.name in ("downloading", "decoding") and stage.total:
+            self._progress(stage.done, stage.total)
+
+
 def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _silent) -> Dataset:
     """The data set that a job names.
 
-    The images are decoded once and kept in `cache`; several processes may call this at once. A source without test
-    images has a tenth of them held back (of digits a fifth), and `validation_fraction` holds back a part of the
-    training images; both by class and seed.
+    The images are decoded once and kept in `cache`; several processes may call this at once. A prepared file is used
+    where it is. A source without test images has a tenth of them held back (of digits a fifth), and
+    `validation_fraction` holds back a part of the training images; both by class and seed.
 
     Args:
         spec: the job's `trainer.data`.
@@ -42,8 +52,9 @@ def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _sil
     Raises:
         DataError: the data aren't there, are broken, or don't go with the spec.
     """
-    source = _source(spec, cache)
-    whole = stored(cache, source.key, lambda scratch: source.read(scratch, on_progress), on_progress)
+    observer = _Teller(on_progress)
+    source = _source(spec, observer)
+    whole = _whole(source, cache, observer)
     fraction = spec.validation_fraction
     if fraction and "validation" in whole.splits:
         raise DataError(f"{source.name} has validation images of its own: leave validationFraction out")
@@ -51,49 +62,38 @@ def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _sil
         return _dataset(source.name, whole)
     test = 0.0 if "test" in whole.splits else source.test_fraction
     key = sha256(f"{source.key} {seed} {fraction!r} {test!r}".encode()).hexdigest()[:40]
-    divide = partial(_divided, source.name, whole, seed, fraction, test)
-    return _dataset(source.name, stored(cache, key, lambda scratch: divide(), on_progress))
+    wanted: dict[Split, float] = {"test": test, "validation": fraction}
+    fractions = {split: part for split, part in wanted.items() if part}
+
+    def divided(scratch: Path) -> tuple[Contents, Provenance]:
+        options = whole.manifest.options.model_copy(update={"split": fractions, "seed": seed})
+        provenance = Provenance(
+            name=source.name, source=whole.manifest.source, options=options, derived_from=whole.manifest.sha256
+        )
+        return hold_back(source.name, as_contents(whole), fractions, seed=seed), provenance
+
+    return _dataset(source.name, stored(cache, key, divided, observer))
 
 
-def _source(spec: DataSpec, cache: Path) -> Source:
+def _source(spec: DataSpec, observer: Observer) -> Source:
     if spec.name is not None:
-        return named_source(spec.name, cache)
+        return named_source(spec.name)
     if spec.source is None:
         raise DataError("trainer.data has neither name nor source: write one of them")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", spec.source):
-        raise DataError(f"{spec.source} is a URL, which isn't read yet: download it, and write its path into source")
-    path = Path(spec.source).expanduser()
-    try:
-        if not path.exists():
-            raise DataError(f"{path} isn't there (looked for in {Path.cwd()}): write the path as the worker sees it")
-        if path.is_file():
-            return tar_source(path)
-        if not path.is_dir():
-            raise DataError(f"{path} is a device, a socket or a pipe: write the path of a folder or a tar file")
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror or error}): check it and its rights") from error
-    files = files_below(path)
-    return idx_source(path, files) or cifar_source(path, files) or folder_source(path, files)
+    return find_source(spec.source, observer, named=False)
 
 
-def _divided(name: str, whole: Stored, seed: int, fraction: float, test: float) -> Contents:
-    """The same images with a test and a validation split, as far as they are asked for."""
-    images = whole.splits["train"]
-    kept = np.arange(len(images))
-    parts: dict[Split, Part] = {
-        split: part_of(other.pixels, other.labels) for split, other in whole.splits.items() if split != "train"
-    }
-    wanted: Iterable[tuple[Split, float, int]] = (("test", test, TEST), ("validation", fraction, VALIDATION))
-    for split, part, purpose in wanted:
-        if not part:
-            continue
-        stay, held = stratified(images.labels[kept], part, seed=seed, purpose=purpose)
-        if not len(held):
-            raise DataError(f"{name} has too few images ({len(kept)}) to hold some back for {split}: add some")
-        parts[split] = part_of(images.pixels, images.labels, kept[held])
-        kept = kept[stay]
-    parts["train"] = part_of(images.pixels, images.labels, kept)
-    return Contents(classes=whole.classes, shape=whole.shape, parts=parts)
+def _whole(source: Source, cache: Path, observer: Observer) -> Stored:
+    """The source's images, as they are there or in the cache."""
+    if source.kind == "prepared" and source.single is not None:
+        return open_prepared(source.single)
+
+    def read(scratch: Path) -> tuple[Contents, Provenance]:
+        reading = Reading(scratch=scratch, observer=observer, downloads=cache)
+        here = source.here(reading)
+        return here.read(reading), Provenance(name=source.name, source=here.origin(), options=Options())
+
+    return stored(cache, source.key, read, observer)
 
 
 def _dataset(name: str, found: Stored) -> Dataset:
@@ -103,8 +103,9 @@ def _dataset(name: str, found: Stored) -> Dataset:
         train=splits["train"],
         validation=splits.get("validation"),
         test=splits["test"],
-        classes=found.classes,
-        mean=found.mean,
-        std=found.std,
-        digest=found.digest,
+        classes=found.manifest.classes,
+        mean=found.manifest.mean,
+        std=found.manifest.std,
+        digest=found.manifest.sha256,
+        names=found.names,
     )

@@ -15,7 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgecloud_trainer.data.dataset import Contents, DataError, Labels, Part, Pixels, Progress, Split, part_of
+from edgecloud_trainer.data.dataset import Contents, DataError, Labels, Part, Pixels, Split, part_of
+from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.observer import Stage
+from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import Source
 
 DIGITS: Final = "digits"
@@ -52,12 +55,8 @@ _TORCHVISION: Final = {
 NAMES: Final = (DIGITS, *_TORCHVISION)
 
 
-def named_source(name: str, cache: Path) -> Source:
+def named_source(name: str) -> Source:
     """The set of a name; case, - and _ don't matter.
-
-    Args:
-        name: what the job says.
-        cache: torchvision's archives are looked for, and downloaded into, its folder `torchvision`.
 
     Raises:
         DataError: there is none of that name.
@@ -68,24 +67,30 @@ def named_source(name: str, cache: Path) -> Source:
         meant = f" Did you mean {known[near[0]]}?" if near else ""
         raise DataError(f"no data set is named {name}.{meant} Known are {', '.join(NAMES)}; any other goes into source")
     if found == DIGITS:
-        return Source(name=DIGITS, key="digits-1", read=_digits, test_fraction=0.2)
+        return Source(name=DIGITS, kind="named", location=DIGITS, key="digits-1", read=_digits, test_fraction=0.2)
     return Source(
         name=found,
+        kind="named",
+        location=found,
         key=f"torchvision-{found}-1",
-        read=partial(_torchvision, found, _TORCHVISION[found], cache / "torchvision"),
+        read=partial(_torchvision, found, _TORCHVISION[found]),
     )
+
+
+def is_known(name: str) -> bool:
+    """Whether there is a set of that name."""
+    return _plain(name) in map(_plain, NAMES)
 
 
 def _plain(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def _digits(scratch: Path, progress: Progress) -> Contents:
+def _digits(reading: Reading) -> Contents:
     """1,797 images of 8x8 grey pixels with values from 0 to 16 (UCI's optical recognition of handwritten digits).
 
     The file is scikit-learn's, read without scikit-learn: importing that takes as long as torch.
     """
-    progress(0, 1)
     package = importlib.util.find_spec("sklearn")
     folders = (package.submodule_search_locations if package else None) or []
     file = next((found for folder in folders if (found := Path(folder) / _DIGITS_FILE).exists()), None)
@@ -94,23 +99,24 @@ def _digits(scratch: Path, progress: Progress) -> Contents:
     with gzip.open(file, "rt") as lines:
         table = np.loadtxt(lines, delimiter=",", dtype=np.int64)
     pixels: Pixels = np.rint(table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    progress(1, 1)
-    return Contents(
+    contents = Contents(
         classes=tuple(str(digit) for digit in range(10)),
         shape=(1, 8, 8),
         parts={"train": part_of(pixels, table[:, -1])},
     )
+    return resized(contents, reading.size)
 
 
-def _torchvision(name: str, named: _Named, root: Path, scratch: Path, progress: Progress) -> Contents:
+def _torchvision(name: str, named: _Named, reading: Reading) -> Contents:
     from torchvision import datasets  # type: ignore[import-untyped]
 
+    root = (reading.downloads or reading.scratch) / "torchvision"
     cls = getattr(datasets, named.cls)
     parts: dict[Split, Part] = {}
     shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] = ()
     for done, (split, train) in enumerate((("train", True), ("test", False))):
-        progress(done, 2)
+        reading.observer.stage(Stage("downloading", done, 2))
         which = {"split": split} if named.by_split else {"train": train}
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -125,9 +131,8 @@ def _torchvision(name: str, named: _Named, root: Path, scratch: Path, progress: 
         shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
         classes = tuple(getattr(dataset, "classes", None) or (str(digit) for digit in range(10)))
         parts["train" if train else "test"] = part_of(pixels, labels)
-    progress(2, 2)
     assert shape is not None
-    return Contents(classes=classes, shape=shape, parts=parts)
+    return resized(Contents(classes=classes, shape=shape, parts=parts), reading.size)
 
 
 @contextmanager

@@ -13,111 +13,143 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from edgecloud.edge.images import MAX_FILE_BYTES
-from edgecloud_trainer.data.dataset import Contents, DataError, Progress
-from edgecloud_trainer.data.decode import Encoded, Spool, decode_all
-from edgecloud_trainer.data.folder import spooled
-from edgecloud_trainer.data.layout import arrange, is_clutter, is_image
+from edgecloud_trainer.data.dataset import DataError
+from edgecloud_trainer.data.decode import Encoded
+from edgecloud_trainer.data.files import ImageFiles, read_files, unreadable
+from edgecloud_trainer.data.layout import is_clutter, is_image
+from edgecloud_trainer.data.manifest import MAX_NAME
+from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.source import MAX_FILES, File, Source, key_of
 
 _SKIP: Final = 1024 * 1024
 
 
-def tar_source(path: Path) -> Source:
+def tar_source(path: Path, where: str = "") -> Source:
     """The images in a tar file.
+
+    Args:
+        path: the file.
+        where: what messages call it.
 
     Raises:
         DataError: the file is neither a tar file nor one that is compressed.
     """
     status = path.stat()
     with path.open("rb") as raw:
-        _unpacked(raw, path)
-    name = path.name.split(".")[0] or path.name
+        _unpacked(raw, where or str(path))
     return Source(
-        name=name,
-        key=key_of("tar", path, [File(path.name, status.st_size, status.st_mtime_ns)]),
-        read=partial(_read, path),
+        name=path.name.split(".")[0] or path.name,
+        kind="tar",
+        location=where or str(path),
+        key=key_of("tar", str(path.resolve()), [File(path.name, status.st_size, status.st_mtime_ns)]),
+        read=lambda reading: read_files(TarFiles(path, where), reading),
+        files=partial(TarFiles, path, where),
+        single=path,
     )
 
 
-def _read(path: Path, scratch: Path, progress: Progress) -> Contents:
-    names, arrival = list[str](), dict[int, int]()
-    try:
-        with path.open("rb") as raw, Spool(scratch) as spool:
-            size = path.stat().st_size
-            for _ in decode_all(_images(path, raw, names, arrival), spool):
-                progress(min(raw.tell(), size), size)
-    except OSError as error:
-        raise _broken(path, error) from error
-    return spooled(spool, arrange(names, str(path)), arrival) if arrival else _nothing(names, path)
+class TarFiles(ImageFiles):
+    """Those of a tar file, in its order."""
+
+    def __init__(self, path: Path, where: str = "") -> None:
+        self.where = where or str(path)
+        self.prefix = f"{self.where}: "
+        self.names = []
+        self.folders = set()
+        self._path = path
+        self._at = 0
+        self._size = path.stat().st_size
+
+    def stage(self, arrived: int, fresh: int) -> Stage:
+        return Stage("decoding", self._at, self._size, "bytes", fresh)
+
+    def encoded(self) -> Iterator[Encoded]:
+        try:
+            with self._path.open("rb") as raw:
+                for one in self._members(raw):
+                    self._at = min(raw.tell(), self._size)
+                    yield one
+        except OSError as error:
+            raise _broken(self.where, error) from error
+        if not self.names:
+            raise DataError(
+                f"{self.where} holds no images: a folder of images for each class is needed, as CLASS/FILE.jpg"
+            )
+
+    def _members(self, raw: BinaryIO) -> Iterator[Encoded]:
+        """Every image of the archive; all names of files go into `names`.
+
+        Raises:
+            DataError: the archive is broken, or has too many members.
+        """
+        source = _unpacked(raw, self.where)
+        try:
+            with tarfile.open(fileobj=cast("BinaryIO", source), mode="r:") as archive:
+                count = 0
+                while (member := archive.next()) is not None:
+                    archive.members = []  # type: ignore[attr-defined]  # else it keeps what it knows of each member
+                    count += 1
+                    if count > MAX_FILES:
+                        raise DataError(f"{self.where} holds more than {MAX_FILES} files: split it")
+                    if (one := self._image(archive, member)) is not None:
+                        yield one
+            if not source.ended:
+                raise DataError(f"{self.where} has no end, or a broken header: is it whole? Copy it again")
+        except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ValueError, OSError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise _broken(self.where, error) from error
+
+    def _image(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Encoded | None:
+        """A member, if it is an image, or can't be one but would have to."""
+        if reason := _unsafe(member):
+            return Encoded(member.name, "", unreadable(DataError(f"{self.prefix}{member.name[:MAX_NAME]} {reason}")))
+        name = plain_name(member.name)
+        if not name or any(is_clutter(part) for part in name.split("/")):
+            return None
+        if member.isdir():
+            self.folders.add(name)
+            return None
+        self.names.append(name)
+        if not is_image(name):
+            return None
+        where = f"{self.prefix}{name}"
+        if member.size > MAX_FILE_BYTES:
+            problem = DataError(f"{where} has {member.size} bytes, more than {MAX_FILE_BYTES}: take it out")
+            return Encoded(name, where, unreadable(problem))
+        file = archive.extractfile(member)
+        assert file is not None
+        data = file.read()
+        return Encoded(name, where, partial(bytes, data), len(data))
 
 
-def _nothing(names: list[str], path: Path) -> Contents:
-    arrange(names, str(path))
-    raise DataError(f"{path} holds no images: a folder of images for each class is needed, as CLASS/FILE.jpg")
+def _broken(where: str, error: Exception) -> DataError:
+    return DataError(f"{where} can't be read to its end ({error or type(error).__name__}): is it whole? Copy it again")
 
 
-def _images(path: Path, raw: BinaryIO, names: list[str], arrival: dict[int, int]) -> Iterator[Encoded]:
-    """Every image of the archive, in its order; all names go into `names`, an image's place into `arrival`."""
-    for name, data in _members(path, raw):
-        if data is not None:
-            arrival[len(names)] = len(arrival)
-            yield f"{path}: {name}", partial(bytes, data)
-        names.append(name)
-
-
-def _members(path: Path, raw: BinaryIO) -> Iterator[tuple[str, bytes | None]]:
-    """Name and, of images, bytes of each file in the archive.
-
-    Raises:
-        DataError: the archive is broken, or has a member that could lead out of it, or too large a one.
-    """
-    source = _unpacked(raw, path)
-    try:
-        with tarfile.open(fileobj=cast("BinaryIO", source), mode="r:") as archive:
-            count = 0
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # else it keeps what it knows of each member
-                count += 1
-                if count > MAX_FILES:
-                    raise DataError(f"{path} holds more than {MAX_FILES} files: split it")
-                name = _safe(member, path)
-                if not name or member.isdir() or any(is_clutter(part) for part in name.split("/")):
-                    continue
-                if not is_image(name):
-                    yield name, None
-                    continue
-                if member.size > MAX_FILE_BYTES:
-                    raise DataError(f"{path}: {name} has {member.size} bytes, more than {MAX_FILE_BYTES}: take it out")
-                file = archive.extractfile(member)
-                assert file is not None
-                yield name, file.read()
-        if not source.ended:
-            raise DataError(f"{path} has no end, or a broken header: is it whole? Copy it again")
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ValueError, OSError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} can't be read to its end ({error or type(error).__name__}): is it whole? Copy it again")
-
-
-def _safe(member: tarfile.TarInfo, path: Path) -> str:
-    """The member's name without ./ at its front; "" for the folder itself."""
-    name = member.name.removeprefix("./").rstrip("/")
+def _unsafe(member: tarfile.TarInfo) -> str:
+    """Why a member isn't read; "" if it may be."""
     if not (member.isreg() or member.isdir()):
         kind = "link" if member.issym() or member.islnk() else "device or pipe"
-        raise DataError(
-            f"{path}: {member.name} is a {kind}: pack the files themselves (tar --dereference --hard-dereference)"
-        )
-    parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "\\" in name:
-        raise DataError(f"{path}: {member.name} leads out of the archive: pack it from within its folder (tar -C)")
-    return "/".join(part for part in parts if part not in ("", "."))
+        return f"is a {kind}: pack the files themselves (tar --dereference --hard-dereference)"
+    if leads_out(member.name):
+        return "leads out of the archive: pack it from within its folder (tar -C)"
+    if len(member.name) > MAX_NAME:
+        return f"has a name of {len(member.name)} characters, more than {MAX_NAME}: rename it"
+    return ""
 
 
-def _unpacked(raw: BinaryIO, path: Path) -> _Forward:
+def leads_out(name: str) -> bool:
+    """Whether the name of an archive's member would lie outside of a folder that it is unpacked into."""
+    return name.startswith("/") or ".." in name.split("/") or "\\" in name
+
+
+def plain_name(name: str) -> str:
+    """A member's name without empty parts and points; "" for the folder itself."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def _unpacked(raw: BinaryIO, where: str) -> _Forward:
     """The archive's bytes, whatever they are compressed with.
 
     Raises:
@@ -134,10 +166,10 @@ def _unpacked(raw: BinaryIO, path: Path) -> _Forward:
         opened = cast("BinaryIO", lzma.LZMAFile(raw))  # noqa: SIM115 (the caller closes what it reads)
     elif not _starts_tar(start):
         raise DataError(
-            f"{path} is neither a folder nor a tar file (plain, .gz, .bz2 or .xz): "
+            f"{where} is neither a folder nor a tar file (plain, .gz, .bz2 or .xz): "
             "give a folder of images by class, or pack one as a tar file"
         )
-    return _Forward(opened, path)
+    return _Forward(opened, where)
 
 
 def _starts_tar(start: bytes) -> bool:
@@ -155,9 +187,9 @@ class _Forward:
     however large they say they are.
     """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, where: str) -> None:
         self._file = file
-        self._path = path
+        self._where = where
         self._at = 0
         self.ended = False
         """Whether the last block that was read is the empty one at an archive's end: tarfile takes anything for one."""
@@ -165,7 +197,7 @@ class _Forward:
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_FILE_BYTES + tarfile.BLOCKSIZE:
             raise DataError(
-                f"{self._path} has a header or member of {size} bytes, more than {MAX_FILE_BYTES}: pack it again"
+                f"{self._where} has a header or member of {size} bytes, more than {MAX_FILE_BYTES}: pack it again"
             )
         data = self._file.read(size)
         self._at += len(data)

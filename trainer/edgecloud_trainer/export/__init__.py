@@ -5,3 +5,5 @@ int8 and pt2 (a format each); macs; choice and material (which images); gates, p
 making (all of it, into a folder); standing (what such a folder holds); delivery (copies elsewhere); stage (as the last
 stage of a job, in a process of its own, which `python -m edgecloud_trainer.export` is).
 """
+
+import edgecloud.edge  # noqa: F401 - first, so that onnxruntime doesn't tell its maker of what it is used for

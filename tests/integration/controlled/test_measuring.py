@@ -6,7 +6,6 @@ is written here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ import pytest
 
 from edgecloud_operator.core.health import MEASURING_REMEDIES, REMEDIES
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.api import Api, ApiStatusError, Space, until
-from tests.integration.conftest import _numbers
-from tests.integration.kubelet import Kubelet, kubelet
+from tests.integration.api import ApiStatusError, Space, until
+from tests.integration.controlled.test_blocked import unscheduled, waiting
+from tests.integration.kubelet import Kubelet
 from tests.integration.process import OperatorProcess, operator
-from tests.integration.test_blocked import unscheduled, waiting
 from tests.integration.watching import PROBE, condition, events, pod_status, reaches, write_status
 from tests.unit.core.build import make_export, make_message
 
@@ -31,22 +29,11 @@ PUBLISHED = [make_export("onnx", accuracy=0.9), make_export("onnx-int8", accurac
 
 
 @pytest.fixture
-def space(controlled: ControlPlane, controlled_api: Api) -> Space:
-    """A namespace of the test's own, where garbage is collected."""
-    return Space(controlled_api, controlled.create_namespace(f"measured-{os.getpid()}-{next(_numbers)}"))
-
-
-@pytest.fixture
 def running(controlled: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """One whose edge image has a name of its own."""
     with operator(controlled, tmp_path, f"--namespaces={space.name}", "--edge-image=example.com/edge:7") as process:
         yield process
         assert "Traceback" not in process.log, process.log
-
-
-@pytest.fixture
-def node(space: Space, tmp_path: Path, running: OperatorProcess) -> Iterator[Kubelet]:
-    with kubelet(space, tmp_path / "kubelet") as made:
-        yield made
 
 
 def submit(space: Space, name: str = "digits", **spec: Any) -> dict[str, Any]:

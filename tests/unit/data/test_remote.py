@@ -1,0 +1,252 @@
+"""Sources at URLs, from a real server: whole, cut off, in parts, with lies."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecloud.api.trainer import DataSpec
+from edgecloud_trainer.data import DataError, download, load
+from tests.unit.data.server import Site, serving
+from tests.unit.data.tool import data, prepared, snapshot, verified
+from tests.unit.trainer.pictures import idx_tree, pack, tree, write
+
+FILES = tree({"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2})
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def tar(tmp_path: Path) -> bytes:
+    """Some megabytes: what has come and isn't read when a connection ends is lost."""
+    return pack(tmp_path / "source.tar", FILES | {"README": bytes(6 << 20)}).read_bytes()
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> str:
+    return str(prepared(write(tmp_path / "source", FILES), tmp_path / "expected.images")["sha256"])
+
+
+def test_an_archive(tar: bytes, expected: str, tmp_path: Path) -> None:
+    import hashlib
+
+    with serving(Site({"/pets.tar": tar})) as site:
+        manifest = prepared(f"{site.url}/pets.tar?signature=secret", tmp_path / "a.images")
+        private = prepared(site.url.replace("//", "//user:secret@") + "/pets.tar", tmp_path / "b.images")
+    assert manifest["sha256"] == private["sha256"] == expected
+    assert manifest["name"] == "pets"
+    source = manifest["source"]
+    assert (source["kind"], source["sha256"], source["bytes"]) == ("tar", hashlib.sha256(tar).hexdigest(), len(tar))
+    assert source["location"] == private["source"]["location"] == f"{site.url}/pets.tar"
+    for name in ("a", "b"):
+        for path in (tmp_path / f"{name}.images", tmp_path / f"{name}.manifest.json"):
+            assert b"secret" not in path.read_bytes()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_broken_images_are_named_by_their_url(tmp_path: Path) -> None:
+    with serving(Site({"/a.tar": pack(tmp_path / "a.tar", {**FILES, "train/cat/z.png": b""}).read_bytes()})) as site:
+        done = data("prepare", f"{site.url}/a.tar?signature=secret", "--out", tmp_path / "a.images")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"edgecloud: {site.url}/a.tar: train/cat/z.png isn't an image")
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_cuts_the_connection(ranges: bool, tar: bytes, expected: str, tmp_path: Path) -> None:
+    """With ranges nothing is sent twice; without, it begins again, and may come through."""
+    with serving(Site({"/a.tar": tar}, ranges=ranges, cut_after=len(tar) // 3, cuts=2)) as site:
+        done = data("prepare", f"{site.url}/a.tar", "--out", tmp_path / "a.images", "-o", "json")
+        assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["sha256"] == expected
+    assert "trying again after" in done.stderr
+    starts = [int(part[len("bytes=") : -1] or 0) for method, _, part in site.seen if method == "GET"]
+    if ranges:
+        assert len(starts) == 3 and 0 == starts[0] < starts[1] < starts[2] < len(tar)
+        assert "from its middle on" not in done.stderr
+    else:
+        assert "can't be read from its middle on: starting over" in done.stderr
+
+
+def test_a_server_that_always_cuts_without_ranges(tar: bytes, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    before = snapshot(tmp_path)
+    with serving(Site({"/a.tar": tar}, ranges=False, cut_after=3 << 20)) as site:
+        done = data("prepare", f"{site.url}/a.tar", "--out", target / "a.images")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f" bytes of {len(tar):,})" in done.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_a_transfer_goes_on_in_the_next_run(tar: bytes, expected: str, tmp_path: Path) -> None:
+    half = len(tar) // 2
+    with serving(Site({"/a.tar": tar}, cut_after=half, cuts=1)) as site:
+        url = f"{site.url}/a.tar"
+        site.files = _Vanishing({"/a.tar": tar}, reads=2)  # for HEAD and the first GET; then it is gone
+        done = data("prepare", url, "--out", tmp_path / "a.images")
+        assert done.exit_code == 2
+        assert "the same command goes on from there" in done.stderr
+        assert not (tmp_path / "a.images").exists()
+        site.files, site.status, site.seen = {"/a.tar": tar}, None, []
+        done = data("prepare", url, "--out", tmp_path / "a.images", "-o", "json")
+        assert done.exit_code == 0, done.stderr
+    assert "bytes that an earlier run has brought" in done.stderr
+    (part,) = [part for method, _, part in site.seen if method == "GET"]
+    assert 0 < int(part[len("bytes=") : -1]) <= half
+    assert json.loads(done.stdout)["sha256"] == expected
+
+
+class _Vanishing(dict[str, bytes]):
+    """Files that are there for some requests, and then can't be read."""
+
+    def __init__(self, files: dict[str, bytes], reads: int) -> None:
+        super().__init__(files)
+        self._reads = reads
+
+    def __contains__(self, key: object) -> bool:
+        self._reads -= 1
+        if self._reads < 0:
+            raise ConnectionError("gone")
+        return super().__contains__(key)
+
+
+def test_what_has_changed_is_brought_anew(tar: bytes, tmp_path: Path) -> None:
+    """A half of one version and a half of another make no archive."""
+    other = pack(tmp_path / "other.tar", tree({"train/cat": 9, "train/cow": 3, "test/cat": 1})).read_bytes()
+    with serving(Site({"/a.tar": tar}, cut_after=len(tar) // 2)) as site:
+        site.files = _Vanishing({"/a.tar": tar}, reads=2)
+        assert data("prepare", f"{site.url}/a.tar", "--out", tmp_path / "a.images").exit_code == 2
+        assert (tmp_path / "a.images.partial").exists()
+        site.files, site.etag, site.cut_after = {"/a.tar": other}, '"2"', None
+        manifest = prepared(f"{site.url}/a.tar", tmp_path / "a.images")
+    assert manifest["classes"] == ["cat", "cow"]
+    assert manifest["sha256"] == prepared(tmp_path / "other.tar", tmp_path / "b.images")["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("lie", "expected"),
+    [
+        ({"length_of_head": 10}, "bytes, as its server says at first, and"),
+        ({"length_of_head": 10**9}, "bytes, as its server says at first, and"),
+        ({"length_of_get": 10**9, "length_of_head": 10**9}, "breaks off"),
+        ({"length_of_get": 10**17, "length_of_head": 10**17}, "are free in"),
+        ({"length_of_get": 1000, "length_of_head": 1000}, "/a.tar can't be read"),
+        ({"status": 500}, "its server answers 500"),
+        ({"status": 403}, "its server answers 403"),
+        ({"status": 404}, "its server answers 404"),
+    ],
+)
+def test_a_server_that_lies_or_refuses(lie: dict[str, int], expected: str, tar: bytes, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    before = snapshot(tmp_path)
+    with serving(Site({"/a.tar": tar}, ranges=False, **lie)) as site:  # type: ignore[arg-type]
+        done = data("prepare", f"{site.url}/a.tar", "--out", target / "a.images")
+    assert (done.exit_code, done.stdout) == (2, ""), done.stderr
+    assert expected in done.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_a_folder(expected: str, tmp_path: Path) -> None:
+    files = {f"/pets/{name}": contents for name, contents in FILES.items()} | {"/pets/README": b"", "/other/x.png": b""}
+    with serving(Site(files)) as site:
+        manifest = prepared(f"{site.url}/pets/", tmp_path / "a.images")
+        code, verdict = verified(f"{site.url}/pets/")
+    assert (manifest["sha256"], manifest["name"], manifest["source"]["kind"]) == (expected, "pets", "folder")
+    assert (code, verdict["images"]) == (0, 16)
+    assert not any(path.startswith("/other") for _, path, _ in site.seen)
+
+
+def test_a_folder_of_idx_files(tmp_path: Path) -> None:
+    with serving(Site({f"/mnist/{name}": contents for name, contents in idx_tree(packed=True).items()})) as site:
+        manifest = prepared(f"{site.url}/mnist/", tmp_path / "a.images")
+    assert (manifest["source"]["kind"], manifest["shape"], manifest["name"]) == ("idx", [1, 6, 7], "mnist")
+    assert manifest["sha256"] == prepared(write(tmp_path / "m", idx_tree()), tmp_path / "b.images")["sha256"]
+
+
+def test_a_numpy_file(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, pixels=np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3), labels=np.arange(2))
+    with serving(Site({"/a.npz": buffer.getvalue()})) as site:
+        assert prepared(f"{site.url}/a.npz", tmp_path / "a.images")["shape"] == [3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "link", ["../../secret/a.png", "/secret/a.png", "http://127.0.0.1:9/set/a.png", "%2e%2e/a.png", "..\\a.png"]
+)
+def test_a_listing_that_leads_elsewhere(link: str, tmp_path: Path) -> None:
+    with serving(Site({"/set/cat/a.png": b""}, listing=f'<a href="{link}">a</a>'.encode())) as site:
+        done = data("prepare", f"{site.url}/set/", "--out", tmp_path / "a.images")
+    assert done.exit_code == 2
+    assert "holds no images" in done.stderr or "isn't there" in done.stderr
+    assert {path for _, path, _ in site.seen} == {"/set/"} | ({"/set"} if ("GET", "/set", "") in site.seen else set())
+
+
+def test_an_endless_listing(tmp_path: Path) -> None:
+    with serving(Site({}, listing=b'<a href="x/">x</a>')) as site:
+        done = data("prepare", f"{site.url}/set/", "--out", tmp_path / "a.images")
+    assert done.exit_code == 2
+    assert "folders deep" in done.stderr
+
+
+def test_the_local_file_system_by_url(expected: str, tmp_path: Path) -> None:
+    assert prepared(f"file://{tmp_path}/source", tmp_path / "a.images")["sha256"] == expected
+
+
+def test_a_file_system_without_an_index_of_links(expected: str, tmp_path: Path) -> None:
+    """fsspec's own, in memory: folders and files as S3 has them."""
+    import fsspec  # type: ignore[import-untyped]
+
+    memory = fsspec.filesystem("memory")
+    for name, contents in FILES.items():
+        memory.pipe(f"/pets/{name}", contents)
+    memory.pipe("/pets.tar", pack(tmp_path / "pets.tar", FILES).read_bytes())
+    try:
+        assert prepared("memory://pets", tmp_path / "a.images")["sha256"] == expected
+        assert prepared("memory://pets.tar", tmp_path / "b.images")["sha256"] == expected
+    finally:
+        memory.rm("/pets", recursive=True)
+        memory.rm("/pets.tar")
+
+
+# -- in a job
+
+
+def test_a_job_reads_a_url_once(tar: bytes, expected: str, tmp_path: Path) -> None:
+    with serving(Site({"/pets.tar": tar})) as site:
+        spec = DataSpec(source=f"{site.url}/pets.tar")
+        first, second = (load(spec, seed=0, cache=tmp_path / "cache") for _ in range(2))
+        assert sum(method == "GET" for method, _, _ in site.seen) == 1
+    assert first.digest == second.digest == expected
+    assert first.name == "pets"
+
+
+def test_a_job_reads_a_prepared_file_at_a_url(expected: str, tmp_path: Path) -> None:
+    contents = (tmp_path / "expected.images").read_bytes()
+    damaged = bytearray(contents)
+    damaged[9000] ^= 1
+    with serving(Site({"/a.images": contents, "/b.images": bytes(damaged)})) as site:
+        dataset = load(DataSpec(source=f"{site.url}/a.images"), seed=0, cache=tmp_path / "cache")
+        assert (dataset.digest, dataset.name) == (expected, "a")
+        with pytest.raises(DataError, match=r"/b\.images holds other images or labels than it was written with"):
+            load(DataSpec(source=f"{site.url}/b.images"), seed=0, cache=tmp_path / "cache")
+    left = sorted(path.suffix for path in (tmp_path / "cache").iterdir())
+    assert left == [".images", ".lock", ".lock"]
+
+
+def test_a_network_that_is_down_may_pass(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load(DataSpec(source="http://127.0.0.1:9/a.tar"), seed=0, cache=tmp_path / "cache")
+    assert caught.value.passing
+    with serving(Site({})) as site, pytest.raises(DataError) as caught:
+        load(DataSpec(source=f"{site.url}/a.tar"), seed=0, cache=tmp_path / "cache")
+    assert not caught.value.passing

@@ -1,0 +1,258 @@
+"""Files at URLs, through fsspec: what they are, their bytes from any place on, and what went wrong in our words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from copy import copy
+from typing import Any, Final, NamedTuple, Self, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from edgecloud_trainer.data.dataset import CHUNK_BYTES, PASSING, DataError, TransferError
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_EXTRAS: Final = {"http": "trainer", "https": "trainer", "s3": "s3", "s3a": "s3"}
+_CONNECT_SECONDS: Final = 30.0
+_READ_SECONDS: Final = 60.0
+_PLAIN: Final = {"Accept-Encoding": "identity"}
+"""Else a server may pack what it sends, and sizes and places in the file are others."""
+_MAX_DEPTH: Final = 8
+_MAX_SAID: Final = 200
+"""Characters of somebody else's message."""
+_PASSING_STATUS: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
+
+
+class Found(NamedTuple):
+    """What is at a URL."""
+
+    is_folder: bool
+    size: int | None
+    """In bytes; None if its server doesn't say."""
+    version: str
+    """Of its contents, as far as its server says: another text, other contents."""
+
+
+class Stream(NamedTuple):
+    """A file's bytes from some place on."""
+
+    start: int
+    """The place: 0 if the server can't give them from anywhere else."""
+    size: int | None
+    """Of the whole file; None if its server doesn't say."""
+    chunks: Iterator[bytes]
+
+
+def is_url(text: str) -> bool:
+    """Whether a source is a URL and not a path."""
+    return _URL.match(text) is not None
+
+
+def public(url: str) -> str:
+    """A URL without what may be secret in it: user, password, signature."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+class FileSystem:
+    """What a URL's scheme leads to."""
+
+    def __init__(self, url: str) -> None:
+        """Raises DataError: nobody knows the scheme here, or it needs a package that isn't installed."""
+        self.public = public(url)
+        scheme = url.partition("://")[0].lower()
+        if "::" in url:
+            raise DataError(f"{self.public} is a chain of URLs: give the one that the data are at")
+        try:
+            from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+            self._fs, self.path = url_to_fs(url, **_options(scheme))
+        except ImportError as error:
+            extra = _EXTRAS.get(scheme)
+            remedy = f"pip install 'edgecloud[{extra}]'" if extra else "install it"
+            raise DataError(f"{self.public} needs a package that isn't installed ({error}): {remedy}") from error
+        except ValueError as error:
+            raise DataError(f"{self.public} can't be opened ({error}): give a path, or http, https or s3") from error
+        self._is_http = scheme in ("http", "https")
+
+    def at(self, path: str) -> Self:
+        """The same, with another path of those that `walk` gives."""
+        other = copy(self)
+        other.path = path
+        other.public = public(self._fs.unstrip_protocol(path))
+        return other
+
+    def find(self) -> Found:
+        """What the URL leads to; of http, a folder's ends in /.
+
+        Raises:
+            DataError: nothing, or it can't be reached.
+        """
+        if self._is_http and urlsplit(self.path).path.endswith("/"):
+            return Found(is_folder=True, size=None, version="")
+        with _translated(self.public):
+            info = self._fs.info(self.path)
+        return Found(is_folder=info.get("type") == "directory", size=info.get("size"), version=_version(info))
+
+    def walk(self, most: int) -> Iterator[tuple[str, str, Found]]:
+        """Every file below the folder: its path below it, its path for `stream`, and what it is.
+
+        Raises:
+            DataError: it can't be listed, or there are more files than `most`.
+        """
+        below = _links(self._fs, self.path) if self._is_http else _entries(self._fs, self.path)
+        with _translated(self.public):
+            for count, one in enumerate(below):
+                if count >= most:
+                    raise DataError(f"{self.public} holds more than {most} files: pack them as a tar file")
+                yield one
+
+    def stream(self, path: str, start: int = 0, version: str = "") -> Stream:
+        """A file's bytes.
+
+        Args:
+            path: `self.path`, or one from `walk`.
+            start: from where on, if the server can do that and still has the same version.
+            version: what `find` said.
+
+        Raises:
+            DataError: the file can't be read; TransferError: it may be that it can later. Also from the chunks.
+        """
+        with _translated(self.public):
+            return (self._http_stream if self._is_http else self._plain_stream)(path, start, version)
+
+    def _plain_stream(self, path: str, start: int, version: str) -> Stream:
+        info = self._fs.info(path)
+        if version and _version(info) != version:
+            start = 0
+        file = self._fs.open(path, "rb")
+        file.seek(start)
+        return Stream(start, info.get("size"), self._chunks(file))
+
+    def _http_stream(self, path: str, start: int, version: str) -> Stream:
+        headers = dict(_PLAIN)
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if validator := _validator(version):
+                headers["If-Range"] = validator
+        # With a block size of 0 it is one request; with a size it doesn't ask for it first.
+        file = self._fs.open(path, "rb", block_size=0, size=1, headers=headers)
+        response = cast("Any", file).r
+        begins, size = 0, response.headers.get("Content-Length")
+        if response.status == 206:
+            match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != start:
+                file.close()
+                raise TransferError(
+                    f"{self.public} was asked for its bytes from {start} on and sends others: try again"
+                )
+            begins, size = start, None if match[2] == "*" else match[2]
+        return Stream(begins, int(size) if size and size.isdigit() else None, self._chunks(file))
+
+    def _chunks(self, file: Any) -> Iterator[bytes]:
+        with _translated(self.public), closing(file):
+            while data := file.read(CHUNK_BYTES // 16):
+                yield data
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme not in ("http", "https"):
+        return {}
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_READ_SECONDS)
+    return {"client_kwargs": {"timeout": timeout, "trust_env": True}, "headers": _PLAIN, "simple_links": False}
+
+
+def _version(info: dict[str, Any]) -> str:
+    """What a server says of a file's version. Its name is part of it, so that a validator can be found in it."""
+    fields = ("ETag", "Last-Modified", "LastModified", "Content-MD5", "etag", "mtime", "md5Hash", "size")
+    return "\n".join(f"{field}: {info[field]}" for field in fields if info.get(field) is not None)
+
+
+def _validator(version: str) -> str | None:
+    """What If-Range takes: a strong ETag, else the time of the last change."""
+    said = dict(line.split(": ", 1) for line in version.splitlines())
+    etag = said.get("ETag", "")
+    return etag if etag.startswith('"') else said.get("Last-Modified")
+
+
+def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
+    """The files that a web server's listings lead to, below a folder."""
+    from urllib.parse import unquote
+
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        for entry in sorted(fs.ls(folder, detail=True), key=lambda entry: str(entry["name"])):
+            url = str(entry["name"])
+            relative = unquote(url.removeprefix(root))
+            if not url.startswith(folder) or url == folder or "?" in url or "#" in url or _climbs(relative):
+                continue
+            if url.endswith("/"):
+                if relative.count("/") > _MAX_DEPTH:
+                    raise DataError(f"{public(url)} is more than {_MAX_DEPTH} folders deep: give a folder below it")
+                folders.append(url)
+            else:
+                yield relative, url, Found(is_folder=False, size=None, version="")
+
+
+def _entries(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
+    prefix = root.rstrip("/") + "/"
+    for path, info in fs.find(root, detail=True).items():
+        relative = str(path).removeprefix(prefix)
+        if str(path).startswith(prefix) and not _climbs(relative) and not relative.endswith("/"):
+            yield relative, path, Found(is_folder=False, size=info.get("size"), version=_version(info))
+
+
+def _climbs(relative: str) -> bool:
+    return not relative or relative.startswith("/") or ".." in relative.split("/") or "\\" in relative
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Errors of fsspec, aiohttp and the file systems as ours."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        cause = error
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            cause = error.__cause__  # fsspec says of all that goes wrong when it asks for a size that nothing is there
+        raise _problem(url, cause) from error
+
+
+def _problem(url: str, error: Exception) -> DataError:
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and status > 0:
+        reason = f"its server answers {status} {_short(getattr(error, 'message', ''))}".strip()
+        if status in _PASSING_STATUS:
+            return TransferError(f"{url} can't be read now ({reason}): try again later")
+        remedy = "check its rights" if status in (401, 403) else "check the URL"
+        return DataError(f"{url} can't be read ({reason}): {remedy}")
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{url} isn't there: check the URL")
+    if isinstance(error, PermissionError):
+        return DataError(f"{url} can't be read ({error.strerror or error}): check its rights")
+    if type(error).__name__.endswith("CredentialsError"):
+        return DataError(
+            f"{url} can't be read ({error}): give credentials in the environment, as its client wants them"
+        )
+    if isinstance(error, ImportError):
+        return DataError(f"{url} needs a package that isn't installed ({error}): install it")
+    if type(error).__name__ == "ClientPayloadError":
+        return TransferError(f"{url} breaks off (its server closes the connection): try again later")
+    said = _short(str(error)) or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in PASSING and not _of_network(error):
+        return DataError(f"{url} can't be read ({said}): check the URL")
+    return TransferError(f"{url} can't be reached, or breaks off ({said}): check the URL and the network")
+
+
+def _short(text: str) -> str:
+    """In one line."""
+    return " ".join(text.split())[:_MAX_SAID]
+
+
+def _of_network(error: Exception) -> bool:
+    return isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] == "aiohttp"

@@ -1,0 +1,166 @@
+"""Data at a URL: a single file is brought here and read then; of a folder, each image as it is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from edgecloud.edge.images import MAX_FILE_BYTES
+from edgecloud_trainer.data.checking import check_file
+from edgecloud_trainer.data.cifar import is_cifar
+from edgecloud_trainer.data.dataset import DataError, TransferError
+from edgecloud_trainer.data.decode import Encoded
+from edgecloud_trainer.data.download import download
+from edgecloud_trainer.data.files import ImageFiles, Reading, read_files
+from edgecloud_trainer.data.filesystem import FileSystem, Found
+from edgecloud_trainer.data.idx import is_idx
+from edgecloud_trainer.data.layout import is_clutter, is_image
+from edgecloud_trainer.data.npy import is_npy
+from edgecloud_trainer.data.observer import Observer, Stage
+from edgecloud_trainer.data.source import Source
+
+MAX_FILES: Final = 5_000_000
+"""In a folder by URL."""
+_THREADS: Final = 16
+"""That wait for a server, more than compute."""
+_TRIES: Final = 4
+_PAUSE_SECONDS: Final = 0.25
+
+
+def remote_source(url: str, local: Callable[[Path, str], Source], observer: Observer) -> Source:
+    """The images at a URL.
+
+    Args:
+        url: of a file or a folder; of http, a folder's ends in /.
+        local: the source at a path on this machine, and what messages call it.
+        observer: is told that a folder is being listed.
+
+    Raises:
+        DataError: nothing is there, or nobody knows how to read it.
+    """
+    fs = FileSystem(url)
+    found = fs.find()
+    if found.is_folder:
+        observer.stage(Stage("listing"))
+        return _folder(fs, local)
+    key = _key("url", url if not found.version else fs.public, found.version)
+    return Source(
+        name=_name(fs.public).partition(".")[0] or "data",
+        kind="tar",  # until it is here, and looked at
+        location=fs.public,
+        key=key,
+        read=lambda reading: _file_here(fs, found, key, local, reading).read(reading),
+        bring=partial(_file_here, fs, found, key, local),
+    )
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:40]
+
+
+def _name(url: str) -> str:
+    """A URL's last part, as a file's name that nobody can do harm with."""
+    last = posixpath.basename(unquote(urlsplit(url).path).rstrip("/"))
+    return re.sub(r"[^A-Za-z0-9._-]", "_", last)[-100:].lstrip(".") or "data"
+
+
+def _file_here(
+    fs: FileSystem, found: Found, key: str, local: Callable[[Path, str], Source], reading: Reading
+) -> Source:
+    folder = reading.scratch / "download"
+    folder.mkdir(exist_ok=True)
+    path = folder / _name(fs.public)
+    sha256 = download(fs, found, path, reading.observer)
+    source = local(path, fs.public)
+    if source.kind == "prepared" and (problems := check_file(path, reading.observer)):
+        raise DataError(f"{fs.public} {problems[0]}: copy it there again")
+    return replace(source, location=fs.public, key=key, sha256=sha256)
+
+
+def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
+    files: dict[str, tuple[str, Found]] = {}
+    for name, path, found in fs.walk(MAX_FILES):
+        if not any(is_clutter(part) for part in name.split("/")):
+            files[name] = (path, found)
+    files = dict(sorted(files.items()))
+    name = _name(fs.public)
+    key = _key("url-folder", fs.public, *(f"{name}\0{found.version}" for name, (_, found) in files.items()))
+    arrays = [name for name in files if "/" not in name and (is_idx(name) or is_cifar(name) or is_npy(name))]
+    if arrays:
+        wanted = {name: files[name] for name in arrays}
+        bring = partial(_arrays_here, fs, wanted, key, local)
+        return Source(
+            name=name, kind="idx", location=fs.public, key=key, bring=bring,
+            read=lambda reading: bring(reading).read(reading),
+        )  # fmt: skip
+    RemoteFiles(fs, files).check()
+    return Source(
+        name=name,
+        kind="folder",
+        location=fs.public,
+        key=key,
+        read=lambda reading: read_files(RemoteFiles(fs, files), reading),
+        files=partial(RemoteFiles, fs, files),
+    )
+
+
+def _arrays_here(
+    fs: FileSystem,
+    wanted: dict[str, tuple[str, Found]],
+    key: str,
+    local: Callable[[Path, str], Source],
+    reading: Reading,
+) -> Source:
+    folder = reading.scratch / "download"
+    folder.mkdir(exist_ok=True)
+    for name, (path, found) in wanted.items():
+        download(fs.at(path), found, folder / name, reading.observer)
+    return replace(local(folder, fs.public), location=fs.public, key=key)
+
+
+class RemoteFiles(ImageFiles):
+    """Those of a folder by URL, sorted by name."""
+
+    threads = _THREADS
+
+    def __init__(self, fs: FileSystem, files: dict[str, tuple[str, Found]]) -> None:
+        self.where = fs.public
+        self.prefix = f"{fs.public.rstrip('/')}/"
+        self.names = list(files)
+        self.folders = set()
+        self._fs = fs
+        self._images = {name: path for name, (path, _) in files.items() if is_image(name)}
+
+    def encoded(self) -> Iterator[Encoded]:
+        for name, path in self._images.items():
+            yield Encoded(name, f"{self.prefix}{name}", partial(_bytes, self._fs, path))
+
+    def stage(self, arrived: int, fresh: int) -> Stage:
+        return Stage("decoding", arrived, len(self._images), images=fresh)
+
+
+def _bytes(fs: FileSystem, path: str) -> bytes:
+    """A whole file of at most as many bytes as an image file may have."""
+    fs, pause = fs.at(path), _PAUSE_SECONDS
+    for left in reversed(range(_TRIES)):
+        try:
+            data = bytearray()
+            for chunk in fs.stream(path).chunks:
+                data += chunk
+                if len(data) > MAX_FILE_BYTES:
+                    raise DataError(f"{fs.public} has more than {MAX_FILE_BYTES} bytes: take it out")
+            return bytes(data)
+        except TransferError:
+            if not left:
+                raise
+            time.sleep(pause)
+            pause *= 2
+    raise AssertionError("the last try raises")

@@ -1,0 +1,142 @@
+"""A zip file of a folder of images by class."""
+
+from __future__ import annotations
+
+import lzma
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from edgecloud.edge.images import MAX_FILE_BYTES
+from edgecloud_trainer.data.dataset import DataError
+from edgecloud_trainer.data.decode import Encoded
+from edgecloud_trainer.data.files import ImageFiles, read_files, unreadable
+from edgecloud_trainer.data.layout import is_clutter, is_image
+from edgecloud_trainer.data.manifest import MAX_NAME
+from edgecloud_trainer.data.observer import Stage
+from edgecloud_trainer.data.source import File, Source, key_of
+from edgecloud_trainer.data.tar import leads_out, plain_name
+
+MAX_MEMBERS: Final = 5_000_000
+"""zipfile holds what it knows of each in memory."""
+_ENCRYPTED: Final = 0x1
+
+
+def zip_source(path: Path, where: str = "") -> Source:
+    """The images in a zip file.
+
+    Args:
+        path: the file.
+        where: what messages call it.
+
+    Raises:
+        DataError: it is none, or has too many members.
+    """
+    status = path.stat()
+    open_zip(path, where).close()
+    return Source(
+        name=path.stem or path.name,
+        kind="zip",
+        location=where or str(path),
+        key=key_of("zip", str(path.resolve()), [File(path.name, status.st_size, status.st_mtime_ns)]),
+        read=lambda reading: read_files(ZipFiles(path, where), reading),
+        files=partial(ZipFiles, path, where),
+        single=path,
+    )
+
+
+def open_zip(path: Path, where: str = "") -> zipfile.ZipFile:
+    """The archive.
+
+    Args:
+        path: the file.
+        where: what messages call it.
+
+    Raises:
+        DataError: it is none, isn't whole, or has too many members.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise _broken(where or str(path), error) from error
+    if len(archive.infolist()) > MAX_MEMBERS:
+        archive.close()
+        raise DataError(f"{where or path} holds more than {MAX_MEMBERS} files: split it, or pack it as a tar file")
+    return archive
+
+
+class ZipFiles(ImageFiles):
+    """Those of a zip file, in its order."""
+
+    def __init__(self, path: Path, where: str = "") -> None:
+        self.where = where or str(path)
+        self.prefix = f"{self.where}: "
+        self.names = []
+        self.folders = set()
+        self._path = path
+        self._total = 0
+
+    def stage(self, arrived: int, fresh: int) -> Stage:
+        return Stage("decoding", arrived, self._total, images=fresh)
+
+    def encoded(self) -> Iterator[Encoded]:
+        with open_zip(self._path, self.where) as archive:
+            members = archive.infolist()
+            self._total = sum(is_image(member.filename) for member in members)
+            for member in members:
+                if (one := self._image(archive, member)) is not None:
+                    yield one
+        if not self.names:
+            raise DataError(
+                f"{self.where} holds no images: a folder of images for each class is needed, as CLASS/FILE.jpg"
+            )
+
+    def _image(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Encoded | None:
+        """A member, if it is an image, or can't be one but would have to."""
+        if reason := _unsafe(member):
+            problem = DataError(f"{self.prefix}{member.filename[:MAX_NAME]} {reason}")
+            return Encoded(member.filename, "", unreadable(problem))
+        name = plain_name(member.filename)
+        if not name or any(is_clutter(part) for part in name.split("/")):
+            return None
+        if member.is_dir():
+            self.folders.add(name)
+            return None
+        self.names.append(name)
+        if not is_image(name):
+            return None
+        where = f"{self.prefix}{name}"
+        if member.file_size > MAX_FILE_BYTES:
+            problem = DataError(f"{where} has {member.file_size} bytes, more than {MAX_FILE_BYTES}: take it out")
+            return Encoded(name, where, unreadable(problem))
+        try:
+            with archive.open(member) as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError) as error:
+            problem = DataError(f"{where} can't be unpacked ({error or type(error).__name__}): pack it again")
+            return Encoded(name, where, unreadable(problem))
+        except OSError as error:
+            raise _broken(self.where, error) from error
+        return Encoded(name, where, partial(bytes, data), len(data))
+
+
+def _unsafe(member: zipfile.ZipInfo) -> str:
+    """Why a member isn't read; "" if it may be."""
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link, a device or a pipe: pack the files themselves"
+    if leads_out(member.orig_filename):
+        return "leads out of the archive: pack it from within its folder"
+    if len(member.filename) > MAX_NAME:
+        return f"has a name of {len(member.filename)} characters, more than {MAX_NAME}: rename it"
+    if member.flag_bits & _ENCRYPTED:
+        return "is encrypted: pack it without a password"
+    return ""
+
+
+def _broken(where: str, error: Exception) -> DataError:
+    return DataError(f"{where} can't be read ({error or type(error).__name__}): is it whole? Copy it again")
