@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import onnxruntime
 import psutil
 import yaml
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.edge.card import INPUT, METADATA_KEY, OUTPUT, ExportCard
@@ -86,12 +88,12 @@ def test_a_job_that_exports_and_the_command_after_it(tmp_path: Path) -> None:
     assert status.checkpoint is not None
     plain_onnxruntime(folder, status.checkpoint.weights_sha256 or "")
 
-    command = [str(EDGECLOUD), "export", str(tmp_path / "work"), "--formats", "onnx", "--out", str(tmp_path / "again")]
-    done = subprocess.run([*command, "-o", "json"], capture_output=True, text=True, timeout=120, check=False)
+    again_in = tmp_path / "again"
+    done = command("export", str(tmp_path / "work"), "--formats", "onnx", "--out", str(again_in), "-o", "json")
     assert done.returncode == 0, done.stderr
     (again,) = json.loads(done.stdout)["exports"]
     assert again["accuracy"] == found["onnx"]["accuracy"]
-    assert {path.name for path in (tmp_path / "again").iterdir()} == {
+    assert {path.name for path in again_in.iterdir()} == {
         "model.onnx", REFERENCE, REPORT, "report.schema.json", "report.html",
     }  # fmt: skip
 
@@ -122,6 +124,38 @@ def test_a_gate_that_fails(tmp_path: Path) -> None:
     folder = tmp_path / "work/results/export"
     assert all((folder / name).is_file() for name in ("model.onnx", "model-int8.onnx", "report.html", REPORT))
     assert trained_in(running) == {1}
+    the_command_says_the_same(tmp_path)
+
+
+def the_command_says_the_same(folder: Path) -> None:
+    work, out = str(folder / "work"), str(folder / "by-hand")
+    done = command("export", work, "--out", out, "--formats", "onnx-int8", "-o", "json", env=MODELS_PATH)
+    assert done.returncode == 1 and json.loads(done.stdout)["exports"][0]["gate"] == "failed"
+    assert "onnx-int8 has lost" in done.stderr and "--calibration-images" in done.stderr
+    assert (folder / "by-hand/model-int8.onnx").is_file()
+    for kind in "ab":
+        (folder / "other" / kind).mkdir(parents=True)
+        for number in range(20):
+            Image.fromarray(np.full((8, 8), 5 * number, np.uint8)).save(folder / f"other/{kind}/{number}.png")
+    for arguments, words in (
+        ([str(folder / "none")], "can't be read"),
+        ([str(folder)], "holds no checkpoint"),
+        ([work, "--formats", "onnx,exe"], "'exe' is no format"),
+        ([work, "--data", str(folder / "other"), "--out", out], "has other classes than the network: 2 instead of 10"),
+        ([work, "--data", str(folder / "nowhere"), "--out", out], "isn't there"),
+        ([work, "--out", str(folder / "work/job.yaml")], "is a file"),
+        ([work, "--max-accuracy-loss", "-1"], "is not in the range"),
+    ):
+        done = command("export", *arguments, env=MODELS_PATH)
+        assert (done.returncode, done.stdout) == (2, "") and words in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def command(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(EDGECLOUD), *arguments], capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, **(env or {})},
+    )  # fmt: skip
 
 
 def test_a_format_that_can_not_be_made(tmp_path: Path) -> None:
@@ -137,7 +171,7 @@ def test_a_format_that_can_not_be_made(tmp_path: Path) -> None:
 
 
 def test_an_export_that_is_killed_is_done_again_and_the_training_is_not(tmp_path: Path) -> None:
-    with run(tmp_path / "work", job({"formats": ["onnx"]})) as running:
+    with run(tmp_path / "work", job({"formats": ["onnx"]}, workers=2)) as running:
         exporting(running).kill()
         assert running.end(within=WITHIN) == 0, running.output()
         status = running.status
@@ -148,7 +182,7 @@ def test_an_export_that_is_killed_is_done_again_and_the_training_is_not(tmp_path
 
     (tmp_path / "work/job.yaml").unlink()  # the status is lost: what is there is found again, and not made anew
     before = (tmp_path / "work/results/export" / REPORT).stat()
-    with run(tmp_path / "work", job({"formats": ["onnx"]})) as running:
+    with run(tmp_path / "work", job({"formats": ["onnx"]}, workers=2)) as running:
         assert running.end(within=WITHIN) == 0, running.output()
         assert exports(running.status) == exports(status)
     after = (tmp_path / "work/results/export" / REPORT).stat()

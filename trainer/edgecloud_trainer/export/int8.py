@@ -61,6 +61,7 @@ def to_int8(path: Path, pixels: Pixels, scratch: Path) -> onnx.ModelProto:
 
     Raises:
         ConversionError: onnxruntime can't.
+        OSError: there is no room for what it writes on the way.
     """
     prepared, quantised = scratch / "prepared.onnx", scratch / "quantised.onnx"
     try:
@@ -81,6 +82,8 @@ def to_int8(path: Path, pixels: Pixels, scratch: Path) -> onnx.ModelProto:
                 extra_options=dict(_OPTIONS),
             )
         model: onnx.ModelProto = onnx.load(quantised)
+    except OSError:
+        raise
     except Exception as error:  # onnxruntime's tool fails in as many ways as there are operations
         raise ConversionError(
             f"onnxruntime can't quantise this network ({first_line(error)}): leave onnx-int8 out"

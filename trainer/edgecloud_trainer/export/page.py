@@ -72,7 +72,7 @@ def _verdict(report: Report, sentences: Sequence[str]) -> str:
     if sentences:
         return '<div class="verdict failed">' + "".join(f"<p>{escape(one)}</p>" for one in sentences) + "</div>"
     allowed = max((one.gate.max_accuracy_loss for one in report.exports), default=0.0)
-    text = f"Every format is within the gate: at most {allowed:g} percentage points of accuracy lost to the original."
+    text = f"Every format is within the gate: none has lost more than {allowed:g} points of accuracy to the original."
     return f'<div class="verdict passed"><p>{escape(text)}</p></div>'
 
 
@@ -107,7 +107,7 @@ def _notes(report: Report) -> str:
     ]
     macs = next((one.macs for one in report.exports if one.macs), None)
     if macs:
-        lines.append(f"One image takes {macs / 1e6:,.1f} million multiplications and additions.")
+        lines.append(f"One image takes {macs / 1e6:,.3g} million multiplications and additions.")
     if report.calibration_images:
         lines.append(f"The scales of int8 were fitted on {report.calibration_images} training images.")
     if report.mirror:

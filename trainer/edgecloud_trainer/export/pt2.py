@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ def save_pt2(program: torch.export.ExportedProgram, path: Path, card: ExportCard
         OSError: the file system can't.
     """
     extra = {PT2_FILE: card.model_dump_json(by_alias=True)}
+    data = io.BytesIO()  # torch's own writer doesn't say that a disk is full
     try:
-        torch.export.save(program, path, extra_files=extra)
-    except OSError:
-        raise
+        torch.export.save(program, data, extra_files=extra)
     except Exception as error:  # whatever a network's graph may hold that torch has no words for
         raise ConversionError(
             f"torch.export.save can't write this network ({first_line(error)}): leave pt2 out"
         ) from error
+    path.write_bytes(data.getbuffer())
 
 
 class Pt2Model:

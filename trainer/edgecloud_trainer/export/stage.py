@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -33,8 +34,10 @@ log = logging.getLogger(__name__)
 FOLDER: Final = "export"
 """In the job's results."""
 _LOOK_SECONDS: Final = 0.2
-_SIGN_SECONDS: Final = 5.0
+_SIGN_SECONDS: Final = 1.0
 _KEPT_LINES: Final = 12
+_PERCENT: Final = re.compile(r"export: +(\d{1,3}) %")
+_Alive = Callable[[int], None]
 _NOT_FOR_IT: Final = ("EDGECLOUD_CHANNEL", "EDGECLOUD_FAILURE_FILE", "TORCHELASTIC_ERROR_FILE")
 """By these the rank itself is heard."""
 
@@ -54,8 +57,8 @@ class ExportStoppedError(Exception):
 def run_stage(settings: Settings, spec: ExportSpec, checkpoint: Path, total_steps: int) -> None:
     """Export the network of a finished training into the results, and publish what came of it.
 
-    What an earlier round has exported is not exported again. The job shows all its steps as done meanwhile, reported
-    anew as long as the export gets on, so that it doesn't pass for stalled.
+    What an earlier round has exported is not exported again. The job shows all its steps as done meanwhile, and as the
+    metric exportPercent how far the export is: anew as long as it gets on, so that it doesn't pass for stalled.
 
     Args:
         checkpoint: folder of the one after the last step.
@@ -76,10 +79,10 @@ def run_stage(settings: Settings, spec: ExportSpec, checkpoint: Path, total_step
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_IT}
     environment["OMP_NUM_THREADS"] = str(threads)
 
-    def alive() -> None:
-        worker.report(step=total_steps, total_steps=total_steps)
+    def alive(percent: int) -> None:
+        worker.report(step=total_steps, total_steps=total_steps, exportPercent=percent)
 
-    alive()
+    alive(0)
     ended = _watched(command, environment, stop, alive)
     report = read_report(out) if ended.code in (DONE, GATE_FAILED, TRANSIENT) else None
     if report is not None:
@@ -128,7 +131,7 @@ class _Stop:
         return self._signalled or worker.should_stop()
 
 
-def _watched(command: list[str], environment: dict[str, str], stop: _Stop, alive: Callable[[], None]) -> Ended:
+def _watched(command: list[str], environment: dict[str, str], stop: _Stop, alive: _Alive) -> Ended:
     """Run a program to its end; its lines go to the log, and `alive` is called as long as it gets on.
 
     Raises:
@@ -161,7 +164,7 @@ def _watched(command: list[str], environment: dict[str, str], stop: _Stop, alive
                     if not data:
                         break
                     lines.take(data)
-                pulse.look(lines.count)
+                pulse.look(lines.count, lines.percent)
         code = process.wait()
         if stop:
             raise ExportStoppedError("stopped while it was exporting; the training is complete")
@@ -180,6 +183,8 @@ class _Lines:
 
     def __init__(self) -> None:
         self.count = 0
+        self.percent = 0
+        """That the export says is done."""
         self.kept: deque[str] = deque(maxlen=_KEPT_LINES)
         self._rest = b""
 
@@ -190,26 +195,28 @@ class _Lines:
             text = line.decode("utf-8", "replace").rstrip()
             self.count += 1
             self.kept.append(text)
+            if found := _PERCENT.match(text):
+                self.percent = int(found[1])
             log.info("%s", text)
 
 
 class _Pulse:
     """Says that a process gets on: it has written something, or computed."""
 
-    def __init__(self, pid: int, alive: Callable[[], None]) -> None:
+    def __init__(self, pid: int, alive: _Alive) -> None:
         self._stat = Path(f"/proc/{pid}/stat")
         self._alive = alive
         self._seen: tuple[int, Any] = (0, None)
         self._at = time.monotonic()
 
-    def look(self, lines: int) -> None:
+    def look(self, lines: int, percent: int) -> None:
         if time.monotonic() - self._at < _SIGN_SECONDS:
             return
         self._at = time.monotonic()
         seen = (lines, self._computed())
         if seen != self._seen:
             self._seen = seen
-            self._alive()
+            self._alive(percent)
 
     def _computed(self) -> list[str] | None:
         """Clock ticks of the process and of its children that have ended; None where the kernel doesn't tell."""
