@@ -47,17 +47,21 @@ class DataError(ValueError):
         return False
 
 
-class TransferError(DataError):
+class PassingError(DataError):
+    """Trouble that may pass by itself."""
+
+    @property
+    def passing(self) -> bool:
+        return True
+
+
+class TransferError(PassingError):
     """The data's server can't be reached, or breaks off time and again."""
 
     def __init__(self, message: str, *, resumable: bool = False) -> None:
         super().__init__(message)
         self.resumable = resumable
         """Whether what has come so far is of use to the next try."""
-
-    @property
-    def passing(self) -> bool:
-        return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from typing import NoReturn
 import numpy as np
 
 from edgecloud_trainer.data.dataset import Contents, DataError, Fault
-from edgecloud_trainer.data.decode import Decoded, Encoded, decode_all
+from edgecloud_trainer.data.decode import Decoded, Encoded
 from edgecloud_trainer.data.layout import Layout, arrange
 from edgecloud_trainer.data.manifest import MAX_SKIPPED
 from edgecloud_trainer.data.observer import Observer, Stage
+from edgecloud_trainer.data.parallel import decode_all
 from edgecloud_trainer.data.resize import Size
 from edgecloud_trainer.data.spool import Spool
 
@@ -31,6 +32,8 @@ class Reading:
     """What images are scaled and cut to; None: they are as they are."""
     skip_broken: bool = False
     """Files that can't be used are left out and listed, instead of refused."""
+    helpers: bool = False
+    """Whether processes may be started to help with it: for a command that has the machine to itself."""
     downloads: Path | None = None
     """Where torchvision's archives are looked for and kept; None: in `scratch`."""
 
@@ -61,14 +64,13 @@ class ImageFiles(ABC):
     def stage(self, arrived: int, fresh: int) -> Stage:
         """How far the reading is, when so many have been decoded, and so many of them by this process."""
 
-    def check(self) -> None:
-        """Look for what is wrong before anything is decoded, if that can be told by now.
+    def layout(self) -> Layout | None:
+        """Where each file belongs, if that can be told before anything is decoded.
 
         Raises:
             DataError: the files aren't laid out as images by class.
         """
-        if self.names:
-            arrange(self.names, self.where, folders=self.folders)
+        return arrange(self.names, self.where, folders=self.folders) if self.names else None
 
 
 def unreadable(error: DataError) -> Callable[[], bytes]:
@@ -86,19 +88,22 @@ def read_files(files: ImageFiles, reading: Reading) -> Contents:
     Raises:
         DataError: of the first file that can't be used, unless they are to be left out; or there are no images.
     """
-    if not reading.skip_broken:
-        files.check()
+    layout = None if reading.skip_broken else files.layout()
     with Spool(reading.scratch, prefix=files.prefix) as spool:
         if spool.resumed:
             reading.observer.note(f"going on after {spool.resumed:,} images that an earlier run has decoded")
-        for done in decode_all(_not_yet(files, spool), size=reading.size, threads=files.threads):
+        helpers = reading.helpers and not files.threads
+        rest = _not_yet(files, spool)
+        for done in decode_all(rest, size=reading.size, threads=files.threads, helpers=helpers):
             for one in done:
                 _take(one, spool, skip_broken=reading.skip_broken)
             reading.observer.stage(files.stage(len(spool.names), len(spool.names) - spool.resumed))
         shape = spool.finish()
-    left_out = [name for arrival, name in enumerate(spool.names) if not spool.is_kept(arrival)]
+    names: Sequence[str] = files.names
     misplaced: list[Fault] | None = [] if reading.skip_broken else None
-    names, layout = laid_out(files, left_out, misplaced)
+    if layout is None:
+        left_out = [name for arrival, name in enumerate(spool.names) if not spool.is_kept(arrival)]
+        names, layout = laid_out(files, left_out, misplaced)
     assert shape is not None
     arrivals = {name: arrival for arrival, name in enumerate(spool.names) if spool.is_kept(arrival)}
     return Contents(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +10,7 @@ from edgecloud.edge.images import SUFFIXES
 from edgecloud_trainer.data.dataset import DataError, Fault, Split
 
 MAX_CLASSES: Final = 100_000
+_PLAIN: Final = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 
 _SPLIT_FOLDERS: Final[dict[str, Split]] = {
     "train": "train",
@@ -39,7 +39,7 @@ def is_clutter(name: str) -> bool:
 
 def is_image(name: str) -> bool:
     """By its suffix."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122 (several times as fast, for millions)
+    return name.rpartition(".")[2].lower() in _PLAIN
 
 
 def arrange(

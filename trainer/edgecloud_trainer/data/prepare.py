@@ -90,6 +90,7 @@ def prepare(text: str, out: Path, wish: Wish, observer: Observer, *, force: bool
             observer=observer,
             size=wish.size,
             skip_broken=wish.skip_broken,
+            helpers=True,
             downloads=wish.downloads,
         )
         here = source.here(reading)

@@ -101,7 +101,6 @@ def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
             name=name, kind="idx", location=fs.public, key=key, bring=bring,
             read=lambda reading: bring(reading).read(reading),
         )  # fmt: skip
-    RemoteFiles(fs, files).check()
     return Source(
         name=name,
         kind="folder",

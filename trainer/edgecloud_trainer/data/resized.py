@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -10,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from edgecloud_trainer.data.dataset import Contents, Ids, Part, Pixels
+from edgecloud_trainer.data.parallel import some_threads
 from edgecloud_trainer.data.resize import Size, fit_pixels
 
 
@@ -23,5 +23,5 @@ def resized(contents: Contents, size: Size | None) -> Contents:
 
 
 def _take(part: Part, size: Size, ids: Ids) -> Pixels:
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "resize") as pool:
+    with ThreadPoolExecutor(some_threads(), "resize") as pool:
         return np.stack(list(pool.map(partial(fit_pixels, size=size), part.take(ids))))

@@ -14,13 +14,13 @@ from pydantic import Field
 from edgecloud.api.base import Model
 from edgecloud_trainer.data.checking import check_file
 from edgecloud_trainer.data.dataset import SPLITS, Contents, DataError, Fault, Labels, Split
-from edgecloud_trainer.data.decode import decode_all
 from edgecloud_trainer.data.duplicates import Fingerprints, repeats
 from edgecloud_trainer.data.files import ImageFiles, Reading, laid_out
 from edgecloud_trainer.data.imagefile import ImageFileError, open_images
 from edgecloud_trainer.data.locate import find_source
 from edgecloud_trainer.data.manifest import MAX_NAME, MAX_REASON, Count, Left
 from edgecloud_trainer.data.observer import Observer, Stage
+from edgecloud_trainer.data.parallel import decode_all
 
 MAX_GROUPS: Final = 100
 """Of equal images that are named."""
@@ -211,7 +211,7 @@ def _of_contents(text: str, contents: Contents, observer: Observer) -> Verdict:
 def _of_files(text: str, files: ImageFiles, observer: Observer) -> Verdict:
     fingerprints, arrivals, broken = Fingerprints(), dict[str, int](), list[Fault]()
     sizes: Counter[tuple[int, int]] = Counter()
-    for done in decode_all(files.encoded(), threads=files.threads):
+    for done in decode_all(files.encoded(), threads=files.threads, helpers=not files.threads):
         for one in done:
             if isinstance(one.pixels, DataError):
                 broken.append(Fault(one.name, str(one.pixels)))
