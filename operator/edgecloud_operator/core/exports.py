@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from edgecloud.api.base import Model
 from edgecloud.api.types import Fraction
@@ -13,7 +13,15 @@ from edgecloud.edge.card import Format, Sha256
 MAX_ENTRIES: Final = 16
 """As many as the schema of status.exports allows."""
 
+def _printable(text: str) -> str:
+    """A name without anything that a terminal would obey: events and tables show it."""
+    if not text.isprintable():
+        raise ValueError("it has characters that can't be printed")
+    return text
+
+
 _Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
+_Name = Annotated[str, AfterValidator(_printable)]
 
 
 class _Parity(Model):
@@ -30,14 +38,14 @@ class _Latency(Model):
 
 class _Export(Model):
     format: Format
-    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    path: Annotated[_Name, Field(min_length=1, max_length=1024)]
     bytes: Annotated[int, Field(ge=0, le=2**53)]
     sha256: Sha256
     accuracy: Fraction
     parity: _Parity
     latency: _Latency
     gate: Literal["passed", "failed"]
-    node: Annotated[str, Field(max_length=253)] | None = None
+    node: Annotated[_Name, Field(max_length=253)] | None = None
 
 
 def accepted(said: Any) -> tuple[dict[str, Any], ...] | None:
