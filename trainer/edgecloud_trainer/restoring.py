@@ -110,7 +110,9 @@ def _fingerprint(contents: Contents) -> dict[str, str]:
 def _card(folder: Path, contents: Contents) -> ModelCard:
     said = contents.state.get("card")
     if said is None:
-        raise RestoreError(f"{folder} doesn't say what network it is of: it was written by an earlier release")
+        raise RestoreError(
+            f"{folder} doesn't say what network it is of, for an earlier release wrote it: train it again with this one"
+        )
     try:
         return ModelCard.parse(said)
     except (ValidationError, ValueError) as error:

@@ -168,6 +168,11 @@ def _folder(export: str) -> Iterator[Path]:
 
 
 def _report(folder: Path) -> Report:
+    if not (folder / REPORT).exists():
+        raise MeasureError(
+            f"{folder} holds no {REPORT}: nothing was exported there (a worker image of an earlier release does not"
+            " export); export again"
+        )
     try:
         return Report.model_validate_json(read(folder / REPORT, _MAX_REPORT_BYTES), by_alias=True, by_name=False)
     except ValidationError as error:

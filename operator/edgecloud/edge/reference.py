@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 MAX_IMAGES: Final = 10_000
 MAX_PIXEL_BYTES: Final = 256 * 1024**2
+MAX_LOGIT_BYTES: Final = 512 * 1024**2
 MAX_FILE_BYTES: Final = 1024**3
-"""Pixels, labels, and the logits of 10,000 images of many classes."""
+"""Pixels, logits, labels."""
 _AGAIN: Final = "copy it again, or export again"
 _MEMBERS: Final = {"pixels": ("|u1", 4), "labels": ("<i8", 1), "logits": ("<f4", 2)}
 
@@ -37,6 +38,11 @@ class Reference:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def most_images(shape: tuple[int, int, int], classes: int) -> int:
+    """How many images of a shape (C, H, W) a reference may hold, with as many logits each; 1 at least."""
+    return max(1, min(MAX_IMAGES, MAX_PIXEL_BYTES // math.prod(shape), MAX_LOGIT_BYTES // (4 * classes)))
 
 
 def save_reference(path: Path, reference: Reference) -> None:

@@ -13,6 +13,7 @@ from edgecloud.edge.card import Format, Sha256
 MAX_ENTRIES: Final = 16
 """As many as the schema of status.exports allows."""
 
+
 def _printable(text: str) -> str:
     """A name without anything that a terminal would obey: events and tables show it."""
     if not text.isprintable():

@@ -112,6 +112,11 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     if old.phase == "Suspended":
         return _suspended(context, old)
     if old.measuring is not None:
+        stage = measuring.advance(context, old)
+        if stage.measured:
+            return _succeed(context, old, stage.status)
+        if stage.failed is not None:
+            return _fail(context, old, stage.status, "ExportFailed", stage.failed)
         status = measuring.given_up(context, old)
         status = status.model_copy(update={"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)})
         return context.plan(old, _at_rest(context, status), status_first=True)

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.rules import changes
-from edgecloud.api.status import TERMINAL, Rendezvous
+from edgecloud.api.status import TERMINAL, MeasuringStatus, Rendezvous
 from edgecloud.launcher import linux
 from edgecloud_operator.controller.controller import Controller
 from edgecloud_operator.coordinator.server import CoordinatorServer
@@ -101,6 +101,9 @@ def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[Tr
         # The workers of the earlier run went with it. That it ended is no failure of theirs, so nobody pays for it.
         closed = Rendezvous(round=(status.rendezvous or Rendezvous()).round)
         status = status.model_copy(update={"phase": "Suspended", "rendezvous": closed})
+        if status.measuring is not None:
+            # Likewise what measured: another process does, at once.
+            status = status.model_copy(update={"measuring": MeasuringStatus(since=status.measuring.since)})
     return job.model_copy(update={"metadata": metadata, "status": status}), False
 
 

@@ -356,6 +356,28 @@ def test_resumed_before_it_was_deleted_it_measures_on() -> None:
     assert scene.status.phase == "Succeeded"
 
 
+def test_what_was_measured_as_the_job_was_suspended_is_not_measured_again() -> None:
+    scene = complete().measurer()
+    scene.settle()
+    scene.measurer_ends(0, make_message()).spec(suspend=True).settle()
+    assert (scene.status.phase, nodes(scene)) == ("Succeeded", ["pc-1", "pc-1", None])
+
+
+def test_a_gate_that_failed_as_the_job_was_suspended_has_failed() -> None:
+    scene = complete().measurer()
+    scene.settle()
+    scene.measurer_ends(3, make_message(make_export("onnx", gate="failed"), make_export("onnx-int8")))
+    scene.spec(suspend=True).settle()
+    assert (scene.status.phase, scene.condition("Failed").reason) == ("Failed", "ExportFailed")
+
+
+def test_a_pod_that_came_to_nothing_as_the_job_was_suspended_costs_nothing() -> None:
+    scene = complete().measurer()
+    scene.settle()
+    scene.measurer_ends(75, '{"error": "no network"}').spec(suspend=True).settle()
+    assert (scene.status.phase, measuring(scene).failures) == ("Suspended", 0)
+
+
 def test_a_job_that_is_complete_while_it_is_being_suspended_is_suspended_before_it_is_measured() -> None:
     scene = a_scene().running().spec(suspend=True)
     scene.settle()

@@ -44,6 +44,12 @@ def run(tmp_path: Path, export: object, **more: str) -> tuple[int, dict[str, Any
     return done.returncode, json.loads(text), done.stderr
 
 
+def test_a_folder_that_nothing_was_exported_to(tmp_path: Path) -> None:
+    code, message, _ = run(tmp_path, tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere holds no report.json: nothing was exported there" in message["error"]
+
+
 def test_a_folder(tmp_path: Path) -> None:
     export = folder(tmp_path / "export")
     code, message, _ = run(tmp_path, export)
@@ -89,7 +95,7 @@ def _nothing(export: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "an empty folder": (_nothing, "report.json can't be read"),
+    "an empty folder": (_nothing, "holds no report.json"),
     "no models": (_report(lambda report: report.update(exports=[])), "tells of no ONNX model"),
     "only pt2": (
         _report(lambda report: [one.update(format="pt2") for one in report["exports"]]), "tells of no ONNX model",
@@ -123,7 +129,7 @@ def test_a_broken_folder(tmp_path: Path, name: str) -> None:
     ("more", "said"),
     [
         ({"EDGECLOUD_EXPORT": ""}, "EDGECLOUD_EXPORT isn't set"),
-        ({"EDGECLOUD_EXPORT": "/nowhere/at/all"}, "No such file"),
+        ({"EDGECLOUD_EXPORT": "/nowhere/at/all"}, "holds no report.json"),
         ({"EDGECLOUD_MAX_ACCURACY_LOSS": "nan"}, "EDGECLOUD_MAX_ACCURACY_LOSS is 'nan'"),
         ({"EDGECLOUD_MAX_ACCURACY_LOSS": "-1"}, "percentage points from 0 to 100"),
         ({"EDGECLOUD_EXPORT": f"http://user:{SECRET}@127.0.0.1/"}, "user name and password"),

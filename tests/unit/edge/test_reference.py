@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecloud.edge.reference import Reference, ReferenceError, load_reference, save_reference
+from edgecloud.edge.reference import (
+    MAX_FILE_BYTES,
+    Reference,
+    ReferenceError,
+    load_reference,
+    most_images,
+    save_reference,
+)
 
 
 def made(**other: Any) -> Reference:
@@ -33,6 +41,21 @@ def test_written_and_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, original)
     assert len(found) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["reference.npz"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "most"),
+    [
+        ((3, 32, 32), 10, 10_000),
+        ((3, 224, 224), 1000, 1783),
+        ((3, 32, 32), 100_000, 1342),
+        ((3, 65536, 65536), 2, 1),
+    ],
+)
+def test_how_many_images_it_may_hold(shape: tuple[int, int, int], classes: int, most: int) -> None:
+    assert most_images(shape, classes) == most
+    if most > 1:
+        assert most * (math.prod(shape) + 4 * classes + 8) + 4096 < MAX_FILE_BYTES, "it could not be read again"
 
 
 def test_nothing_is_left_of_what_cannot_be_written(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 
 from edgecloud.edge.card import Format
-from edgecloud.edge.layout import MODELS, REFERENCE, REPORT
+from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.reference import load_reference
 from edgecloud.edge.report import Report, summary
 from edgecloud_trainer.export.errors import ExportError
 from edgecloud_trainer.export.gates import COMMAND, complaints
-from edgecloud_trainer.export.making import PAGE, SCHEMA, Options, export
+from edgecloud_trainer.export.making import Options, export
 from edgecloud_trainer.export.standing import answers, read_report, whole
 from tests.unit.export.made import RUN, card, dataset, network, restored
 
@@ -81,6 +81,7 @@ def test_an_export_replaces_what_an_earlier_one_has_left_and_nothing_else(finish
     folder, _ = finished
     (folder / ".partial-left").mkdir()
     (folder / "mine.txt").write_text("of the user's")
+    (folder / EDGE_REPORT).write_text("of the models that were here")
     made = restored(network("article-cnn", seed=1), card("article-cnn"))
     report = export(made, dataset(), folder, options("onnx"), knobs=COMMAND, on_progress=silent)
     assert names(folder) == {"model.onnx", "mine.txt", *OTHERS}
@@ -106,6 +107,10 @@ def test_whether_a_report_answers_what_is_asked(finished: tuple[Path, Report]) -
     assert not asked(report, calibration_images=17)
     assert not asked(report, mirror=True)
     assert whole(folder, report)
+    for name in (REFERENCE, PAGE, SCHEMA):
+        (folder / name).rename(folder / "away")
+        assert not whole(folder, report), f"{name} is to be delivered as well"
+        (folder / "away").rename(folder / name)
     (folder / "model.onnx").write_bytes(b"cut")
     assert not whole(folder, report)
     (folder / "model.onnx").unlink()

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.rules import IMMUTABLE
 from edgecloud.api.status import Rendezvous
+from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.core.observed import Observed
 from edgecloud_operator.core.reconcile import reconcile
 from edgecloud_operator.local import Workdir, WorkdirError, prepare
@@ -129,6 +130,22 @@ def test_whatever_it_was_doing_it_starts_again(tmp_path: Path, phase: str) -> No
     assert plan.status_first and plan.status is not None
     assert (plan.status.phase, plan.status.start_time) == ("Pending", now.replace(microsecond=0))
     assert plan.status.rendezvous is not None and plan.status.rendezvous.round == 3
+
+
+def test_what_measured_went_with_the_run_and_costs_nothing(tmp_path: Path) -> None:
+    measuring = {"since": AT, "podUid": "m", "failures": 1, "failedAt": AT, "message": "the Pod is gone"}
+    spec = {
+        "program": None, "trainer": {"data": {"name": "digits"}}, "export": {"measureOn": {}},
+    }  # fmt: skip
+    workdir = with_earlier(tmp_path / "work", RUNNING | {"measuring": measuring}, **spec)
+    job, _ = prepare(make_job(**spec), workdir, None)
+    now = datetime.now(UTC)
+    for _ in range(3):
+        plan = reconcile(job, Observed(listening_since=now), now, Settings(one_machine=True))
+        job = job.model_copy(update={"status": plan.status or job.status})
+    assert job.status is not None and job.status.measuring is not None
+    assert job.status.measuring.failures == 0
+    assert [child["metadata"]["name"] for child in plan.create] == [f"{job.metadata.name}-measure"]
 
 
 def test_a_run_that_ended_before_its_first_status(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from edgecloud.api.spec import ExportSpec
-from edgecloud.edge.layout import MODELS, REFERENCE, REPORT
-from edgecloud_trainer.export.errors import DONE, GATE_FAILED, TRANSIENT, UNUSABLE, ExportError
+from edgecloud.edge.layout import MODELS, PAGE, REFERENCE, REPORT, SCHEMA
+from edgecloud_trainer.export.errors import DONE, GATE_FAILED, SAID, TRANSIENT, UNUSABLE, ExportError
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def _arguments() -> argparse.Namespace:
 def _work(said: argparse.Namespace) -> int:
     from edgecloud_trainer.export.delivery import deliver
     from edgecloud_trainer.export.gates import JOB, complaints
-    from edgecloud_trainer.export.making import PAGE, SCHEMA, Options, export
+    from edgecloud_trainer.export.making import Options, export
     from edgecloud_trainer.export.material import own_images
     from edgecloud_trainer.export.standing import answers, read_report, whole
     from edgecloud_trainer.restoring import restore
@@ -101,7 +101,7 @@ class _Lines:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"export: {text}\n")
+    sys.stdout.write(f"{SAID}{' '.join(text.split())}\n")
     sys.stdout.flush()
 
 

@@ -9,6 +9,8 @@ DONE: Final = 0
 UNUSABLE: Final = 2
 GATE_FAILED: Final = 3
 TRANSIENT: Final = 75
+SAID: Final = "export: "
+"""What a line begins with that it means for others; libraries print lines of their own."""
 
 
 class ExportError(ValueError):

@@ -18,10 +18,10 @@ import onnx
 import torch
 
 from edgecloud.edge.card import ExportCard, Format
-from edgecloud.edge.layout import MODELS, REFERENCE, REPORT
+from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.machine import describe
 from edgecloud.edge.measuring import LATENCY_SECONDS, OPENERS, MeasureError, measure
-from edgecloud.edge.reference import MAX_IMAGES, MAX_PIXEL_BYTES, Reference, save_reference
+from edgecloud.edge.reference import Reference, most_images, save_reference
 from edgecloud.edge.report import Measured, Problem, Report
 from edgecloud.edge.runtime import Logits, Pixels, images_in_a_run
 from edgecloud.launcher.machine import usable_cpus
@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 OnProgress = Callable[[str, float], None]
 """Called with what is being done, and the part of all of it that is done, from 0 to 1."""
 
-SCHEMA: Final = "report.schema.json"
-PAGE: Final = "report.html"
 _PARTIAL: Final = ".partial-"
 _SHOWN: Final = 2000
 """Images whose logits are drawn."""
@@ -190,8 +188,7 @@ class _Maker:
 
 def _reference(network: EdgeNetwork, dataset: Dataset) -> Reference:
     """Test images with what the original says of them: all, or as many as a reference may hold."""
-    most = min(MAX_IMAGES, MAX_PIXEL_BYTES // max(1, dataset.test.pixels[:1].nbytes))
-    chosen = even_choice(dataset.test.labels, most)
+    chosen = even_choice(dataset.test.labels, most_images(dataset.shape, network.classes))
     pixels = np.ascontiguousarray(dataset.test.pixels[chosen])
     try:
         logits = _logits(network, pixels)
@@ -305,9 +302,9 @@ def _scratch(out: Path) -> Iterator[Path]:
 
 
 def _put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
-    """Replace the folder's files, the report last; models of an earlier export that was asked for more go."""
+    """Replace the folder's files, the report last; what an earlier export has left of its own goes."""
     (out / REPORT).unlink(missing_ok=True)
-    for name in MODELS.values():
+    for name in (*MODELS.values(), EDGE_REPORT):
         if name not in models:
             (out / name).unlink(missing_ok=True)
     for name in (*models, REFERENCE, PAGE, SCHEMA, REPORT):

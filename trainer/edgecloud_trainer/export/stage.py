@@ -24,7 +24,8 @@ from edgecloud.api.spec import ExportSpec
 from edgecloud.edge.report import Report, summary
 from edgecloud.launcher import linux
 from edgecloud_trainer import ready
-from edgecloud_trainer.export.errors import DONE, GATE_FAILED, TRANSIENT, UNUSABLE
+from edgecloud_trainer.checkpoints import CheckpointError, read_manifest
+from edgecloud_trainer.export.errors import DONE, GATE_FAILED, SAID, TRANSIENT, UNUSABLE
 from edgecloud_trainer.export.gates import JOB, complaints
 from edgecloud_trainer.export.standing import read_report
 from edgecloud_trainer.settings import Settings
@@ -84,10 +85,21 @@ def run_stage(settings: Settings, spec: ExportSpec, checkpoint: Path, total_step
 
     alive(0)
     ended = _watched(command, environment, stop, alive)
-    report = read_report(out) if ended.code in (DONE, GATE_FAILED, TRANSIENT) else None
+    report = _report_of(checkpoint, out) if ended.code in (DONE, GATE_FAILED, TRANSIENT) else None
     if report is not None:
         worker.publish(exports=[summary(one) for one in report.exports])
     _judge(ended, report, out)
+
+
+def _report_of(checkpoint: Path, out: Path) -> Report | None:
+    """The folder's report, unless an earlier export of other weights has left it there."""
+    report = read_report(out)
+    if report is None:
+        return None
+    try:
+        return report if report.run.weights_sha256 == read_manifest(checkpoint).weights_sha256 else None
+    except (CheckpointError, OSError):
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +113,7 @@ class Ended:
 
 def _judge(ended: Ended, report: Report | None, out: Path) -> None:
     """Raise what the end comes to."""
-    last = ended.lines[-1].removeprefix("export: ") if ended.lines else "it printed nothing"
+    last = _last(ended.lines)
     if ended.code == DONE:
         return
     if ended.code == GATE_FAILED:
@@ -116,6 +128,12 @@ def _judge(ended: Ended, report: Report | None, out: Path) -> None:
         why = ": often out of memory: ask for more" if name == "SIGKILL" else ""
         raise ExportBrokenError(f"the export was ended by {name}{why}; its last line: {last}")
     raise ExportBrokenError("the export failed:\n" + "\n".join(ended.lines))
+
+
+def _last(lines: tuple[str, ...]) -> str:
+    """The last that the export said of itself; else what was printed last."""
+    said = [line.removeprefix(SAID) for line in lines if line.startswith(SAID)]
+    return (said or list(lines) or ["it printed nothing"])[-1]
 
 
 class _Stop:

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from edgecloud.edge.card import Format, RunCard
-from edgecloud.edge.layout import REFERENCE, REPORT
+from edgecloud.edge.layout import PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.report import Report
 
 _MAX_REPORT: Final = 64 * 1024**2
@@ -52,7 +52,7 @@ def answers(
 def whole(folder: Path, report: Report) -> bool:
     """Whether the files that a report tells of are there as it tells of them."""
     try:
-        return (folder / REFERENCE).is_file() and all(
+        return all((folder / name).is_file() for name in (REFERENCE, PAGE, SCHEMA)) and all(
             _digest(folder / Path(one.path).name) == one.sha256 for one in report.exports
         )
     except OSError:
