@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgecloud_trainer.evaluation import Evaluation
+from edgecloud_trainer.labels import caption
 from edgecloud_trainer.lines import LineLog
 
 METRICS: Final = "metrics.jsonl"
@@ -144,8 +145,9 @@ def draw_confusion(evaluation: Evaluation, path: Path, *, split: str = "test") -
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     if count <= _NAMED_CLASSES:
-        axis.set_xticks(range(count), evaluation.classes, rotation=45, ha="right")
-        axis.set_yticks(range(count), evaluation.classes)
+        names = [caption(name) for name in evaluation.classes]
+        axis.set_xticks(range(count), names, rotation=45, ha="right")
+        axis.set_yticks(range(count), names)
         for row, column in np.argwhere(evaluation.confusion > 0):
             dark = share[row, column] > 0.5
             axis.text(

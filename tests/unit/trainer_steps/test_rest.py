@@ -122,6 +122,13 @@ def test_pictures_are_pictures(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", [r"$\q$", "5 $ or $ 6", "two\nlines", "\x00", "x" * 255])
+def test_a_class_may_have_any_name(name: str, tmp_path: Path) -> None:
+    odd = Evaluation(classes=("cat", name), confusion=np.array([[8, 2], [1, 9]]), loss=0.5)
+    results.draw_confusion(odd, tmp_path / "confusion.png")
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     log = results.MetricsLog(tmp_path, start=0)
     for step in range(1, 11):

@@ -10,10 +10,12 @@ from PIL import Image
 
 from edgecloud_trainer.appraisal import scores
 from edgecloud_trainer.appraisal.appraising import WORST, Appraisal, Comparison
+from edgecloud_trainer.labels import caption
 from edgecloud_trainer.sheets import Cell, contact_sheet
 
 _RIGHT: Final = (20, 120, 50)
 _WRONG: Final = (180, 30, 30)
+_TITLE: Final = 60
 _PER_ROW: Final = 8
 _SIDE: Final = 128
 
@@ -34,7 +36,7 @@ def draw_calibration(appraisals: Sequence[Appraisal], names: Sequence[str], path
         _reliability(axes[0][column], found)
         _counts(axes[1][column], found)
         axes[0][column].set_title(
-            f"{name}\ncalibration error {100 * found.ece:.2f} %, accuracy {100 * one.accuracy:.2f} %"
+            f"{caption(name, _TITLE)}\ncalibration error {100 * found.ece:.2f} %, accuracy {100 * one.accuracy:.2f} %"
         )
     axes[0][0].set_ylabel("accuracy")
     axes[1][0].set_ylabel("images")

@@ -11,6 +11,7 @@ from edgecloud_trainer.data.dataset import SPLITS, DataError, Ids, Labels, Split
 from edgecloud_trainer.data.imagefile import Stored
 from edgecloud_trainer.data.manifest import Manifest
 from edgecloud_trainer.hashing import hashes, key_of
+from edgecloud_trainer.labels import caption
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +21,6 @@ MAX_CLASSES: Final = 40
 MAX_PER_CLASS: Final = 40
 MAX_BARS: Final = 40
 """Of a histogram with names; of more classes the counts are drawn in their order."""
-_MAX_LABEL: Final = 28
 _PURPOSE: Final = 21
 _COLOURS: Final[dict[Split, str]] = {"train": "#4878a8", "validation": "#e0a458", "test": "#7a9e5f"}
 
@@ -88,7 +88,9 @@ def histogram(manifest: Manifest, path: Path) -> None:
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     try:
         (_bars if named else _steps)(axis, manifest)
-        axis.set_title(f"{manifest.name}: {sum(counts.images for counts in manifest.splits.values()):,} images")
+        axis.set_title(
+            f"{caption(manifest.name)}: {sum(counts.images for counts in manifest.splits.values()):,} images"
+        )
         if len(manifest.splits) > 1:
             figure.legend(frameon=False, loc="outside lower center", ncols=3)
         axis.spines[["top", "right"]].set_visible(False)
@@ -105,7 +107,7 @@ def _bars(axis: Any, manifest: Manifest) -> None:
         left += counts
     for place, total in enumerate(left.tolist()):
         axis.annotate(f"{total:,}", (total, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axis.set_yticks(places, [_plain(name) for name in manifest.classes])
+    axis.set_yticks(places, [caption(name) for name in manifest.classes])
     axis.invert_yaxis()
     axis.set_xlabel("images")
     axis.xaxis.set_major_formatter("{x:,.0f}")
@@ -128,8 +130,3 @@ def _steps(axis: Any, manifest: Manifest) -> None:
 
 def _labelled(manifest: Manifest, split: Split) -> str:
     return f"{split} ({manifest.splits[split].images:,})"
-
-
-def _plain(name: str) -> str:
-    """A class's name as matplotlib shows it: not as a formula, and not too long."""
-    return (name if len(name) <= _MAX_LABEL else name[: _MAX_LABEL - 1] + "…").replace("$", r"\$")

@@ -1,0 +1,53 @@
+"""The export's process as a job's last stage: what its end comes to, and what of its folder is believed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgecloud_trainer import settings
+from edgecloud_trainer.checkpoints import CheckpointStore
+from edgecloud_trainer.export.stage import ExportFailedError, run_stage
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def read(folder: Path) -> settings.Settings:
+    said = {"trainer": {"data": {"name": "digits"}}, "export": {"formats": ["onnx"]}}
+    names = {name: str(folder / f"{name.lower()}s") for name in ("CHECKPOINT", "RESULTS")}
+    return settings.read(
+        {"EDGECLOUD_TRAINER": json.dumps(said)} | {f"EDGECLOUD_{name}_DIR": path for name, path in names.items()}
+    )
+
+
+def checkpoint(folder: Path, state: dict[str, Any]) -> Path:
+    store = CheckpointStore(folder / "checkpoints", round=1, keep=1, digest="d" * 64)
+    return store.save(5, {"model.weight": torch.zeros(2)}, {"step": 5} | state, weights={"model.weight"}).path
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({}, "doesn't say what network it is of, for an earlier release wrote it: train it again with this one"),
+        ({"card": {"model": "edgenet", "classes": ["one"], "shape": [1, 2]}}, "its card can't be read: "),
+    ],
+)
+def test_a_checkpoint_that_can_not_be_exported(state: dict[str, Any], said: str, tmp_path: Path) -> None:
+    found = read(tmp_path)
+    assert found.export is not None
+    with pytest.raises(ExportFailedError) as caught:
+        run_stage(found, found.export, checkpoint(tmp_path, state), 5)
+    message = str(caught.value)
+    assert said in message and "step-5" in message, "all of the sentence, however many lines a library made of it"
+    assert "\n" not in message
