@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from edgecloud_trainer import settings
 from edgecloud_trainer.checkpoints import CheckpointStore
+from edgecloud_trainer.export import stage
 from edgecloud_trainer.export.stage import ExportFailedError, run_stage
 
 
@@ -51,3 +54,12 @@ def test_a_checkpoint_that_can_not_be_exported(state: dict[str, Any], said: str,
     message = str(caught.value)
     assert said in message and "step-5" in message, "all of the sentence, however many lines a library made of it"
     assert "\n" not in message
+
+
+def test_an_export_that_ended_is_not_waited_for_because_of_what_it_has_left() -> None:
+    """A helper that outlives it holds the pipe that its lines come by."""
+    asked = stage._Stop()
+    command = ["sh", "-c", "sleep 3141 & echo export: killed; exit 3"]
+    ended = stage._watched(command, dict(os.environ), asked, lambda percent: None)
+    assert (ended.code, ended.lines) == (3, ("export: killed",))
+    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "3141"]]

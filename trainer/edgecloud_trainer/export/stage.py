@@ -182,6 +182,8 @@ def _watched(command: list[str], environment: dict[str, str], stop: _Stop, alive
                     if not data:
                         break
                     lines.take(data)
+                elif process.poll() is not None:  # something that it has left holds the pipe
+                    break
                 pulse.look(lines.count, lines.percent)
         code = process.wait()
         if stop:
