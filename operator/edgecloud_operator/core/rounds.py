@@ -128,16 +128,21 @@ class _Situation:
 
     @property
     def called(self) -> bool:
-        """Somebody outside the program wants this round to stop: a worker has to go, or the job was to be suspended."""
+        """Somebody outside the program wants this round to stop: a worker has to go, or the job was to be suspended.
+
+        One that has done its part may go without: the others may have long to do yet, such as an export.
+        """
         asked = conditions.get(self.status, "Suspended")
-        return any(state.leaving for state in self.states) or (asked is not None and asked.reason == "Stopping")
+        leaving = any(state.leaving and state.doing != "succeeded" for state in self.states)
+        return leaving or (asked is not None and asked.reason == "Stopping")
 
     def resize(self) -> tuple[bool, float | None]:
         """Whether the round should have other members and could have the right ones, and else when it might."""
         present = {state.member.index for state in self.states}
         if not all(self.wanted(state) for state in self.states):
             return True, None
-        if not set(candidates(self.job, self.observed, self.now)) - present:
+        at_its_end = any(state.doing == "succeeded" for state in self.states)
+        if at_its_end or not set(candidates(self.job, self.observed, self.now)) - present:
             return False, None
         left = GROW_SECONDS - (self.now - (self.rendezvous.opened_at or self.now)).total_seconds()
         return (True, None) if left <= 0 else (False, left)

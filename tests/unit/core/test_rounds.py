@@ -542,3 +542,29 @@ def test_failure_and_success_of_one_round_are_a_failure() -> None:
     scene = Scene().running().says(0, state="succeeded").fails(1)
     scene.settle()
     assert (scene.status.phase, scene.rendezvous.round) == ("Recovering", 2)
+
+
+# The program is at its end: one rank still writes down what came of it
+
+
+@pytest.mark.parametrize(
+    "goes",
+    [
+        pytest.param(lambda scene: scene.says(1, state="succeeded", draining=True), id="SIGTERM"),
+        pytest.param(lambda scene: scene.changes(1, terminating=True), id="deletion"),
+    ],
+)
+def test_who_has_done_his_part_may_go_and_stops_nobody(goes: Any) -> None:
+    scene = Scene(workers=2).running().says(1, state="succeeded")
+    assert goes(scene).settle().directives["pod-0"].action == "run"
+    scene.vanishes(1)
+    assert scene.settle().directives["pod-0"].action == "run"
+    scene.says(0, state="succeeded").settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Succeeded", 0)
+
+
+def test_nobody_joins_a_program_that_is_at_its_end() -> None:
+    scene = Scene(workers=2, minWorkers=1).running().says(1, state="succeeded").spec(workers=3).up(2)
+    assert scene.later(2 * GROW_SECONDS).settle().directives["pod-0"].action == "run"
+    scene.says(0, state="succeeded").settle()
+    assert scene.status.phase == "Succeeded"
