@@ -43,10 +43,7 @@ def fit(image: Image.Image, size: Size) -> Image.Image:
         return image
     scale = min(image.width / size.width, image.height / size.height)
     # Rounding may make it a little more than there is.
-    wide, high = (
-        min(size.width * scale, image.width),
-        min(size.height * scale, image.height),
-    )
+    wide, high = min(size.width * scale, image.width), min(size.height * scale, image.height)
     left, upper = (image.width - wide) / 2, (image.height - high) / 2
     box = (left, upper, min(left + wide, image.width), min(upper + high, image.height))
     return image.resize((size.width, size.height), Image.Resampling.BILINEAR, box)
