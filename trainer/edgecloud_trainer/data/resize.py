@@ -42,7 +42,8 @@ def fit(image: Image.Image, size: Size) -> Image.Image:
     if image.size == (size.width, size.height):
         return image
     scale = min(image.width / size.width, image.height / size.height)
-    wide, high = size.width * scale, size.height * scale
+    # Rounding may make it a little more than there is.
+    wide, high = min(size.width * scale, image.width), min(size.height * scale, image.height)
     left, upper = (image.width - wide) / 2, (image.height - high) / 2
     box = (left, upper, min(left + wide, image.width), min(upper + high, image.height))
     return image.resize((size.width, size.height), Image.Resampling.BILINEAR, box)
