@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,4 +63,11 @@ def test_an_export_that_ended_is_not_waited_for_because_of_what_it_has_left() ->
     command = ["sh", "-c", "sleep 3141 & echo export: killed; exit 3"]
     ended = stage._watched(command, dict(os.environ), asked, lambda percent: None)
     assert (ended.code, ended.lines) == (3, ("export: killed",))
-    assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "3141"]]
+    until = time.monotonic() + 30
+    while _sleeping():
+        assert time.monotonic() < until, "it outlives its group"
+        time.sleep(0.02)
+
+
+def _sleeping() -> bool:
+    return any(one.info["cmdline"] == ["sleep", "3141"] for one in psutil.process_iter(["cmdline"]))
