@@ -32,7 +32,8 @@ class DataSpec(Model):
     ) = Field(None, description="A named set: digits, cifar10, or another of torchvision's; this or source.")
     source: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         None,
-        description="Path or URL of a folder of images by class, tar, zip, IDX, CIFAR binary, numpy or prepared file; this or name.",
+        description="Path or URL of a folder of images by class, tar, zip, IDX, CIFAR binary, numpy or prepared file;"
+        " this or name.",
     )
     validation_fraction: Below1 = Field(0.0, description="Part of the training images held back for validation.")
     augment: Literal["none", "flip", "flip-crop", "flip-crop-cutout"] = Field(
