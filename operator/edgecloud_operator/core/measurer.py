@@ -58,10 +58,12 @@ def _url(job: TrainingJob) -> str | None:
     """The URL that the models are copied to, if it means the same on every node."""
     destination = (job.spec.export.destination if job.spec.export else None) or ""
     try:
-        everywhere = "://" in destination and urlsplit(destination).scheme not in _NODE_ALONE
-        return destination if everywhere else None
+        urlsplit(destination)
     except ValueError:
         return None
+    # fsspec chains file systems: what comes last is where the files are.
+    scheme = destination.partition("://")[0].rpartition("::")[2].lower() if "://" in destination else ""
+    return destination if scheme not in _NODE_ALONE else None
 
 
 def measuring_environment(job: TrainingJob, export: str) -> dict[str, str]:

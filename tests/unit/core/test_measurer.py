@@ -101,6 +101,11 @@ def test_or_are_fetched() -> None:
         pytest.param({"storage": {}} | export(destination="/mnt/models"), "emptyDir", id="a path is another's"),
         pytest.param({"storage": {}} | export(destination="c:/models"), "emptyDir", id="and this one's"),
         pytest.param({"storage": {}} | export(destination="file:///mnt"), "emptyDir", id="so is its URL"),
+        pytest.param(
+            {"storage": {}} | export(destination="simplecache::file:///mnt"), "emptyDir", id="however it is reached"
+        ),
+        pytest.param({"storage": {}} | export(destination="FILE:///mnt"), "emptyDir", id="or spelt"),
+        pytest.param({"storage": {}} | export(destination="simplecache::s3://models/a"), None, id="kept on the way"),
         pytest.param({"storage": {}} | export(destination="http://[a"), "emptyDir", id="no URL"),
         pytest.param({"storage": {}, "export": {}}, None, id="measured in worker 0"),
         pytest.param({"storage": {}, "export": None}, None, id="not exported"),
