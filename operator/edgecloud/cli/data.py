@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, cast
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from edgecloud.cli.bar import Bar, open_bar
 from edgecloud.cli.display import printable
+from edgecloud.cli.progress import Silent, progress
 
 if TYPE_CHECKING:
     from edgecloud_trainer.data.manifest import Manifest
@@ -333,8 +334,8 @@ def _shown(*, quiet: bool) -> Iterator[Observer]:
     from edgecloud_trainer.data.dataset import DataError
 
     try:
-        with open_bar(quiet=quiet) as bar:
-            yield _observer(bar)
+        with progress(quiet=quiet) as shown:
+            yield _observer(shown)
     except DataError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
@@ -342,17 +343,17 @@ def _shown(*, quiet: bool) -> Iterator[Observer]:
         sys.exit(STOPPED)
 
 
-def _observer(bar: Bar) -> Observer:
+def _observer(shown: Silent) -> Observer:
     from edgecloud_trainer.data.observer import Observer, Stage
 
     class Shown(Observer):
-        """Drawn by the bar."""
+        """On standard error."""
 
         def stage(self, stage: Stage) -> None:
-            bar.update(stage.name, stage.done, stage.total, unit=stage.unit, count=stage.images or None)
+            shown.update(stage.name, stage.done, stage.total, unit=stage.unit, count=stage.images or None)
 
         def note(self, text: str) -> None:
-            bar.note(text)
+            shown.note(text)
 
     return Shown()
 
@@ -406,7 +407,7 @@ def _classes(manifest: Manifest) -> Table:
     for name in manifest.splits:
         table.add_column(name.upper(), justify="right")
     for label, text in enumerate(manifest.classes[:MAX_CLASSES]):
-        table.add_row(_line(text), *(f"{counts.per_class[label]:,}" for counts in manifest.splits.values()))
+        table.add_row(Text(_line(text)), *(f"{counts.per_class[label]:,}" for counts in manifest.splits.values()))
     if len(manifest.classes) > MAX_CLASSES:
         table.add_row("...", *("" for _ in manifest.splits))
     return table

@@ -160,7 +160,7 @@ def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Op
     shown.show(f"opening {path.name}")
     opened = open_any(path, format=wanted, device=device)
     for note in opened.notes:
-        shown.note(f"note: {note}")
+        shown.warn(f"note: {note}")
     return opened
 
 
@@ -178,7 +178,7 @@ def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: S
     material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say)
     for one in opened if data is None else ():
         if one.card.data_sha256 != material.digest:
-            shown.note(
+            shown.warn(
                 f"note: {one.path} was trained with other images than {material.name} holds now: these may be among "
                 "those that it was trained with"
             )
@@ -188,12 +188,8 @@ def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: S
 def _appraise(opened: Opened, material: Material, shown: Silent) -> Appraisal:
     from edgecloud_trainer.appraisal.appraising import Appraisal, ask
 
-    say = partial(_say_images, shown, f"evaluating {opened.path.name}")
+    say = partial(shown.update, f"evaluating {opened.path.name}")
     return Appraisal(opened=opened, material=material, answers=ask(opened, material, say))
-
-
-def _say_images(shown: Silent, what: str, done: int, total: int) -> None:
-    shown.show(what, done / total)
 
 
 # What is printed

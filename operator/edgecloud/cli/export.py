@@ -143,7 +143,7 @@ def export(
 
     with _wrong_input(), progress(quiet=quiet) as shown:
         shown.show("reading the checkpoint")
-        restored = _restored(model, shown.note)
+        restored = _restored(model, shown.warn)
         images = _images(restored, data, lambda part: shown.show("reading the images", part))
         folder = out or _default_folder(restored.path)
         report = _export(restored, images, folder, formats, max_accuracy_loss, calibration_images, mirror, threads or 0,
@@ -186,12 +186,12 @@ def _wrong_input() -> Iterator[None]:
     _refuse(problem)  # out here, where the progress bar is gone
 
 
-def _restored(path: Path, note: Callable[[str], None]) -> Restored:
+def _restored(path: Path, warn: Callable[[str], None]) -> Restored:
     from edgecloud_trainer.restoring import restore
 
     restored = restore(path)
     for line in restored.rejected:
-        note(f"note: {line}")
+        warn(f"note: {line}")
     return restored
 
 

@@ -118,7 +118,7 @@ def _print_json(opened: EdgeModel, answers: Iterator[Prediction | Refused], file
     errors: list[dict[str, str]] = []
     with progress() as shown:
         for number, answer in enumerate(answers):
-            shown.show("images", number / len(files))
+            shown.update("predicting", number, len(files))
             if isinstance(answer, Refused):
                 errors.append({"image": str(answer.image), "message": answer.message})
                 continue

@@ -48,6 +48,7 @@ def middle(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[float, float
         wanted: likewise, of what is to become of it.
     """
     scale = min(size[0] / wanted[0], size[1] / wanted[1])
+    # Rounding may make it a little more than there is.
     width, height = min(size[0], scale * wanted[0]), min(size[1], scale * wanted[1])
     left, top = (size[0] - width) / 2, (size[1] - height) / 2
     return left, top, min(size[0], left + width), min(size[1], top + height)

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from edgecloud.edge.fitting import middle
 from edgecloud.edge.images import to_pixels
 from edgecloud_trainer.data.dataset import Pixels
 
@@ -41,12 +42,8 @@ def fit(image: Image.Image, size: Size) -> Image.Image:
     """Scaled so that it just covers the size, and cut to it around the middle; bilinear, with antialiasing."""
     if image.size == (size.width, size.height):
         return image
-    scale = min(image.width / size.width, image.height / size.height)
-    # Rounding may make it a little more than there is.
-    wide, high = min(size.width * scale, image.width), min(size.height * scale, image.height)
-    left, upper = (image.width - wide) / 2, (image.height - high) / 2
-    box = (left, upper, min(left + wide, image.width), min(upper + high, image.height))
-    return image.resize((size.width, size.height), Image.Resampling.BILINEAR, box)
+    wanted = (size.width, size.height)
+    return image.resize(wanted, Image.Resampling.BILINEAR, middle(image.size, wanted))
 
 
 def fit_pixels(pixels: Pixels, size: Size) -> Pixels:

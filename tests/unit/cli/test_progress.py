@@ -7,18 +7,19 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from edgecloud.cli import bar
-from edgecloud.cli.bar import Bar, PlainBar
+from edgecloud.cli import progress
+from edgecloud.cli.progress import Bar, Lines, Silent
 from tests.unit.cli.test_terminal import BAR, on_a_terminal
 from tests.unit.trainer.pictures import encoded, pixels, write
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bar, "LINE_SECONDS", 0.0)
-    monkeypatch.setattr(bar, "_RATE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_RATE_SECONDS", 0.0)
     stream = io.StringIO()
-    with PlainBar(stream) as plain:
+    with Lines(stream) as plain:
         plain.update("downloading", 500, 2000, unit="bytes")
         plain.update("decoding", 30, 60)
         plain.update("decoding", 900, 0, unit="bytes", count=7)
@@ -32,14 +33,14 @@ def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_line_comes_only_every_few_seconds() -> None:
     stream = io.StringIO()
-    with PlainBar(stream) as plain:
+    with Lines(stream) as plain:
         for done in range(100):
             plain.update("decoding", done, 100)
     assert stream.getvalue() == ""
 
 
 def test_nothing() -> None:
-    with Bar() as nothing:
+    with Silent() as nothing:
         nothing.update("decoding", 1, 2)
         nothing.note("a note")
 
@@ -55,3 +56,33 @@ def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     last = screen.raw[screen.raw.rindex("file ") :]
     assert "\x1b" not in last and BAR not in last
     assert screen.raw.count("\x1b[?25l") == screen.raw.count("\x1b[?25h")
+
+
+def test_parts_of_work_that_has_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_RATE_SECONDS", 0.0)
+    stream = io.StringIO()
+    with Lines(stream) as plain:
+        plain.show("opening [a]")
+        plain.show("calibrating", 0.416)
+    lines = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in stream.getvalue().splitlines()]
+    assert lines == ["opening [a]", "calibrating 42%"]
+
+
+def test_a_name_is_no_markup_on_a_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with Bar(console) as bar:
+        bar.update("evaluating [/x] \x1b]0;title\x07", 3, 9)
+        bar.note("[red]all[/y]")
+        bar.warn("be warned [b]")
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "evaluating [/x] \\x1b]0;title\\x07" in text
+    assert "[red]all[/y]" in text and "be warned [b]" in text
+
+
+def test_those_who_want_no_progress_are_warned(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.progress(quiet=True) as silent:
+        silent.show("reading", 0.5)
+        silent.note("tried again")
+        silent.warn("other images \x1b[31m")
+    assert capsys.readouterr().err == "other images \\x1b[31m\n"
