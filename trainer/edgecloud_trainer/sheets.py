@@ -15,6 +15,8 @@ from edgecloud_trainer.data.dataset import Pixels
 _MARGIN: Final = 8
 _LINE: Final = 14
 _FONT: Final = 11
+_MAX_LINE: Final = 256
+"""Characters that are looked at."""
 _PAPER: Final = (255, 255, 255)
 _INK: Final = (30, 30, 30)
 
@@ -41,6 +43,7 @@ def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 10, 
         side: width and height of the place that an image has.
     """
     font = ImageFont.load_default(_FONT)
+    title = _printable(title)
     columns = max(1, min(columns, len(cells)))
     lines = max((len(cell.lines) for cell in cells), default=0)
     wide, high = side + _MARGIN, side + lines * _LINE + _MARGIN
@@ -73,9 +76,13 @@ def _scaled(pixels: Pixels, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
+def _printable(line: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in line[:_MAX_LINE])
+
+
 def _cut(line: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
     """As much of a line as fits."""
-    line = "".join(character if character.isprintable() else "?" for character in line[:256])
+    line = _printable(line)
     while line and font.getlength(line) > width:
         line = line[:-2] + "…" if len(line) > 2 else ""
     return line

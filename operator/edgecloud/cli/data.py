@@ -314,6 +314,9 @@ def show(file: Path, out: Path, per_class: int, name: SplitName, seed: int) -> N
     from edgecloud_trainer.data.show import histogram, sheet
 
     beside = out.with_name(f"{out.stem}-classes.png")
+    for place in (out, beside):
+        if place.exists() and file.exists() and place.samefile(file):
+            _refuse(f"the picture {place} would take the place of {file}: name another one with --out")
     with _shown(quiet=True):
         stored = open_prepared(file)
         picture = sheet(stored, name, per_class=per_class, seed=seed)

@@ -90,6 +90,23 @@ def _shown(url: SplitResult) -> str:
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
 
+class _Body:
+    """An answer's body as it comes: to wait for a full piece may take for ever, if its bytes come one by one."""
+
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self._answer = answer
+        self._is_announced = answer.length is not None
+        self.missing = answer.length or 0
+        """Bytes that were announced and are yet to come."""
+
+    def read(self, size: int, /) -> bytes:
+        if self._is_announced and not self.missing:
+            return b""
+        data = self._answer.read1(min(size, self.missing) if self._is_announced else size)
+        self.missing -= min(self.missing, len(data))
+        return data
+
+
 @contextmanager
 def _http(url: SplitResult, shown: str) -> Iterator[_Readable]:
     """An answer's body. Redirections are followed to http and https only."""
@@ -102,11 +119,10 @@ def _http(url: SplitResult, shown: str) -> Iterator[_Readable]:
     try:
         answer = opener.open(urlunsplit(url), timeout=TIMEOUT_SECONDS)
         with answer:
-            yield answer
-            if answer.length:  # a piecewise read says nothing of a connection that breaks off
-                raise FetchError(
-                    f"{shown} breaks off {answer.length} bytes too early: look at the server", passing=True
-                )
+            body = _Body(answer)
+            yield body
+            if body.missing:  # a piecewise read says nothing of a connection that breaks off
+                raise FetchError(f"{shown} breaks off {body.missing} bytes too early: look at the server", passing=True)
     except urllib.error.HTTPError as error:
         error.close()
         passing = error.code >= 500 or error.code in (_REQUEST_TIMEOUT, _TOO_MANY)

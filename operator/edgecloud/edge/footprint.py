@@ -60,7 +60,7 @@ def footprint(path: Path, opener: Callable[[Path, int], runtime.Predictor] = run
 
 
 def _in_a_process(path: Path, place: str) -> Footprint:
-    command = [sys.executable, "-m", "edgecloud.edge.footprint", str(path), place]
+    command = [sys.executable, "-P", "-m", "edgecloud.edge.footprint", str(path), place]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -128,3 +128,14 @@ def test_none_outlives_a_command_that_is_killed(tmp_path: Path) -> None:
         process.wait()
     gone, alive = psutil.wait_procs(children, timeout=WITHIN)
     assert len(gone) == 2 and not alive
+
+
+def test_they_take_no_code_from_the_folder_that_the_command_runs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the folder of a data set that somebody else has made."""
+    write(tmp_path, {"numpy.py": b"open('was-run', 'w')\n", "edgecloud_trainer/__init__.py": b"open('was-run', 'w')\n"})
+    monkeypatch.chdir(tmp_path)
+    with closing(Helpers(1)) as helpers:
+        until_up(helpers)
+    assert not (tmp_path / "was-run").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.data import DataError, download, load
+from edgecloud_trainer.data.remembering import remember
 from tests.unit.data.server import Site, serving
 from tests.unit.data.tool import data, prepared, snapshot, verified
 from tests.unit.trainer.pictures import idx_tree, pack, tree, write
@@ -262,3 +264,67 @@ def test_a_job_goes_on_without_its_server(tar: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be reached, or breaks off") as caught:
         load(spec, seed=0, cache=tmp_path / "other")
     assert caught.value.passing
+
+
+def test_all_has_come_and_nobody_has_said_so(tar: bytes, expected: str, tmp_path: Path) -> None:
+    """A process may be killed between the last byte and the note that it was the last."""
+    with serving(Site({"/a.tar": tar}, cut_after=len(tar) // 2)) as site:
+        site.files = _Vanishing({"/a.tar": tar}, reads=2)
+        assert data("prepare", f"{site.url}/a.tar", "--out", tmp_path / "a.images").exit_code == 2
+        (brought,) = (tmp_path / "a.images.partial" / "download").glob("a.tar")
+        site.files, site.cut_after, site.seen = {"/a.tar": tar}, None, []
+        brought.write_bytes(tar)
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+    assert [method for method, _, _ in site.seen] == ["HEAD"]
+
+
+def test_more_has_come_than_there_is(tar: bytes, expected: str, tmp_path: Path) -> None:
+    with serving(Site({"/a.tar": tar}, cut_after=len(tar) // 2)) as site:
+        site.files = _Vanishing({"/a.tar": tar}, reads=2)
+        assert data("prepare", f"{site.url}/a.tar", "--out", tmp_path / "a.images").exit_code == 2
+        (brought,) = (tmp_path / "a.images.partial" / "download").glob("a.tar")
+        site.files, site.cut_after = {"/a.tar": tar}, None
+        brought.write_bytes(tar + b"more")
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+
+
+def test_a_prepared_file_that_is_damaged_is_named_by_its_url(tmp_path: Path) -> None:
+    prepared("digits", tmp_path / "d.images")
+    contents = (tmp_path / "d.images").read_bytes()
+    with serving(Site({"/d.images": contents[:-9]})) as site:
+        done = data("prepare", f"{site.url}/d.images", "--out", tmp_path / "a.images")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"edgecloud: {site.url}/d.images has ")
+
+
+def test_processes_that_are_called_alike_note_the_same_url(tmp_path: Path) -> None:
+    """On a volume that Pods share, their processes have the same numbers, and all come at the same moment."""
+    failed: list[BaseException] = []
+    start = threading.Barrier(8)
+
+    def note() -> None:
+        try:
+            start.wait(10)
+            for number in range(40):
+                remember(tmp_path, f"http://host/{number}.tar", key=f"{number}", name="a")
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=note) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    assert len(list(tmp_path.iterdir())) == 40 and all(path.suffix == ".url" for path in tmp_path.iterdir())
+
+
+def test_what_is_noted_already_is_not_written_again(tmp_path: Path) -> None:
+    """The disk may be full by then."""
+    remember(tmp_path, "http://host/a.tar", key="1", name="a")
+    (noted,) = tmp_path.iterdir()
+    before = noted.stat()
+    remember(tmp_path, "http://host/a.tar", key="1", name="a")
+    assert noted.stat().st_ino == before.st_ino
+    remember(tmp_path, "http://host/a.tar", key="2", name="a")
+    assert json.loads(noted.read_text())["key"] == "2"

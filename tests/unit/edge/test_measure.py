@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
@@ -11,6 +12,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,3 +255,26 @@ def test_a_server_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(FetchError, match="can't be reached") as error:
             fetch(address, "report.json", tmp_path / "target", most=1000)
     assert error.value.passing
+
+
+class Dripping(socketserver.StreamRequestHandler):
+    """A byte now and then, so that no single wait is too long."""
+
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(b"HTTP/1.1 200 ok\r\nContent-Length: 900\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b".")
+                time.sleep(0.02)
+
+
+def test_a_server_that_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecloud.edge.fetching.DEADLINE_SECONDS", 0.3)
+    began = time.monotonic()
+    with serving(Dripping) as address, pytest.raises(FetchError, match="comes too slowly") as error:
+        fetch(address, "report.json", tmp_path / "target", most=1000)
+    assert error.value.passing
+    assert time.monotonic() - began < 5
+    assert list(tmp_path.iterdir()) == []

@@ -63,7 +63,7 @@ class Material:
 
 def spec_of(data: str) -> DataSpec:
     """What somebody means by a name or a path: a path if there is one, else a name."""
-    if not Path(data).expanduser().exists() and _NAME.fullmatch(data):
+    if _NAME.fullmatch(data) and not Path(data).exists():
         return DataSpec(name=data)
     if len(data) > 1024:
         raise MaterialError(f"--data {data[:64]}...: this is no path: write at most 1024 characters")

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgecloud_trainer.data.dataset import Contents, DataError, Labels, Part, Pixels, Split, joined, part_of
 from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.layout import refuse_classes
 from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import File, Source, key_of, read_file
 
@@ -66,8 +67,7 @@ def _classes(root: Path, highest: int) -> tuple[str, ...]:
     names: tuple[str, ...] = _CLASSES
     if (root / _NAMES).exists():
         names = tuple(read_file(str(root / _NAMES), 65536).decode(errors="replace").split())
-    if not all(name.isprintable() for name in names):
-        raise DataError(f"{root / _NAMES} has names with control characters: write one name a line")
+        refuse_classes(names, str(root / _NAMES))
     if highest >= len(names):
         raise DataError(
             f"{root} has labels up to {highest} and only {len(names)} classes: name them in {_NAMES}, one a line"

@@ -20,6 +20,8 @@ Progress = Callable[[int, int], None]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+MAX_SIDE: Final = 65536
+"""Of an image, in pixels."""
 CHUNK_BYTES: Final = 16 * 1024 * 1024
 """Of pixels that are handled at once."""
 

@@ -87,9 +87,12 @@ class _Download:
                     while data := file.read(1 << 20):
                         self._digest.update(data)
                         self._done += len(data)
-                if self._done and not state["complete"]:
-                    self._observer.note(f"going on after {self._done:,} bytes that an earlier run has brought")
-                return bool(state["complete"]) and self._done > 0
+                if 0 < self._done == self._total or (state["complete"] and self._done and self._total is None):
+                    return True
+                if self._total is None or self._done < self._total:
+                    if self._done:
+                        self._observer.note(f"going on after {self._done:,} bytes that an earlier run has brought")
+                    return False
         except (OSError, ValueError, KeyError, TypeError):
             pass
         self._digest, self._done = hashlib.sha256(), 0

@@ -58,8 +58,11 @@ class FileSystem:
     """What a URL's scheme leads to."""
 
     def __init__(self, url: str) -> None:
-        """Raises DataError: nobody knows the scheme here, or it needs a package that isn't installed."""
-        self.public = public(url)
+        """Raises DataError: it is none, nobody knows its scheme here, or it needs a package that isn't installed."""
+        try:
+            self.public = public(url)
+        except ValueError as error:
+            raise DataError(f"what begins with {url.partition('://')[0]}:// is no URL ({error}): check it") from error
         scheme = url.partition("://")[0].lower()
         if "::" in url:
             raise DataError(f"{self.public} is a chain of URLs: give the one that the data are at")

@@ -60,8 +60,9 @@ class _Helper:
         self._connection, theirs = Pipe()
         self._up = False
         try:
+            # -P: the folder that the command runs in may be a data set, and its files are no modules of ours.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgecloud_trainer.data.decoder", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "edgecloud_trainer.data.decoder", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

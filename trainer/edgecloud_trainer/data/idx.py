@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import os
@@ -15,14 +16,16 @@ from typing import BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgecloud_trainer.data.dataset import CHUNK_BYTES, SPLITS, Contents, DataError, Part, Split, part_of
+from edgecloud_trainer.data.dataset import CHUNK_BYTES, MAX_SIDE, SPLITS, Contents, DataError, Part, Split, part_of
 from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.layout import refuse_classes
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import File, Source, key_of
 
 MAX_BYTES: Final = 64 * 1024**3
 """Of one file, unpacked."""
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME: Final = re.compile(r"(?P<split>[A-Za-z0-9_]+)-(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(?P<gz>\.gz)?")
 _SPLITS: Final[dict[str, Split]] = {
     "train": "train",
@@ -90,11 +93,17 @@ def _read(paths: dict[Split, tuple[Path, Path]], reading: Reading) -> Contents:
             raise DataError(
                 f"{images} has images of {size[2]}x{size[1]} pixels, the others {shape[2]}x{shape[1]}: scale them"
             )
+        if max(size) > MAX_SIDE:
+            raise DataError(
+                f"{images} has images of {size[2]}x{size[1]} pixels, more than {MAX_SIDE} on a side: scale them down"
+            )
         shape = size
         highest = max(highest, int(numbers.max()))
         parts[split] = part_of(pixels[:, None], numbers)
     assert shape is not None
-    contents = Contents(classes=tuple(str(number) for number in range(highest + 1)), shape=shape, parts=parts)
+    classes = tuple(str(number) for number in range(highest + 1))
+    refuse_classes(classes, str(paths["train"][1]))
+    contents = Contents(classes=classes, shape=shape, parts=parts)
     return resized(contents, reading.size)
 
 
@@ -108,6 +117,7 @@ def read_idx(path: Path, dimensions: int, scratch: Path) -> npt.NDArray[np.uint8
 
     Raises:
         DataError: it is something else, or shorter or longer than its header says.
+        OSError: there is no room to unpack it.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -126,6 +136,8 @@ def read_idx(path: Path, dimensions: int, scratch: Path) -> npt.NDArray[np.uint8
             else:
                 there = os.fstat(file.fileno()).st_size - offset
     except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise  # it isn't the source's
         raise DataError(f"{path} can't be read ({error}): copy it again") from error
     if there != size:
         said = "more" if there > size else str(there)

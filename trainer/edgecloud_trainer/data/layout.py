@@ -37,6 +37,27 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name in _CLUTTER
 
 
+def refuse_classes(classes: Sequence[str], where: str) -> None:
+    """See to it that classes can be told apart, and that there is something to tell.
+
+    Args:
+        classes: their names, from a file that says them or counted from 0.
+        where: what they were found in, for messages.
+
+    Raises:
+        DataError: too few or too many, or one without a name, with control characters, or there twice.
+    """
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise DataError(f"{where} has {len(classes)} class(es): 2 to {MAX_CLASSES} are needed")
+    seen: set[str] = set()
+    for name in classes:
+        if not name or not name.isprintable():
+            raise DataError(f"{where}: the class name {name!r} is empty or has control characters: rename it")
+        if name in seen:
+            raise DataError(f"{where} has the class {name} twice: rename one of them")
+        seen.add(name)
+
+
 def is_image(name: str) -> bool:
     """By its suffix."""
     return name.rpartition(".")[2].lower() in _PLAIN

@@ -46,8 +46,8 @@ def find_source(
         from edgecloud_trainer.data.remote import remote_source
 
         return remote_source(text, local, observer)
-    path = Path(text).expanduser()
-    if named and not path.exists() and "/" not in text:
+    path = expanded(text)
+    if named and "/" not in text and not is_there(path):
         if is_known(text):
             return named_source(text)
         raise DataError(
@@ -55,6 +55,26 @@ def find_source(
             f"{', '.join(NAMES)}"
         )
     return local(path)
+
+
+def expanded(text: str) -> Path:
+    """The path, with ~ as the home folder that it stands for; where nobody has such a home, as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path.
+
+    Raises:
+        DataError: that can't be found out, such as when the path is too long.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror or error}): check it and its rights") from error
 
 
 def local_source(path: Path, where: str = "", *, skip_broken: bool = False, follow_links: bool = True) -> Source:
@@ -70,7 +90,7 @@ def local_source(path: Path, where: str = "", *, skip_broken: bool = False, foll
         DataError: there is nothing, or nothing that can be read.
     """
     try:
-        if not path.exists():
+        if not is_there(path):
             raise DataError(f"{path} isn't there (looked for in {Path.cwd()}): write the path as the worker sees it")
         if path.is_file():
             return _file_source(path, where)
@@ -91,7 +111,7 @@ def local_source(path: Path, where: str = "", *, skip_broken: bool = False, foll
 
 def _file_source(path: Path, where: str) -> Source:
     if is_image_file(path):
-        return prepared_source(path)
+        return prepared_source(path, where)
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(_ZIP):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from edgecloud.api.base import Model
 from edgecloud.edge.card import Sha256, Side
@@ -17,6 +17,14 @@ MAX_NAME: Final = 4096
 """Characters in an image's name."""
 MAX_REASON: Final = 4 * MAX_NAME
 
+
+def _utf8(text: Any) -> Any:
+    """A mark in the place of each byte of a file's name that is no UTF-8; anything else stays as it is."""
+    return text.encode(errors="replace").decode() if isinstance(text, str) else text
+
+
+Text = Annotated[str, BeforeValidator(_utf8)]
+"""May come from the name of a file, which can be any bytes."""
 Kind = Literal["folder", "tar", "zip", "idx", "cifar", "numpy", "named", "prepared"]
 Count = Annotated[int, Field(ge=0, le=1 << 48)]
 
@@ -25,7 +33,7 @@ class Origin(Model):
     """Where the images were read from."""
 
     kind: Kind = Field(description="What it is.")
-    location: Annotated[str, Field(max_length=8192)] = Field(
+    location: Annotated[Text, Field(max_length=8192)] = Field(
         description="Path or URL as it was given, without a URL's secrets; or the name of a named set."
     )
     key: Annotated[str, Field(max_length=128)] = Field(
@@ -57,8 +65,8 @@ class Counts(Model):
 class Left(Model):
     """A file that was left out."""
 
-    name: Annotated[str, Field(max_length=MAX_NAME)]
-    reason: Annotated[str, Field(max_length=MAX_REASON)]
+    name: Annotated[Text, Field(max_length=MAX_NAME)]
+    reason: Annotated[Text, Field(max_length=MAX_REASON)]
 
 
 class Manifest(Model):
@@ -66,7 +74,7 @@ class Manifest(Model):
 
     schema_version: Literal[1] = Field(SCHEMA_VERSION, description="Version of this format.")
     edgecloud: Annotated[str, Field(max_length=64)] = Field(description="Version that wrote it.")
-    name: Annotated[str, Field(max_length=MAX_NAME)] = Field(description="Of the data set.")
+    name: Annotated[Text, Field(max_length=MAX_NAME)] = Field(description="Of the data set.")
     classes: Annotated[tuple[Annotated[str, Field(max_length=MAX_NAME)], ...], Field(min_length=2, max_length=100_000)]
     shape: tuple[Annotated[int, Field(ge=1, le=3)], Side, Side] = Field(description="Channels, height and width.")
     splits: dict[Split, Counts]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgecloud_trainer.data.dataset import (
     CHUNK_BYTES,
+    MAX_SIDE,
     SPLITS,
     Contents,
     DataError,
@@ -27,7 +28,7 @@ from edgecloud_trainer.data.dataset import (
     part_of,
 )
 from edgecloud_trainer.data.files import Reading
-from edgecloud_trainer.data.layout import MAX_CLASSES
+from edgecloud_trainer.data.layout import MAX_CLASSES, refuse_classes
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import File, Source, key_of
@@ -47,7 +48,6 @@ _SPLITS: Final[dict[str, Split]] = {
     "val": "validation",
     "validation": "validation",
 }
-_SIDE: Final = 65536
 _NO_NAME: Final = "the arrays must be named pixels and labels, or train_pixels, train_labels, test_pixels, test_labels"
 
 
@@ -226,8 +226,7 @@ def _contents(where: str, arrays: Mapping[str, _Array], reading: Reading) -> Con
     classes = _names(found.classes) if found.classes else tuple(str(number) for number in range(highest + 1))
     if highest >= len(classes):
         raise DataError(f"{where} has labels up to {highest} and only {len(classes)} classes: name all of them")
-    if len(classes) < 2:
-        raise DataError(f"{where} has labels of one class only: 2 to {MAX_CLASSES} are needed")
+    refuse_classes(classes, found.classes.where if found.classes else where)
     return resized(Contents(classes=classes, shape=shape, parts=parts), reading.size)
 
 
@@ -258,7 +257,7 @@ def _images(array: _Array) -> Pixels:
     if array.dtype != np.uint8:
         raise DataError(f"{array.where} is of type {array.dtype}: save the pixels as uint8, 0 to 255")
     first, last = len(shape) == 4 and shape[1] in (1, 3), len(shape) == 4 and shape[3] in (1, 3)
-    if not (len(shape) == 3 or first or last) or not all(1 <= side <= _SIDE for side in shape[1:]):
+    if not (len(shape) == 3 or first or last) or not all(1 <= side <= MAX_SIDE for side in shape[1:]):
         raise DataError(
             f"{array.where} has the shape {shape}: [images, height, width] is needed, or with 1 or 3 channels "
             "before or behind height and width"
@@ -287,8 +286,4 @@ def _numbers(array: _Array) -> Labels:
 def _names(array: _Array) -> tuple[str, ...]:
     if array.dtype.kind != "U" or len(array.shape) != 1 or not 1 <= array.shape[0] <= MAX_CLASSES:
         raise DataError(f"{array.where} is of type {array.dtype}: a name for each class is needed, as text")
-    names = tuple(str(name) for name in array.values())
-    for name in names:
-        if not name or not name.isprintable():
-            raise DataError(f"{array.where}: the class name {name!r} is empty or has control characters: rename it")
-    return names
+    return tuple(str(name) for name in array.values())

@@ -12,25 +12,33 @@ from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import Source
 
 
-def prepared_source(path: Path) -> Source:
+def prepared_source(path: Path, where: str = "") -> Source:
     """The images in a prepared file. Its digest is the key: it isn't checked here.
+
+    Args:
+        path: the file.
+        where: what messages call it.
 
     Raises:
         DataError: it isn't whole.
     """
-    stored = open_prepared(path)
+    stored = open_prepared(path, where)
     return Source(
         name=stored.manifest.name,
         kind="prepared",
-        location=str(path),
+        location=where or str(path),
         key=f"prepared-{stored.manifest.sha256}",
         read=partial(_read, stored),
         single=path,
     )
 
 
-def open_prepared(path: Path) -> Stored:
+def open_prepared(path: Path, where: str = "") -> Stored:
     """What a prepared file holds.
+
+    Args:
+        path: the file.
+        where: what messages call it.
 
     Raises:
         DataError: it is none, isn't whole, or can't be read.
@@ -38,9 +46,11 @@ def open_prepared(path: Path) -> Stored:
     try:
         return open_images(path)
     except ImageFileError as error:
-        raise DataError(f"{path} {error}: prepare it again, or copy it again") from error
+        raise DataError(f"{where or path} {error}: prepare it again, or copy it again") from error
     except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror or error}): check it and its rights") from error
+        raise DataError(
+            f"{where or path} can't be read ({error.strerror or error}): check it and its rights"
+        ) from error
 
 
 def as_contents(stored: Stored) -> Contents:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from edgecloud_trainer.data.imagefile import Stored
@@ -17,12 +18,16 @@ def remember(cache: Path, url: str, *, key: str, name: str) -> None:
     Raises:
         DataError: the cache can't be written.
     """
-    path = _path(cache, url)
-    beside = path.with_suffix(f".{os.getpid()}")
+    path, text = _path(cache, url), json.dumps({"key": key, "name": name})
+    with suppress(OSError, ValueError):
+        if path.read_text() == text:
+            return
+    beside = path.with_suffix(f".{secrets.token_hex(8)}")  # on a shared volume a process's number is not its own
     try:
-        beside.write_text(json.dumps({"key": key, "name": name}))
+        beside.write_text(text)
         beside.rename(path)
     except OSError as error:
+        beside.unlink(missing_ok=True)
         raise unwritable(f"the data cache {cache}", error) from error
 
 

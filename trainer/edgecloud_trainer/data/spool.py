@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 
-from edgecloud_trainer.data.dataset import CHUNK_BYTES, DataError, Fault, Ids, Labels, Part, Picked, Pixels
+from edgecloud_trainer.data.dataset import CHUNK_BYTES, MAX_SIDE, DataError, Fault, Ids, Labels, Part, Picked, Pixels
 from edgecloud_trainer.data.manifest import MAX_NAME, MAX_REASON, MAX_SKIPPED
 
 _COMMIT_SECONDS: Final = 0.25
@@ -75,10 +75,15 @@ class Spool:
         """Add one image, uint8 [1 or 3, H, W].
 
         Raises:
-            DataError: it has another size than the first one.
+            DataError: it is too large, or has another size than the first one.
         """
         size = (pixels.shape[1], pixels.shape[2])
         self._first = self._first or (name, size)
+        if max(size) > MAX_SIDE:
+            raise DataError(
+                f"{self._prefix}{name} has {_size(size)} pixels, more than {MAX_SIDE} on a side: scale it down, or "
+                "take it out"
+            )
         if size != self._first[1]:
             raise DataError(
                 f"{self._prefix}{self._first[0]} has {_size(self._first[1])} pixels and {self._prefix}{name} has "

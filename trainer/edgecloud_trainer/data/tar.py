@@ -103,7 +103,8 @@ class TarFiles(ImageFiles):
     def _image(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Encoded | None:
         """A member, if it is an image, or can't be one but would have to."""
         if reason := _unsafe(member):
-            return Encoded(member.name, "", unreadable(DataError(f"{self.prefix}{member.name[:MAX_NAME]} {reason}")))
+            name = shortened(member.name)
+            return Encoded(name, "", unreadable(DataError(f"{self.prefix}{name} {reason}")))
         name = plain_name(member.name)
         if not name or any(is_clutter(part) for part in name.split("/")):
             return None
@@ -142,6 +143,11 @@ def _unsafe(member: tarfile.TarInfo) -> str:
 def leads_out(name: str) -> bool:
     """Whether the name of an archive's member would lie outside of a folder that it is unpacked into."""
     return name.startswith("/") or ".." in name.split("/") or "\\" in name
+
+
+def shortened(name: str) -> str:
+    """A member's name, or as much of it as is worth keeping; what is cut off leaves a mark."""
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 
 def plain_name(name: str) -> str:

@@ -17,8 +17,8 @@ from edgecloud_trainer.data.dataset import SPLITS, Contents, DataError, Fault, L
 from edgecloud_trainer.data.duplicates import Fingerprints, repeats
 from edgecloud_trainer.data.files import ImageFiles, Reading, laid_out
 from edgecloud_trainer.data.imagefile import ImageFileError, open_images
-from edgecloud_trainer.data.locate import find_source
-from edgecloud_trainer.data.manifest import MAX_NAME, MAX_REASON, Count, Left
+from edgecloud_trainer.data.locate import find_source, is_there
+from edgecloud_trainer.data.manifest import MAX_NAME, MAX_REASON, Count, Left, Text
 from edgecloud_trainer.data.observer import Observer, Stage
 from edgecloud_trainer.data.parallel import decode_all
 
@@ -36,7 +36,7 @@ class Spot(Model):
     split: Split
     position: Count = Field(description="From 0, in its split.")
     label: str = Field(description="Its class.")
-    name: str | None = Field(None, description="Its file.")
+    name: Text | None = Field(None, description="Its file.")
 
     def __str__(self) -> str:
         return self.name or f"{self.split}[{self.position}]"
@@ -73,12 +73,12 @@ class Size(Model):
 class Verdict(Model):
     """What was found."""
 
-    source: str
+    source: Text
     kind: Literal["file", "source"] = Field(description="A prepared file, or something else.")
     images: Count = Field(description="That were read.")
     splits: dict[Split, Count] = Field(default_factory=dict)
     sha256: Annotated[str, Field(max_length=64)] | None = Field(None, description="Of the prepared file's contents.")
-    problems: tuple[str, ...] = Field((), description="What is wrong with the prepared file.")
+    problems: tuple[Text, ...] = Field((), description="What is wrong with the prepared file.")
     broken: tuple[Left, ...] = Field((), description="Files that can't be used.")
     sizes: tuple[Size, ...] = Field((), description="Of the source's images, the most frequent first.")
     duplicates: Duplicates = Field(default_factory=Duplicates)
@@ -102,7 +102,7 @@ def verify(text: str, observer: Observer, *, follow_links: bool = False) -> Verd
         DataError: there is nothing that could be read.
     """
     path = Path(text)
-    if path.is_file():
+    if is_there(path) and path.is_file():
         try:
             damaged = open_damaged(path)
         except OSError as error:

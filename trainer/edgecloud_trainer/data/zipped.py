@@ -19,7 +19,7 @@ from edgecloud_trainer.data.layout import is_clutter, is_image
 from edgecloud_trainer.data.manifest import MAX_NAME
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.source import File, Source, key_of
-from edgecloud_trainer.data.tar import leads_out, plain_name
+from edgecloud_trainer.data.tar import leads_out, plain_name, shortened
 
 MAX_MEMBERS: Final = 5_000_000
 """zipfile holds what it knows of each in memory."""
@@ -98,8 +98,8 @@ class ZipFiles(ImageFiles):
     def _image(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Encoded | None:
         """A member, if it is an image, or can't be one but would have to."""
         if reason := _unsafe(member):
-            problem = DataError(f"{self.prefix}{member.filename[:MAX_NAME]} {reason}")
-            return Encoded(member.filename, "", unreadable(problem))
+            name = shortened(member.filename)
+            return Encoded(name, "", unreadable(DataError(f"{self.prefix}{name} {reason}")))
         name = plain_name(member.filename)
         if not name or any(is_clutter(part) for part in name.split("/")):
             return None
