@@ -418,7 +418,8 @@ def _classes(manifest: Manifest) -> Table:
 
 def _print_verdict(verdict: Verdict, *, ok: bool) -> None:
     for problem in verdict.problems:
-        click.echo(f"damaged: {_line(verdict.source)} {_line(problem)}")
+        of_file = f"damaged: {_line(verdict.source)} " if verdict.kind == "file" else ""
+        click.echo(f"{of_file}{_line(problem)}")
     for fault in verdict.broken:
         click.echo(f"broken: {_line(fault.name)}: {_line(fault.reason)}")
     for group in verdict.duplicates.groups:

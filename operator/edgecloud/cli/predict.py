@@ -80,7 +80,8 @@ def predict(
         _refuse(f"{error.name or error} is not installed: pip install edgecloud[edge]")
     try:
         opened = open_model(model_file(model, wanted), threads=threads or 0)
-        files = list(image_files(images))
+        if not (files := list(image_files(images))):
+            _refuse(f"{', '.join(images[:3])} holds no image: name image files, or a folder of them")
         answers = predictions(opened, files, top=top, way=way)
         show = _print_json if output == "json" else _print_lines
         refused = show(opened, answers, files)

@@ -164,3 +164,11 @@ def test_help_loads_nothing_heavy() -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "click" in imported
     assert sorted(imported & {"numpy", "PIL", "onnxruntime", "torch", "aiohttp", "pydantic"}) == []
+
+
+def test_a_folder_without_images(tmp_path: Path, model: Path) -> None:
+    """Nothing that was asked is no success."""
+    (tmp_path / "empty").mkdir()
+    done = run_edgecloud("predict", model, "empty", "-o", "json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "edgecloud: empty holds no image: name image files, or a folder of them\n"

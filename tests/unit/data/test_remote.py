@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data import DataError, download, load
+from edgecloud_trainer.data import DataError, download, filesystem, load
 from edgecloud_trainer.data.remembering import remember
 from tests.unit.data.server import Site, serving
 from tests.unit.data.tool import data, prepared, snapshot, verified
@@ -328,3 +328,14 @@ def test_what_is_noted_already_is_not_written_again(tmp_path: Path) -> None:
     assert noted.stat().st_ino == before.st_ino
     remember(tmp_path, "http://host/a.tar", key="2", name="a")
     assert json.loads(noted.read_text())["key"] == "2"
+
+
+def test_listings_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder says that it holds more of them."""
+    monkeypatch.setattr(filesystem, "MAX_FOLDERS", 40)
+    rows = "".join(f'<a href="{number}/">{number}</a>' for number in range(9))
+    with serving(Site({}, listing=f"<html>{rows}</html>".encode())) as site:
+        done = data("prepare", f"{site.url}/set/", "--out", tmp_path / "a.images")
+    assert done.exit_code == 2
+    assert "/set/ holds more than 40 folders: pack them as a tar file" in done.stderr
+    assert len(site.seen) < 20

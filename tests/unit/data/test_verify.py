@@ -245,3 +245,15 @@ def test_a_shape_is_part_of_an_image() -> None:
     fingerprints.add(zeros)
     fingerprints.add(zeros.reshape(1, 1, 4, 4))
     assert list(fingerprints.equal()) == []
+
+
+def test_a_class_of_which_all_is_broken(tmp_path: Path) -> None:
+    """It makes the set unusable, and is no reason to hide which files are broken."""
+    write(tmp_path / "set", tree({"cat": 3}) | {"dog/1.png": b"x", "dog/2.png": b"y"})
+    code, verdict = verified(tmp_path / "set")
+    assert (code, verdict["images"]) == (1, 3)
+    assert [left["name"] for left in verdict["broken"]] == ["dog/1.png", "dog/2.png"]
+    assert "the class folder dog holds no images that can be read" in verdict["problems"][0]
+    done = data("verify", tmp_path / "set")
+    assert done.stdout.startswith(f"{tmp_path / 'set'}: the class folder dog holds no images")
+    assert done.stdout.endswith("not ok\n")

@@ -18,6 +18,8 @@ _READ_SECONDS: Final = 60.0
 _PLAIN: Final = {"Accept-Encoding": "identity"}
 """Else a server may pack what it sends, and sizes and places in the file are others."""
 _MAX_DEPTH: Final = 8
+MAX_FOLDERS: Final = 300_000
+"""That a web server lists below one: 100,000 classes in three splits."""
 _MAX_SAID: Final = 200
 """Characters of somebody else's message."""
 _PASSING_STATUS: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -184,7 +186,7 @@ def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
     """The files that a web server's listings lead to, below a folder."""
     from urllib.parse import unquote
 
-    folders = [root]
+    folders, met = [root], 1
     while folders:
         folder = folders.pop()
         for entry in sorted(fs.ls(folder, detail=True), key=lambda entry: str(entry["name"])):
@@ -196,6 +198,9 @@ def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
                 if relative.count("/") > _MAX_DEPTH:
                     raise DataError(f"{public(url)} is more than {_MAX_DEPTH} folders deep: give a folder below it")
                 folders.append(url)
+                met += 1
+                if met > MAX_FOLDERS:
+                    raise DataError(f"{public(root)} holds more than {MAX_FOLDERS} folders: pack them as a tar file")
             else:
                 yield relative, url, Found(is_folder=False, size=None, version="")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -78,7 +79,7 @@ class Verdict(Model):
     images: Count = Field(description="That were read.")
     splits: dict[Split, Count] = Field(default_factory=dict)
     sha256: Annotated[str, Field(max_length=64)] | None = Field(None, description="Of the prepared file's contents.")
-    problems: tuple[Text, ...] = Field((), description="What is wrong with the prepared file.")
+    problems: tuple[Text, ...] = Field((), description="What is wrong with it as a whole.")
     broken: tuple[Left, ...] = Field((), description="Files that can't be used.")
     sizes: tuple[Size, ...] = Field((), description="Of the source's images, the most frequent first.")
     duplicates: Duplicates = Field(default_factory=Duplicates)
@@ -221,24 +222,36 @@ def _of_files(text: str, files: ImageFiles, observer: Observer) -> Verdict:
             sizes[one.pixels.shape[2], one.pixels.shape[1]] += 1
         read = len(fingerprints) + len(broken)
         observer.stage(files.stage(read, read))
-    names, layout = laid_out(files, [fault.name for fault in broken], broken)
+    read_through = partial(
+        Verdict,
+        source=text,
+        kind="source",
+        images=len(fingerprints),
+        sizes=tuple(
+            Size(width=wide, height=high, images=count) for (wide, high), count in sizes.most_common(MAX_SIZES)
+        ),
+    )
+    try:
+        names, layout = laid_out(files, [fault.name for fault in broken], broken)
+    except DataError as error:
+        if not broken:
+            raise
+        return read_through(problems=(str(error),), broken=_left(broken))
     ordered = {
         split: [names[position] for _, position in layout.splits[split]] for split in SPLITS if split in layout.splits
     }
     labels = {split: np.array([label for label, _ in items], np.int64) for split, items in layout.splits.items()}
     catalogue = _catalogue(layout.classes, labels, ordered)
     order = np.array([arrivals[name] for several in ordered.values() for name in several], np.int64)
-    return Verdict(
-        source=text,
-        kind="source",
-        images=len(fingerprints),
+    return read_through(
         splits=catalogue.counts(),
-        broken=tuple(Left(name=fault.name[:MAX_NAME], reason=fault.reason[:MAX_REASON]) for fault in broken),
-        sizes=tuple(
-            Size(width=wide, height=high, images=count) for (wide, high), count in sizes.most_common(MAX_SIZES)
-        ),
+        broken=_left(broken),
         duplicates=_duplicates(fingerprints.pick(order), catalogue),
     )
+
+
+def _left(broken: Sequence[Fault]) -> tuple[Left, ...]:
+    return tuple(Left(name=fault.name[:MAX_NAME], reason=fault.reason[:MAX_REASON]) for fault in broken)
 
 
 def _duplicates(fingerprints: Fingerprints, catalogue: _Catalogue) -> Duplicates:
