@@ -182,7 +182,7 @@ def prepare(
         seed=seed,
         downloads=downloads,
     )
-    with _shown(quiet=quiet) as observer:
+    with _shown(quiet=quiet, goes_on=True) as observer:
         manifest = run(source, out, wish, observer, force=force)
     _list_skipped(manifest)
     _print_manifest(manifest, out, output)
@@ -332,8 +332,13 @@ def show(file: Path, out: Path, per_class: int, name: SplitName, seed: int) -> N
 
 
 @contextmanager
-def _shown(*, quiet: bool) -> Iterator[Observer]:
-    """Shows how far it is; bad data end with their sentence and exit code 2."""
+def _shown(*, quiet: bool, goes_on: bool = False) -> Iterator[Observer]:
+    """Shows how far it is; bad data end with their sentence and exit code 2.
+
+    Args:
+        quiet: only warnings are shown.
+        goes_on: whether the same command takes up what was done before it was stopped.
+    """
     from edgecloud_trainer.data.dataset import DataError
 
     try:
@@ -342,7 +347,7 @@ def _shown(*, quiet: bool) -> Iterator[Observer]:
     except DataError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on from there", err=True)
+        click.echo("stopped" + ("; the same command goes on from there" if goes_on else ""), err=True)
         sys.exit(STOPPED)
 
 

@@ -21,6 +21,9 @@ COMMANDS: Final = {
     "completion": "edgecloud.cli.completion:completion",
 }
 
+_TRAINERS: Final = frozenset(("edgecloud_trainer", "torch", "torchvision", "matplotlib", "numpy", "PIL", "fsspec"))
+"""What commands may need that the base installation hasn't."""
+
 
 class _Late(click.Group):
     """A group whose commands are loaded when they are called, so that --help and completion stay quick."""
@@ -57,6 +60,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _TRAINERS:
+            raise
+        click.echo(f"edgecloud: {package} is not installed: pip install edgecloud[trainer]", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -296,3 +296,18 @@ def test_run_of_what_another_run_wrote(tmp_path: Path) -> None:
     again = run_edgecloud("run", file, "--workdir", tmp_path / "one", "-o", "yaml")
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert "the job is finished" in again.stderr
+
+
+@pytest.mark.parametrize("missing", ["numpy", "PIL"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["stats", "a.images"], ["prepare", "digits", "--out", "a.images", "--resize", "8"], ["verify", "digits"]],
+)
+def test_data_without_what_it_needs(arguments: list[str], missing: str, tmp_path: Path) -> None:
+    """A sentence in the place of a traceback, where the base alone is installed."""
+    program = f"import sys; sys.modules[{missing!r}] = None; from edgecloud.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "data", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"edgecloud: {missing} is not installed: pip install edgecloud[trainer]\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -183,3 +185,17 @@ def test_a_full_disk_is_not_the_source(tmp_path: Path, monkeypatch: pytest.Monke
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert done.exit_code == 2
     assert f"{tmp_path / 'a.images'} can't be written (File too large)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["stats"], ["show", "--out", "a.png"], ["split", "--split", "test=0.5", "--out", "b"]]
+)
+def test_a_pipe_is_no_prepared_file(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens it waits until somebody writes."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    waits = [sys.executable, "-m", "edgecloud.cli.main", "data", command[0], "pipe", *command[1:]]
+    done = subprocess.run(waits, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "edgecloud: pipe is no file: name one that edgecloud data prepare has written\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

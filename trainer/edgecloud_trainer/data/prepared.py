@@ -44,6 +44,8 @@ def open_prepared(path: Path, where: str = "") -> Stored:
         DataError: it is none, isn't whole, or can't be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{where or path} is no file: name one that edgecloud data prepare has written")
         return open_images(path)
     except ImageFileError as error:
         raise DataError(f"{where or path} {error}: prepare it again, or copy it again") from error
