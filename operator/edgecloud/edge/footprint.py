@@ -7,6 +7,7 @@ one onnxruntime does.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -60,9 +61,13 @@ def footprint(path: Path, opener: Callable[[Path, int], runtime.Predictor] = run
 
 
 def _in_a_process(path: Path, place: str) -> Footprint:
+    # It finds the modules that this process finds, and not those in the folder that it happens to be started in.
+    modules = {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-P", "-m", "edgecloud.edge.footprint", str(path), place]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=os.environ | modules
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FootprintError(f"{path} can't be loaded in a process of its own ({error}): look at its memory") from error
     if done.returncode != 0:
