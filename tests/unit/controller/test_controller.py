@@ -20,6 +20,7 @@ from edgecloud_operator.controller import controller as module
 from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError
 from edgecloud_operator.controller.controller import LAST_RETRY_SECONDS, PARALLEL_WRITES, Controller
 from edgecloud_operator.coordinator.admission import Identity
+from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.observed import Pod
 from edgecloud_operator.core.plan import Delete, Event, Plan
 from tests.unit.controller.memory import Memory, key_of, make_job
@@ -720,30 +721,48 @@ def test_a_refused_child_is_shown_and_tried_again() -> None:
     simulate(scenario())
 
 
+class Held(Memory):
+    """Notes from when to when a job has Pods. Seconds."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.spans: list[tuple[float, float]] = []
+        """Those that have ended."""
+        self._since: float | None = None
+
+    def put_pod(self, key: JobKey, pod: Pod, *, at_once: bool = False) -> None:
+        self._since = now() if self._since is None else self._since
+        super().put_pod(key, pod, at_once=at_once)
+
+    async def delete(self, job: TrainingJob, target: Delete) -> None:
+        await super().delete(job, target)
+        if self._since is not None and not self.pods.get(key_of(job)):
+            self.spans.append((self._since, now()))
+            self._since = None
+
+
 def test_half_a_gang_holds_nothing_but_for_moments() -> None:
     """Ten minutes under a quota of three Pods of four: what the attempts hold does not add up to two seconds."""
 
     async def scenario() -> None:
-        start, room = now(), 3
-        memory = Memory(with_launchers=False)
+        room = 3
+        memory = Held(with_launchers=False)
 
         def fault(verb: str, _job: str, about: str) -> Exception | None:
             full = verb == "create" and about.startswith("Pod/") and len(memory.pods.get(KEY, {})) >= room
             return RefusedError("QuotaExceeded", f"exceeded quota: {about}") if full else None
 
         memory.fault = fault
-        held, longest, since = 0.0, 0.0, 0.0
         async with running(memory):
             memory.store(make_job(workers=4, storage={"claimName": "checkpoints"}))
-            while now() < start + 600:
-                await asyncio.sleep(0.001)
-                there = bool(memory.pods.get(KEY))
-                since = (since or now()) if there else 0.0
-                held, longest = held + 0.001 * there, max(longest, now() - since if since else 0.0)
+            await asyncio.sleep(600)
             assert blocked(memory) == "QuotaExceeded"
             attempts = [write for write in memory.of("create") if write.about == "Pod/digits-worker-0"]
             assert 600 / 31 < len(attempts) < 600 / 29 + 6
-            assert (held < 2, longest < 0.2) == (True, True), (held, longest)
+            assert len(attempts) - 1 <= len(memory.spans) <= len(attempts), "each holds something, and gives it back"
+            times = [end - begin for begin, end in memory.spans]
+            assert (sum(times) < 2, max(times) < 0.2) == (True, True), (sum(times), max(times))
+            assert not memory.pods.get(KEY), "nothing is held now"
             written = len(memory.of("status"))
             assert written < 6 + 600 / 60, "other words for the same are written once in a while"
             assert memory.reasons().count("QuotaExceeded") == 1

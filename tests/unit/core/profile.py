@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, settings
 THOROUGH: Final = os.environ.get("EDGECLOUD_HYPOTHESIS") == "thorough"
 
 
-def tries(quick: int, *, steps: int = 50) -> settings:
-    """Settings with so many examples in the quick profile, and thirty times as many in the thorough one."""
+def tries(quick: int, *, steps: int = 50, thorough: int | None = None) -> settings:
+    """Settings with so many examples in the quick profile; in the thorough one thirty times as many, or `thorough`."""
     return settings(
-        max_examples=30 * quick if THOROUGH else quick,
+        max_examples=(thorough or 30 * quick) if THOROUGH else quick,
         stateful_step_count=2 * steps if THOROUGH else steps,
         derandomize=not THOROUGH,
         deadline=None,

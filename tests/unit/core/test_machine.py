@@ -309,5 +309,5 @@ def _where(world: World) -> str:
     return f"the job does not come to an end: {world.status}\nworkers: {workers}\npods: {pods}"
 
 
-WorldMachine.TestCase.settings = tries(300, steps=40)
+WorldMachine.TestCase.settings = tries(100, steps=40, thorough=9000)
 TestWorld = WorldMachine.TestCase

@@ -55,6 +55,26 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("many") / "set", files)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(many: Path) -> Path:
+    """What `prepare` makes of a copy of them when it is left alone."""
+    out = many.parent / "undisturbed.images"
+    prepared(copied(many), out)
+    return out
+
+
+def copied(many: Path) -> Path:
+    """A copy that may be spoilt, whole again and always at the same path: a prepared file names its source."""
+    copy = many.parent / "copy" / "set"
+    copy.parent.mkdir(exist_ok=True)
+    subprocess.run(["cp", "-aT", many, copy], check=True)
+    return copy
+
+
+def digest_of(images: Path) -> str:
+    return str(json.loads(images.with_suffix(".manifest.json").read_text())["sha256"])
+
+
 def killed_after_a_while(source: Path, out: Path, signal_: int) -> int:
     """How many images it had decoded when it was stopped."""
     journal = out.with_name(f"{out.name}.partial") / "journal"
@@ -70,11 +90,11 @@ def killed_after_a_while(source: Path, out: Path, signal_: int) -> int:
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGINT])
-def test_what_was_decoded_is_not_decoded_again(signal_: signal.Signals, many: Path, tmp_path: Path) -> None:
+def test_what_was_decoded_is_not_decoded_again(
+    signal_: signal.Signals, many: Path, undisturbed: Path, tmp_path: Path
+) -> None:
     """The files that had been decoded are spoilt before the second run: it would notice if it read them."""
-    source, out = tmp_path / "set", tmp_path / "a.images"
-    subprocess.run(["cp", "-a", many, source], check=True)
-    undisturbed = prepared(source, tmp_path / "b.images")
+    source, out = copied(many), tmp_path / "a.images"
     decoded = killed_after_a_while(source, out, signal_)
     assert 0 < decoded < 400
     for path in sorted(source.rglob("*.jpg"))[:decoded]:
@@ -84,19 +104,19 @@ def test_what_was_decoded_is_not_decoded_again(signal_: signal.Signals, many: Pa
     done = data("prepare", source, "--out", out, "-o", "json")
     assert done.exit_code == 0, done.stderr
     assert f"going on after {decoded} images that an earlier run has decoded" in done.stderr
-    assert json.loads(done.stdout)["sha256"] == undisturbed["sha256"]
-    assert out.read_bytes() == (tmp_path / "b.images").read_bytes()
+    assert json.loads(done.stdout)["sha256"] == digest_of(undisturbed)
+    assert out.read_bytes() == undisturbed.read_bytes()
     assert verified(out)[1]["problems"] == []
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_tar_file_is_gone_on_with(many: Path, tmp_path: Path) -> None:
+def test_a_tar_file_is_gone_on_with(many: Path, undisturbed: Path, tmp_path: Path) -> None:
     files = {str(path.relative_to(many)): path.read_bytes() for path in many.rglob("*.jpg")}
     source = pack(tmp_path / "set.tar", files)
     decoded = killed_after_a_while(source, tmp_path / "a.images", signal.SIGKILL)
     done = data("prepare", source, "--out", tmp_path / "a.images", "-o", "json")
     assert f"going on after {decoded} images" in done.stderr
-    assert json.loads(done.stdout)["sha256"] == prepared(source, tmp_path / "b.images")["sha256"]
+    assert json.loads(done.stdout)["sha256"] == digest_of(undisturbed)
 
 
 def test_another_command_starts_over(many: Path, tmp_path: Path) -> None:

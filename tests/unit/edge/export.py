@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from edgecloud.edge import footprint
 from edgecloud.edge.card import Format
 from edgecloud.edge.intervals import wilson
 from edgecloud.edge.layout import MODELS, REFERENCE, REPORT
@@ -18,6 +20,12 @@ from edgecloud.edge.report import Interval, Latency, Machine, Measured, Report
 from tests.unit.edge.made import expected, export_card, images, linear, weights, write
 
 IMAGES = 60
+
+
+@pytest.fixture
+def one_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model is loaded by one process and not by several: for tests of anything but that."""
+    monkeypatch.setattr(footprint, "REPEATS", 1)
 
 
 def folder(path: Path, formats: Sequence[Format] = ("onnx", "onnx-int8"), *, off: float = 0.0) -> Path:

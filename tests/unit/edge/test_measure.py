@@ -1,4 +1,4 @@
-"""The measuring Pod's program as a process: folders and servers, good, broken and hostile; exit codes and messages."""
+"""The measuring Pod's program: folders and servers, good, broken and hostile; exit codes and messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import contextlib
 import functools
 import http.server
 import json
+import logging
 import os
+import signal
 import socket
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from edgecloud.edge import measure
 from edgecloud.edge.fetching import FetchError, fetch
 from edgecloud.edge.report import Report
 from tests.unit.edge.export import folder
@@ -27,34 +31,79 @@ from tests.unit.edge.export import folder
 SECRET = "s3cr3t"
 
 
-def run(tmp_path: Path, export: object, **more: str) -> tuple[int, dict[str, Any], str]:
-    """Exit code, message and what was logged."""
-    message = tmp_path / "message"
-    message.unlink(missing_ok=True)
-    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")} | {
-        "EDGECLOUD_EXPORT": str(export), "EDGECLOUD_NODE": "edge-1", "EDGECLOUD_TERMINATION_LOG": str(message),
-        "TMPDIR": str(tmp_path / "tmp"),
-    } | more  # fmt: skip
+Ended = tuple[int, dict[str, Any], str]
+"""Exit code, message and what was logged."""
+Run = Callable[..., Ended]
+
+
+def surroundings(tmp_path: Path, export: object) -> dict[str, str]:
+    """The program's environment variables."""
     (tmp_path / "tmp").mkdir(exist_ok=True)
+    (tmp_path / "message").unlink(missing_ok=True)
+    return {
+        "EDGECLOUD_EXPORT": str(export), "EDGECLOUD_NODE": "edge-1", "TMPDIR": str(tmp_path / "tmp"),
+        "EDGECLOUD_TERMINATION_LOG": str(tmp_path / "message"),
+    }  # fmt: skip
+
+
+def ended(tmp_path: Path, code: int, printed: str, logged: str) -> Ended:
+    assert list((tmp_path / "tmp").iterdir()) == [], "what was downloaded is gone again"
+    text = (tmp_path / "message").read_text()
+    assert len(text.encode()) < 3584
+    assert json.loads(printed) == json.loads(text)
+    assert SECRET not in text + printed + logged
+    return code, json.loads(text), logged
+
+
+def process(tmp_path: Path, export: object) -> Ended:
+    """The program as a Pod starts it."""
+    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    environment |= surroundings(tmp_path, export)
     command = [sys.executable, "-m", "edgecloud.edge.measure"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert list((tmp_path / "tmp").iterdir()) == [], "what was downloaded is gone again"
-    text = message.read_text()
-    assert len(text.encode()) < 3584
-    assert json.loads(done.stdout) == json.loads(text)
-    assert SECRET not in text + done.stderr
-    return done.returncode, json.loads(text), done.stderr
+    return ended(tmp_path, done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    one_load: None,
+) -> Iterator[Run]:
+    """The program from its first line to its exit code, in this process, with less time for latency."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # TMPDIR is looked at again
+    monkeypatch.setattr(measure, "measure", functools.partial(measure.measure, seconds=0.1))
+    caplog.set_level(logging.INFO)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def once(export: object, **more: str) -> Ended:
+        for name, value in (surroundings(tmp_path, export) | more).items():
+            monkeypatch.setenv(name, value)
+        caplog.clear()
+        with pytest.raises(SystemExit) as caught:
+            measure.main()
+        assert isinstance(caught.value.code, int)
+        captured = capsys.readouterr()
+        return ended(tmp_path, caught.value.code, captured.out, caplog.text + captured.err)
+
+    yield once
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_folder_that_nothing_was_exported_to(tmp_path: Path) -> None:
-    code, message, _ = run(tmp_path, tmp_path / "nowhere")
+    code, message, logged = process(tmp_path, tmp_path / "nowhere")
     assert code == 2
     assert "nowhere holds no report.json: nothing was exported there" in message["error"]
+    assert message["error"] in logged
 
 
 def test_a_folder(tmp_path: Path) -> None:
     export = folder(tmp_path / "export")
-    code, message, _ = run(tmp_path, export)
+    code, message, _ = process(tmp_path, export)
     assert code == 0
     first, second = message["exports"]
     assert (first["format"], first["node"], first["gate"], first["accuracy"]) == ("onnx", "edge-1", "passed", 0.9)
@@ -73,13 +122,13 @@ def test_a_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_gate_that_fails(tmp_path: Path) -> None:
+def test_a_gate_that_fails(tmp_path: Path, run: Run) -> None:
     export = folder(tmp_path / "export", off=3.0)
-    code, message, log = run(tmp_path, export)
+    code, message, log = run(export)
     assert code == 3
     assert [one["gate"] for one in message["exports"]] == ["passed", "failed"]
     assert "model-int8.onnx loses" in log
-    assert run(tmp_path, export, EDGECLOUD_MAX_ACCURACY_LOSS="100")[0] == 0
+    assert run(export, EDGECLOUD_MAX_ACCURACY_LOSS="100")[0] == 0
 
 
 def _report(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
@@ -117,11 +166,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_folder(tmp_path: Path, name: str) -> None:
+def test_a_broken_folder(tmp_path: Path, run: Run, name: str) -> None:
     breaks, said = BROKEN[name]
     export = folder(tmp_path / "export")
     breaks(export)
-    code, message, _ = run(tmp_path, export)
+    code, message, _ = run(export)
     assert code == 2
     assert said in message["error"]
     assert not (export / "report-edge.json").exists()
@@ -140,8 +189,8 @@ def test_a_broken_folder(tmp_path: Path, name: str) -> None:
         ({"EDGECLOUD_EXPORT": "http://127.0.0.1:99999/"}, "can't be"),
     ],
 )
-def test_wrong_settings(tmp_path: Path, more: dict[str, str], said: str) -> None:
-    code, message, _ = run(tmp_path, "/nowhere", **more)
+def test_wrong_settings(run: Run, more: dict[str, str], said: str) -> None:
+    code, message, _ = run("/nowhere", **more)
     assert code == 2
     assert said in message["error"]
 
@@ -184,29 +233,29 @@ def serving(handler: Callable[..., Any]) -> Iterator[str]:
             thread.join()
 
 
-def test_a_server(tmp_path: Path) -> None:
+def test_a_server(tmp_path: Path, run: Run) -> None:
     export = folder(tmp_path / "export")
     before = sorted(path.name for path in export.iterdir())
     with serving(functools.partial(Files, directory=str(tmp_path))) as address:
-        code, message, _ = run(tmp_path, f"{address}/export/?token={SECRET}")
+        code, message, _ = run(f"{address}/export/?token={SECRET}")
         assert code == 0
         assert [one["node"] for one in message["exports"]] == ["edge-1", "edge-1"]
-        code, message, _ = run(tmp_path, f"{address}/export")
+        code, message, _ = run(f"{address}/export")
         assert (code, message["error"].split(": ")[0]) == (2, f"{address}/export/report.json answers 403")
-        code, message, _ = run(tmp_path, f"{address}/missing?token={SECRET}")
+        code, message, _ = run(f"{address}/missing?token={SECRET}")
         assert (code, "answers 404" in message["error"]) == (2, True)
         (export / "model.onnx").write_bytes((export / "model-int8.onnx").read_bytes())
-        code, message, _ = run(tmp_path, f"{address}/export?token={SECRET}")
+        code, message, _ = run(f"{address}/export?token={SECRET}")
         assert (code, "is another file than report.json tells of" in message["error"]) == (2, True)
     assert sorted(path.name for path in export.iterdir()) == before
-    code, message, _ = run(tmp_path, f"{address}/export?token={SECRET}")
+    code, message, _ = run(f"{address}/export?token={SECRET}")
     assert (code, "can't be reached" in message["error"]) == (75, True)
 
 
-def test_what_fsspec_opens(tmp_path: Path) -> None:
+def test_what_fsspec_opens(tmp_path: Path, run: Run) -> None:
     export = folder(tmp_path / "export")
-    assert run(tmp_path, f"file://{export}")[0] == 0
-    code, message, _ = run(tmp_path, f"file://{tmp_path}/nowhere")
+    assert run(f"file://{export}")[0] == 0
+    code, message, _ = run(f"file://{tmp_path}/nowhere")
     assert code == 2
     assert "No such file" in message["error"]
 

@@ -69,7 +69,7 @@ class Ours:
         return self._model.logits(pixels)
 
 
-def test_a_format_of_the_callers(tmp_path: Path) -> None:
+def test_a_format_of_the_callers(tmp_path: Path, one_load: None) -> None:
     export = folder(tmp_path)
     (export / "model.pt2").write_text("whatever it is")
     (found,) = measure(export, ("pt2",), max_accuracy_loss=1.0, openers={"pt2": Ours}, seconds=0.1)
@@ -77,7 +77,7 @@ def test_a_format_of_the_callers(tmp_path: Path) -> None:
     assert found.ratios == ()
 
 
-def test_models_that_cannot_be_measured(tmp_path: Path) -> None:
+def test_models_that_cannot_be_measured(tmp_path: Path, one_load: None) -> None:
     export = folder(tmp_path)
 
     def refused(said: str, format: str | None) -> None:
@@ -106,7 +106,7 @@ def test_models_that_cannot_be_measured(tmp_path: Path) -> None:
     refused("can't be read", None)
 
 
-def test_few_images(tmp_path: Path) -> None:
+def test_few_images(tmp_path: Path, one_load: None) -> None:
     """Fewer than a batch has: they are run again and again."""
     export = folder(tmp_path)
     few = load_reference(export / "reference.npz")

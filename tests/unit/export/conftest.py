@@ -1,4 +1,7 @@
-"""One thread for torch: small networks are no faster with more, and far slower where other tests run beside."""
+"""One thread for torch: small networks are no faster with more, and far slower where other tests run beside.
+
+And each model loaded once, where a test asks for that.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+from tests.unit.edge.export import one_load
+
+__all__ = ["one_load", "one_thread"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edgecloud.edge.card import PT2_FILE
+from edgecloud.edge.layout import MODELS
 from edgecloud.edge.runtime import ModelFileError, open_model
 from edgecloud_trainer.export.errors import ConversionError
 from edgecloud_trainer.export.folding import fold
@@ -18,30 +19,49 @@ from edgecloud_trainer.export.network import EdgeNetwork, captured
 from edgecloud_trainer.export.onnx_file import save_onnx, to_onnx
 from edgecloud_trainer.export.pt2 import open_pt2, save_pt2
 from tests.unit.export.made import SHAPE, card, export_card, network, pixels
+from tests.unit.once import once
 
 CALIBRATION = pixels(64, seed=5)
+PLAIN, SMALL, ARCHIVE = (MODELS[format] for format in ("onnx", "onnx-int8", "pt2"))
 
 
 def distance(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
-@pytest.mark.parametrize("name", ["article-cnn", "edgenet", "resnet18", "mobilenet_v3_small"])
-def test_a_family_in_all_formats(name: str, tmp_path: Path) -> None:
-    about, images = card(name), pixels(7)
-    wrapped = EdgeNetwork(network(name), about, mirror=False)
-    with torch.inference_mode():
-        expected = wrapped(torch.from_numpy(images)).numpy()
-    program = captured(wrapped, SHAPE)
+def in_all_formats(name: str, folder: Path) -> None:
+    """The three files of a family's network, as an export makes them."""
+    about = card(name)
+    program = captured(EdgeNetwork(network(name), about, mirror=False), SHAPE)
     graph_module = program.module()
     if fold(graph_module):
         program = captured(graph_module, SHAPE)
+    save_onnx(to_onnx(program), folder / PLAIN, export_card("onnx", about))
+    save_onnx(to_int8(folder / PLAIN, CALIBRATION, folder), folder / SMALL, export_card("onnx-int8", about))
+    save_pt2(program, folder / ARCHIVE, export_card("pt2", about))
 
-    plain, small, archive = (tmp_path / one for one in ("model.onnx", "model-int8.onnx", "model.pt2"))
-    save_onnx(to_onnx(program), plain, export_card("onnx", about))
-    save_onnx(to_int8(plain, CALIBRATION, tmp_path), small, export_card("onnx-int8", about))
-    save_pt2(program, archive, export_card("pt2", about))
 
+@pytest.fixture(scope="module")
+def article(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the article's network in all formats: for tests that look at a file and not at a family."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        in_all_formats("article-cnn", folder)
+
+    return once(tmp_path_factory, "article-cnn-in-all-formats", make)
+
+
+@pytest.mark.parametrize("name", ["article-cnn", "edgenet", "resnet18", "mobilenet_v3_small"])
+def test_a_family_in_all_formats(name: str, article: Path, tmp_path: Path) -> None:
+    about, images = card(name), pixels(7)
+    with torch.inference_mode():
+        expected = EdgeNetwork(network(name), about, mirror=False)(torch.from_numpy(images)).numpy()
+    folder = article if name == "article-cnn" else tmp_path
+    if folder is tmp_path:
+        in_all_formats(name, folder)
+
+    plain, small, archive = (folder / one for one in (PLAIN, SMALL, ARCHIVE))
     assert not [node for node in onnx.load(plain).graph.node if node.op_type == "BatchNormalization"]
     for path in (plain, small, archive):
         assert b"/edgecloud_trainer/" not in path.read_bytes(), "source code of the machine that it was made on"
@@ -58,13 +78,9 @@ def test_a_family_in_all_formats(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(model.logits(images[:1]), found[:1], rtol=1e-3, atol=1e-4)
 
 
-def test_int8_is_quantised_where_it_should_be(tmp_path: Path) -> None:
+def test_int8_is_quantised_where_it_should_be(article: Path) -> None:
     """Layers in int8, normalisation and first layer not; weights of 7 bits, a scale for each channel."""
-    plain = tmp_path / "model.onnx"
-    save_onnx(
-        to_onnx(captured(EdgeNetwork(network("article-cnn"), card(), mirror=False), SHAPE)), plain, export_card("onnx")
-    )
-    model = to_int8(plain, CALIBRATION, tmp_path)
+    model = onnx.load(article / SMALL)
     made_by = {output: node.op_type for node in model.graph.node for output in node.output}
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     fed = [made_by.get(node.input[0]) for node in layers]
@@ -88,13 +104,9 @@ def test_the_front_ends_with_the_first_layer_that_has_weights() -> None:
     assert kinds[0] == "Cast" and kinds[-1] == "Conv" and kinds.count("Conv") == 1
 
 
-def test_the_same_network_and_images_give_the_same_int8_weights(tmp_path: Path) -> None:
-    plain = tmp_path / "model.onnx"
-    save_onnx(
-        to_onnx(captured(EdgeNetwork(network("article-cnn"), card(), mirror=False), SHAPE)), plain, export_card("onnx")
-    )
-    first, second = (to_int8(plain, CALIBRATION, tmp_path).SerializeToString() for _ in range(2))
-    assert first == second
+def test_the_same_network_and_images_give_the_same_int8_weights(article: Path, tmp_path: Path) -> None:
+    again = to_int8(article / PLAIN, CALIBRATION, tmp_path)
+    assert again.graph.SerializeToString() == onnx.load(article / SMALL).graph.SerializeToString()
 
 
 def test_what_can_not_be_quantised_says_so(tmp_path: Path) -> None:
@@ -104,13 +116,11 @@ def test_what_can_not_be_quantised_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "no card", "nothing"])
-def test_a_pt2_file_that_can_not_be_used(damage: str, tmp_path: Path) -> None:
+def test_a_pt2_file_that_can_not_be_used(damage: str, article: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.pt2"
-    program = captured(EdgeNetwork(network("article-cnn"), card(), mirror=False), SHAPE)
     if damage == "no card":
-        torch.export.save(program, path, extra_files={PT2_FILE: "{}"})
+        torch.export.save(torch.export.load(article / ARCHIVE), path, extra_files={PT2_FILE: "{}"})
     elif damage == "cut":
-        save_pt2(program, path, export_card("pt2"))
-        path.write_bytes(path.read_bytes()[:2000])
+        path.write_bytes((article / ARCHIVE).read_bytes()[:2000])
     with pytest.raises(ModelFileError, match=r"model\.pt2 can't be opened .*: export it with edgecloud export"):
         open_pt2(path, 1)

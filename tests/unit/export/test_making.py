@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 
+from edgecloud.edge import footprint
 from edgecloud.edge.card import Format
 from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.reference import load_reference
@@ -21,10 +23,11 @@ from edgecloud_trainer.export.gates import COMMAND, complaints
 from edgecloud_trainer.export.making import Options, export
 from edgecloud_trainer.export.standing import answers, read_report, whole
 from tests.unit.export.made import RUN, card, dataset, network, restored
+from tests.unit.once import once
 
 
 def options(*formats: Format, **more: float) -> Options:
-    return Options(formats=formats, max_accuracy_loss=more.get("loss", 100.0), calibration_images=16, seconds=0.2)
+    return Options(formats=formats, max_accuracy_loss=more.get("loss", 100.0), calibration_images=16, seconds=0.05)
 
 
 def silent(what: str, part: float) -> None:
@@ -42,17 +45,25 @@ WANTED = options("onnx", "onnx-int8", loss=1.0)
 
 
 @pytest.fixture(scope="module")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
-    folder = tmp_path_factory.mktemp("export")
-    made = restored(network("article-cnn"), card("article-cnn"))
-    return folder, export(made, dataset(), folder, WANTED, knobs=COMMAND, on_progress=silent)
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export's folder, and beside it what making it gave back."""
+
+    def make(place: Path) -> None:
+        place.mkdir()
+        made = restored(network("article-cnn"), card("article-cnn"))
+        report = export(made, dataset(), place / "export", WANTED, knobs=COMMAND, on_progress=silent)
+        (place / "report.pickle").write_bytes(pickle.dumps(report))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(footprint, "REPEATS", 1)
+        return once(tmp_path_factory, "an-export", make)
 
 
 @pytest.fixture
-def finished(made_once: tuple[Path, Report], tmp_path: Path) -> tuple[Path, Report]:
+def finished(made_once: Path, tmp_path: Path) -> tuple[Path, Report]:
     """A folder of its own for each test, with an export in it."""
-    folder, report = made_once
-    return shutil.copytree(folder, tmp_path / "export"), report
+    report: Report = pickle.loads((made_once / "report.pickle").read_bytes())
+    return shutil.copytree(made_once / "export", tmp_path / "export"), report
 
 
 def test_the_folder_and_what_its_report_says(finished: tuple[Path, Report]) -> None:
@@ -77,7 +88,9 @@ def test_the_folder_and_what_its_report_says(finished: tuple[Path, Report]) -> N
     assert len(json.dumps({"exports": [summary(one) for one in report.exports]})) < 2400
 
 
-def test_an_export_replaces_what_an_earlier_one_has_left_and_nothing_else(finished: tuple[Path, Report]) -> None:
+def test_an_export_replaces_what_an_earlier_one_has_left_and_nothing_else(
+    finished: tuple[Path, Report], one_load: None
+) -> None:
     folder, _ = finished
     (folder / ".partial-left").mkdir()
     (folder / "mine.txt").write_text("of the user's")
@@ -153,7 +166,7 @@ def test_a_network_without_numbers(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-def test_an_export_that_is_broken_off_leaves_what_was_there(finished: tuple[Path, Report]) -> None:
+def test_an_export_that_is_broken_off_leaves_what_was_there(finished: tuple[Path, Report], one_load: None) -> None:
     folder, report = finished
 
     def stop(what: str, _part: float) -> None:

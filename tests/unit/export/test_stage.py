@@ -18,6 +18,7 @@ from edgecloud_trainer import settings
 from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.export import stage
 from edgecloud_trainer.export.stage import ExportFailedError, run_stage
+from edgecloud_trainer.restoring import RestoreError, restore
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +41,24 @@ def checkpoint(folder: Path, state: dict[str, Any]) -> Path:
     return store.save(5, {"model.weight": torch.zeros(2)}, {"step": 5} | state, weights={"model.weight"}).path
 
 
-@pytest.mark.parametrize(
-    ("state", "said"),
-    [
-        ({}, "doesn't say what network it is of, for an earlier release wrote it: train it again with this one"),
-        ({"card": {"model": "edgenet", "classes": ["one"], "shape": [1, 2]}}, "its card can't be read: "),
-    ],
-)
-def test_a_checkpoint_that_can_not_be_exported(state: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_checkpoint_that_can_not_be_exported(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert found.export is not None
+    unlike = checkpoint(tmp_path, {"card": {"model": "edgenet", "classes": ["one"], "shape": [1, 2]}})
     with pytest.raises(ExportFailedError) as caught:
-        run_stage(found, found.export, checkpoint(tmp_path, state), 5)
+        run_stage(found, found.export, unlike, 5)
     message = str(caught.value)
-    assert said in message and "step-5" in message, "all of the sentence, however many lines a library made of it"
-    assert "\n" not in message
+    with pytest.raises(RestoreError) as why:
+        restore(unlike)
+    assert len(str(why.value).splitlines()) > 1
+    assert message == " ".join(str(why.value).split()), "all of it, however many lines a library made of it"
+    assert "its card can't be read: " in message and "step-5" in message
+
+
+def test_a_checkpoint_of_an_earlier_release_says_so(tmp_path: Path) -> None:
+    said = r"step-5 doesn't say what network it is of, for an earlier release wrote it: train it again with this one$"
+    with pytest.raises(RestoreError, match=said):
+        restore(checkpoint(tmp_path, {}))
 
 
 def test_an_export_that_ended_is_not_waited_for_because_of_what_it_has_left() -> None:
