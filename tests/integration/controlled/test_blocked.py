@@ -240,6 +240,7 @@ def test_a_round_that_runs_is_not_broken_up_for_a_quota(space: Space, running: O
         assert space.status("digits")["rendezvous"]["round"] == 1
 
 
+@pytest.mark.timeout(300)
 def test_the_only_copy_of_what_was_trained_is_kept(space: Space, running: OperatorProcess, tmp_path: Path) -> None:
     """Checkpoints in an emptyDir: the worker that is left waits for room, with its Pod and what is in it."""
     with kubelet(space, tmp_path / "kubelet") as node:
@@ -260,7 +261,8 @@ def test_the_only_copy_of_what_was_trained_is_kept(space: Space, running: Operat
         )
         assert space.uids("kept")["kept-worker-0"] == kept
         # Which is room enough for the first: it goes on with what it has.
-        assert reaches(space, "kept", "Running")["rendezvous"]["round"] == 2
+        # Both try each half minute in the end, and the one that has to give back what it got may be the first at times.
+        assert reaches(space, "kept", "Running", seconds=180)["rendezvous"]["round"] == 2
         assert space.uids("kept")["kept-worker-0"] == kept
 
 

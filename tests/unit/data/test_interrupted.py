@@ -22,17 +22,27 @@ from tests.unit.data.tool import data, prepared, snapshot, verified
 from tests.unit.trainer.pictures import encoded, pack, pixels, tree, write
 
 ON_ONE_CPU = """
-import os
+import os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from edgecloud.cli.main import main
+if number := int(sys.argv.pop(1)):
+    from edgecloud_trainer.data.spool import Spool
+    commit = Spool.commit
+    def committed(spool):
+        commit(spool)
+        os.kill(os.getpid(), number)
+    Spool.commit = committed
 main()
 """
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """On one CPU, so that it takes its time wherever this runs."""
+def start(*arguments: str | Path, killed: int = 0) -> subprocess.Popen[str]:
+    """On one CPU, so that it takes its time wherever this runs.
+
+    killed: the signal that hits it when a line of the journal is written; 0: none does.
+    """
     return subprocess.Popen(
-        [sys.executable, "-c", ON_ONE_CPU, "data", *map(str, arguments)],
+        [sys.executable, "-c", ON_ONE_CPU, str(killed), "data", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,9 +88,7 @@ def digest_of(images: Path) -> str:
 def killed_after_a_while(source: Path, out: Path, signal_: int) -> int:
     """How many images it had decoded when it was stopped."""
     journal = out.with_name(f"{out.name}.partial") / "journal"
-    with start("prepare", source, "--out", out) as process:
-        wait_for("a line in the journal", lambda: journal.exists() and b"\n" in journal.read_bytes())
-        process.send_signal(signal_)
+    with start("prepare", source, "--out", out, killed=signal_) as process:
         _, said = process.communicate(timeout=60)
     assert process.returncode == (130 if signal_ == signal.SIGINT else -signal_)
     assert ("stopped; the same command goes on from there" in said) == (signal_ == signal.SIGINT)

@@ -144,12 +144,15 @@ def test_requests_that_are_refused_side_by_side_lose_no_session() -> None:
             await client.close()
             await eventually(lambda: open_sessions() == 0, "all sessions are closed", open_sessions)
 
-    def open_sessions() -> int:
+    def sessions() -> list[aiohttp.ClientSession]:
         gc.collect()
-        found = [one for one in gc.get_objects() if type(one) is aiohttp.ClientSession]
-        return sum(1 for session in found if not session.closed)
+        return [one for one in gc.get_objects() if type(one) is aiohttp.ClientSession]
 
-    assert open_sessions() == 0
+    others = sessions()  # fsspec, which other tests use, keeps one for as long as the process lives
+
+    def open_sessions() -> int:
+        return sum(1 for session in sessions() if not session.closed and session not in others)
+
     finish(scenario())
 
 
