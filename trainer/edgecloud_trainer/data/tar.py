@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from edgecloud.edge.images import MAX_FILE_BYTES
+from edgecloud_trainer.data.archive import ArchiveFiles, leads_out
 from edgecloud_trainer.data.dataset import DataError
 from edgecloud_trainer.data.decode import Encoded
-from edgecloud_trainer.data.files import ImageFiles, read_files, unreadable
-from edgecloud_trainer.data.layout import is_clutter, is_image
+from edgecloud_trainer.data.files import read_files
 from edgecloud_trainer.data.manifest import MAX_NAME
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.source import MAX_FILES, File, Source, key_of
@@ -48,7 +48,7 @@ def tar_source(path: Path, where: str = "") -> Source:
     )
 
 
-class TarFiles(ImageFiles):
+class TarFiles(ArchiveFiles):
     """Those of a tar file, in its order."""
 
     def __init__(self, path: Path, where: str = "") -> None:
@@ -101,27 +101,13 @@ class TarFiles(ImageFiles):
             raise _broken(self.where, error) from error
 
     def _image(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Encoded | None:
-        """A member, if it is an image, or can't be one but would have to."""
-        if reason := _unsafe(member):
-            name = shortened(member.name)
-            return Encoded(name, "", unreadable(DataError(f"{self.prefix}{name} {reason}")))
-        name = plain_name(member.name)
-        if not name or any(is_clutter(part) for part in name.split("/")):
-            return None
-        if member.isdir():
-            self.folders.add(name)
-            return None
-        self.names.append(name)
-        if not is_image(name):
-            return None
-        where = f"{self.prefix}{name}"
-        if member.size > MAX_FILE_BYTES:
-            problem = DataError(f"{where} has {member.size} bytes, more than {MAX_FILE_BYTES}: take it out")
-            return Encoded(name, where, unreadable(problem))
-        file = archive.extractfile(member)
-        assert file is not None
-        data = file.read()
-        return Encoded(name, where, partial(bytes, data), len(data))
+        def read(name: str, where: str) -> Encoded:
+            file = archive.extractfile(member)
+            assert file is not None
+            data = file.read()
+            return Encoded(name, where, partial(bytes, data), len(data))
+
+        return self.member(member.name, member.size, _unsafe(member), folder=member.isdir(), read=read)
 
 
 def _broken(where: str, error: Exception) -> DataError:
@@ -138,21 +124,6 @@ def _unsafe(member: tarfile.TarInfo) -> str:
     if len(member.name) > MAX_NAME:
         return f"has a name of {len(member.name)} characters, more than {MAX_NAME}: rename it"
     return ""
-
-
-def leads_out(name: str) -> bool:
-    """Whether the name of an archive's member would lie outside of a folder that it is unpacked into."""
-    return name.startswith("/") or ".." in name.split("/") or "\\" in name
-
-
-def shortened(name: str) -> str:
-    """A member's name, or as much of it as is worth keeping; what is cut off leaves a mark."""
-    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
-
-
-def plain_name(name: str) -> str:
-    """A member's name without empty parts and points; "" for the folder itself."""
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
 def _unpacked(raw: BinaryIO, where: str) -> _Forward:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from edgecloud.edge.images import MAX_FILE_BYTES
+from edgecloud_trainer.data.archive import ArchiveFiles, leads_out
 from edgecloud_trainer.data.dataset import DataError
 from edgecloud_trainer.data.decode import Encoded
-from edgecloud_trainer.data.files import ImageFiles, read_files, unreadable
-from edgecloud_trainer.data.layout import is_clutter, is_image
+from edgecloud_trainer.data.files import read_files, unreadable
+from edgecloud_trainer.data.layout import is_image
 from edgecloud_trainer.data.manifest import MAX_NAME
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.source import File, Source, key_of
-from edgecloud_trainer.data.tar import leads_out, plain_name, shortened
 
 MAX_MEMBERS: Final = 5_000_000
 """zipfile holds what it knows of each in memory."""
@@ -69,7 +69,7 @@ def open_zip(path: Path, where: str = "") -> zipfile.ZipFile:
     return archive
 
 
-class ZipFiles(ImageFiles):
+class ZipFiles(ArchiveFiles):
     """Those of a zip file, in its order."""
 
     def __init__(self, path: Path, where: str = "") -> None:
@@ -96,32 +96,18 @@ class ZipFiles(ImageFiles):
             )
 
     def _image(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Encoded | None:
-        """A member, if it is an image, or can't be one but would have to."""
-        if reason := _unsafe(member):
-            name = shortened(member.filename)
-            return Encoded(name, "", unreadable(DataError(f"{self.prefix}{name} {reason}")))
-        name = plain_name(member.filename)
-        if not name or any(is_clutter(part) for part in name.split("/")):
-            return None
-        if member.is_dir():
-            self.folders.add(name)
-            return None
-        self.names.append(name)
-        if not is_image(name):
-            return None
-        where = f"{self.prefix}{name}"
-        if member.file_size > MAX_FILE_BYTES:
-            problem = DataError(f"{where} has {member.file_size} bytes, more than {MAX_FILE_BYTES}: take it out")
-            return Encoded(name, where, unreadable(problem))
-        try:
-            with archive.open(member) as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError) as error:
-            problem = DataError(f"{where} can't be unpacked ({error or type(error).__name__}): pack it again")
-            return Encoded(name, where, unreadable(problem))
-        except OSError as error:
-            raise _broken(self.where, error) from error
-        return Encoded(name, where, partial(bytes, data), len(data))
+        def read(name: str, where: str) -> Encoded:
+            try:
+                with archive.open(member) as file:
+                    data = file.read(MAX_FILE_BYTES + 1)
+            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError) as error:
+                problem = DataError(f"{where} can't be unpacked ({error or type(error).__name__}): pack it again")
+                return Encoded(name, where, unreadable(problem))
+            except OSError as error:
+                raise _broken(self.where, error) from error
+            return Encoded(name, where, partial(bytes, data), len(data))
+
+        return self.member(member.filename, member.file_size, _unsafe(member), folder=member.is_dir(), read=read)
 
 
 def _unsafe(member: zipfile.ZipInfo) -> str:
