@@ -15,6 +15,8 @@ ours        The trainer's own data, augmentation (flip-crop) and step, with the 
             precision auto is bf16 where the CPU multiplies in it, memory is channels_last.
 ours-fp32   The same with precision: fp32: how much of the difference is the loop's and not the arithmetic's.
 ours-exact  The same with deterministic: true, in 2x1 only: what the same bits for any number of workers cost.
+bound       The network's convolutions and matrix products alone, forward and backward, one after the other on numbers
+            that are there already, in the arithmetic of ours: no loop over this network is faster than that.
 
 All sides of a model and arrangement are started first, in processes of their own, and then take turns, each waiting
 while another one is measured: a busy machine slows all of them. Evaluation, checkpoints and what is logged of each
@@ -35,7 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,11 +64,13 @@ ANSWER_SECONDS = 180.0
 
 
 class Side(NamedTuple):
-    """One that takes turns. loader: processes of the plain side's DataLoader for each rank; None: the trainer."""
+    """One that takes turns. loader: processes of the plain side's DataLoader for each rank; None: no plain loop."""
 
     loader: int | None
     trainer: Mapping[str, Any]
     arrangements: Sequence[str] = tuple(ARRANGEMENTS)
+    bound: bool = False
+    """Whether it is the arithmetic alone."""
 
 
 SIDES = {
@@ -75,6 +79,7 @@ SIDES = {
     "plain-2": Side(2, {}),
     "ours-fp32": Side(None, {"precision": "fp32"}),
     "ours-exact": Side(None, {"deterministic": True}, ("2x1",)),
+    "bound": Side(None, {}, bound=True),
 }
 
 
@@ -161,10 +166,58 @@ def ours(said: Any) -> Iterator[str]:
     stepper = Stepper(said, device, dataset, model)
     group.join(said, device)
     assignment = even(said.trainer.shards, said.world_size)
-    yield "fp32" if device.autocast is None else str(device.autocast).removeprefix("torch.").replace("bfloat", "bf")
+    yield arithmetic_name(device.autocast)
     for number in count():
         stepper.step(number, assignment, Wishes(stop=worker.should_stop()))
         yield ""
+
+
+def bound(said: Any) -> Iterator[str]:
+    """The products of a step and nothing else. Yields first their arithmetic, then after each step's worth of them."""
+    import torch
+    from torch import nn
+
+    from edgecloud_trainer import ready
+
+    device, _, model = ready.make_ready(said)
+    ready.use_threads(said)
+    dtype = device.autocast or torch.float32
+    products: list[Callable[[], object]] = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        # Random numbers in the places of the real ones: how long a product takes does not depend on them.
+        x, gradient = torch.randn_like(inputs[0], dtype=dtype), torch.randn_like(output, dtype=dtype)
+        weight = module.weight.detach().to(dtype)
+        wanted = [inputs[0].requires_grad, module.weight.requires_grad]
+        if isinstance(module, nn.Linear):
+            products.append(lambda: nn.functional.linear(x, weight))
+            products.extend([lambda: gradient @ weight] if wanted[0] else [])
+            products.extend([lambda: gradient.t() @ x] if wanted[1] else [])
+            return
+        how, groups = (module.stride, module.padding, module.dilation), module.groups
+        products.append(lambda: torch.conv2d(x, weight, None, *how, groups))
+        backward = torch.ops.aten.convolution_backward
+        if any(wanted):
+            products.append(lambda: backward(gradient, x, weight, None, *how, False, [0, 0], groups, [*wanted, False]))
+
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(note)
+    images = torch.randn(BATCH // said.world_size, 3, 32, 32).to(memory_format=device.memory_format)
+    with torch.autocast("cpu", dtype, enabled=device.autocast is not None):
+        model(images)
+    yield arithmetic_name(device.autocast)
+    with torch.no_grad():
+        while True:
+            for product in products:
+                product()
+            yield ""
+
+
+def arithmetic_name(autocast: Any) -> str:
+    """fp32, bf16: of a torch.dtype, or None."""
+    return "fp32" if autocast is None else str(autocast).removeprefix("torch.").replace("bfloat", "bf")
 
 
 def rank_main(name: str) -> None:
@@ -173,8 +226,8 @@ def rank_main(name: str) -> None:
 
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)  # whatever else writes to standard output: answers stay clean
-        said, loader = settings.read(), SIDES[name].loader
-        steps = ours(said) if loader is None else plain(said, loader)
+        said, side = settings.read(), SIDES[name]
+        steps = bound(said) if side.bound else ours(said) if side.loader is None else plain(said, side.loader)
         print(next(steps), file=answers)
         for line in sys.stdin:
             began = time.perf_counter()
