@@ -93,9 +93,7 @@ def test_an_authority_is_replaced_under_a_job_that_trains(
     cp: ControlPlane, api: Api, space: Space, tmp_path: Path, kept: None
 ) -> None:
     """Announced first, to Pods that run; it signs when its day is over; nobody notices but the certificates."""
-    now = datetime.now(UTC)
-    first = make_authority(now - timedelta(days=100))
-    following = make_authority(now - ANNOUNCED_FOR + SOON)
+    first = make_authority(datetime.now(UTC) - timedelta(days=100))
     put(api, encoded(Trust(signing=first)))
     process = OperatorProcess(cp, tmp_path, f"--namespaces={space.name}", "--progress-seconds=1")
     with kubelet(space, tmp_path / "kubelet"):
@@ -108,13 +106,14 @@ def test_an_authority_is_replaced_under_a_job_that_trains(
             assert announced(space, "digits") == {first.certificate}
             process.kill()
             # Announced: every Pod that runs is told.
+            due = datetime.now(UTC) + SOON
+            following = make_authority(due - ANNOUNCED_FOR)
             trust = Trust(signing=first, following=following)
             put(api, encoded(trust))
             process.start()
             until(lambda: announced(space, "digits") == {trust.bundle}, "the Pods are told", saw=lambda: process.log)
             assert issuer(process.port, trust.bundle) == subject(first)
             # Its day is over: it signs.
-            due = now + SOON
             until(lambda: datetime.now(UTC) > due + timedelta(seconds=1), "its day is over")
             process.kill()
             process.start()

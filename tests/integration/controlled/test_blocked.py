@@ -216,7 +216,9 @@ def test_half_a_gang_gives_back_what_it_holds(space: Space, running: OperatorPro
         total, longest = held(space, "digits", time.monotonic() + seconds)
         print(f"\nhalf a gang held Pods for {total:.1f} s of {seconds:g}, at most {longest:.1f} s at a time")
         assert (total < seconds / 2, longest < 4) == (True, True), (total, longest)
-        assert warned(space, "digits") == [("QuotaExceeded", 1)]
+        until(
+            lambda: warned(space, "digits") == [("QuotaExceeded", 1)], "it is told", saw=lambda: events(space, "digits")
+        )
         set_quota(space, 4)
         status = reaches(space, "digits", "Succeeded")
         assert (status["restarts"], status["rendezvous"]["round"]) == (0, 1)
@@ -307,7 +309,9 @@ def test_a_job_whose_children_an_admission_rule_refuses(space: Space, running: O
     found = blocked(space, "digits", "AdmissionDenied")
     assert words in found["message"]
     assert space.pods("digits") == {}
-    assert warned(space, "digits") == [("AdmissionDenied", 1)]
+    until(
+        lambda: warned(space, "digits") == [("AdmissionDenied", 1)], "it is told", saw=lambda: events(space, "digits")
+    )
     space.api.call("DELETE", binding)
     all_pods(space, "digits", 2)
     goes_on(space, "digits")
