@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# Tests run side by side, on few cores: OpenMP's threads spin while they wait for one that has none, which made what
+# takes a second take twenty. Whatever a test starts inherits it; those about numbers of threads set their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("edgecloud", deadline=None)
