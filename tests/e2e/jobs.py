@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -19,11 +19,33 @@ SPREAD = {
     ]
 }  # fmt: skip
 """One worker on each node."""
+REPORTS: Final = """
+import time
+from edgecloud import worker
+for step in range(1, 10**6):
+    worker.report(step=step, total_steps=10**6)
+    time.sleep(0.2)
+"""
 
 
 def example(name: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
     return loaded
+
+
+def program(name: str, text: str, **spec: Any) -> dict[str, Any]:
+    """A job that runs a script of its own."""
+    return {
+        "apiVersion": "edgecloud.io/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": name},
+        "spec": {"workers": 1, "program": {"command": ["python", "main.py"], "files": {"main.py": text}}} | spec,
+    }
+
+
+def reporting(name: str, **spec: Any) -> dict[str, Any]:
+    """A job that outlasts its test and says each step: for what launchers and operators do, which costs no training."""
+    return program(name, REPORTS, **spec)
 
 
 def exact(name: str, *, epochs: int = 10, **spec: Any) -> dict[str, Any]:

@@ -30,6 +30,8 @@ WITHIN: Final = 240.0
 """Seconds for a job of the tests to finish: two workers on two cores that nodes, operator and tests share."""
 SOURCES: Final = ("Dockerfile", "LICENSE", "operator", "trainer")
 """What the images are made of."""
+LOOKS: Final = 0.4
+"""Seconds between two looks: each is a kubectl, a tenth of a second of a core that the jobs waited for need."""
 
 
 class CommandError(Exception):
@@ -86,15 +88,17 @@ class Cluster:
 
     def install(self, *settings: str) -> None:
         """`helm upgrade --install` of the chart with the images under test."""
-        values = [f"image.repository={REGISTRY}/operator", f"image.tag={self.tag}"]
-        for name in ("trainer", "edge"):
-            values += [f"{name}.image.repository={REGISTRY}/{name}", f"{name}.image.tag={self.tag}"]
-        values += settings
-        options = [text for value in values for text in ("--set", value)]
         self.helm(
             "upgrade", "--install", "edgecloud", ROOT / "charts", "--namespace", SYSTEM, "--create-namespace",
-            "--wait", "--timeout", "180s", *options,
+            "--wait", "--timeout", "180s", *self.values(*settings),
         )  # fmt: skip
+
+    def values(self, *settings: str) -> list[str]:
+        """Options for helm: the images under test, and steps in status each second, for tests wait for them."""
+        values = [f"image.repository={REGISTRY}/operator", f"image.tag={self.tag}", "progressSeconds=1"]
+        for name in ("trainer", "edge"):
+            values += [f"{name}.image.repository={REGISTRY}/{name}", f"{name}.image.tag={self.tag}"]
+        return [text for value in (*values, *settings) for text in ("--set", value)]
 
     @contextmanager
     def namespace(self) -> Iterator[Namespace]:
@@ -159,7 +163,7 @@ class Namespace:
             assert status.phase != "Failed" or what == "Failed", self.seen(name)()
             return bool(holds(status))
 
-        wait_for(what, look, within=within, seen=self.seen(name))
+        wait_for(what, look, within=within, seen=self.seen(name), every=LOOKS)
 
     def until_step(self, name: str, step: int) -> None:
         self.until(name, f"step {step}", lambda s: s.progress is not None and (s.progress.step or 0) >= step)

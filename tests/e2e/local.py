@@ -29,9 +29,17 @@ T = TypeVar("T")
 
 
 def wait_for(
-    what: str, look: Callable[[], T | None], *, within: float = DEADLINE, seen: Callable[[], object] | None = None
+    what: str,
+    look: Callable[[], T | None],
+    *,
+    within: float = DEADLINE,
+    seen: Callable[[], object] | None = None,
+    every: float = 0.02,
 ) -> T:
-    """Look until there is something to see; a failure says what was seen instead."""
+    """Look until there is something to see; a failure says what was seen instead.
+
+    every: seconds between two looks, to be more where a look takes a good part of a processor from what it waits for.
+    """
     deadline = time.monotonic() + within
     while True:
         found = look()
@@ -39,7 +47,7 @@ def wait_for(
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {within:.0f} s; seen: {seen() if seen else found!r}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def job_dict(name: str, command: list[str], *, workers: int = 2, **spec: Any) -> dict[str, Any]:
@@ -67,7 +75,7 @@ class Run:
 
     def job(self) -> TrainingJob | None:
         try:
-            return TrainingJob.parse(yaml.safe_load((self.folder / "job.yaml").read_text()))
+            return TrainingJob.parse(yaml.load((self.folder / "job.yaml").read_text(), yaml.CSafeLoader))
         except FileNotFoundError:
             return None
 

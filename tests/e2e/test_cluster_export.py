@@ -26,6 +26,7 @@ def nodes(space: Namespace) -> tuple[str, str]:
 
 def exported(cloud: str) -> dict[str, Any]:
     job = example("digits")
+    job["spec"]["trainer"]["epochs"] = 10
     job["spec"] |= {
         "workers": 2,
         "nodeSelector": {"kubernetes.io/hostname": cloud},

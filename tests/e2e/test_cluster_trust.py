@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.e2e.jobs import example
-from tests.e2e.kube import REGISTRY, SYSTEM, Cluster, Namespace
+from tests.e2e.jobs import example, program, reporting
+from tests.e2e.kube import LOOKS, SYSTEM, Cluster, Namespace
 from tests.e2e.local import ROOT, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -47,15 +48,6 @@ ENDLESS: dict[str, Any] = {"model": "article-cnn", "epochs": 5000, "optimizer": 
 """A training that outlasts its test, at a rate that it can keep up."""
 
 
-def program(name: str, text: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "edgecloud.io/v1alpha1",
-        "kind": "TrainingJob",
-        "metadata": {"name": name},
-        "spec": {"workers": 1, "program": {"command": ["python", "main.py"], "files": {"main.py": text}}} | spec,
-    }
-
-
 def test_a_workers_code_cannot_reach_the_api_server(space: Namespace) -> None:
     """With nothing that it finds in its Pod: its one token is refused there as nobody's."""
     space.apply(program("curious", CURIOUS))
@@ -75,16 +67,15 @@ def leader(cluster: Cluster) -> str:
 
 
 def test_a_leader_that_is_killed_is_followed_at_once(cluster: Cluster, space: Namespace) -> None:
-    job = example("digits")
-    job["spec"]["trainer"] |= ENDLESS
-    space.apply(job)
+    space.apply(reporting("digits", workers=2))
     space.until_step("digits", 5)
     uids, rendezvous = space.pods("digits"), space.status("digits").rendezvous
-    wait_for("a leader", lambda: leader(cluster), within=60, seen=lambda: leader(cluster))
+    wait_for("a leader", lambda: leader(cluster), within=60, seen=lambda: leader(cluster), every=LOOKS)
     first = leader(cluster)
     began = time.monotonic()
     cluster.kubectl("-n", SYSTEM, "delete", "pod", first, "--force", "--grace-period=0")
-    wait_for("another leader", lambda: leader(cluster) not in ("", first), within=30, seen=lambda: leader(cluster))
+    another = lambda: leader(cluster) not in ("", first)  # noqa: E731
+    wait_for("another leader", another, within=30, seen=lambda: leader(cluster), every=LOOKS)
     took = time.monotonic() - began
     progress = space.status("digits").progress
     step = (progress.step if progress else 0) or 0
@@ -95,19 +86,13 @@ def test_a_leader_that_is_killed_is_followed_at_once(cluster: Cluster, space: Na
     assert (space.pods("digits"), status.rendezvous, status.restarts) == (uids, rendezvous, 0)
 
 
-def values(cluster: Cluster, *settings: str) -> list[str]:
-    images = [f"image.repository={REGISTRY}/operator", f"image.tag={cluster.tag}"]
-    for name in ("trainer", "edge"):
-        images += [f"{name}.image.repository={REGISTRY}/{name}", f"{name}.image.tag={cluster.tag}"]
-    images += settings
-    return [text for value in images for text in ("--set", value)]
-
-
+@pytest.mark.long
 def test_releases_come_and_go_under_running_jobs(alone: Cluster) -> None:
     """Uninstalled: the jobs train on. Two releases side by side, each for its own namespace, in restricted ones."""
     cluster = alone
     with cluster.namespace() as one, cluster.namespace() as two, cluster.namespace() as home:
         job = example("digits")
+        job["spec"] |= {"workers": 1}
         job["spec"]["trainer"] |= ENDLESS
         one.apply(job)
         one.until_step("digits", 5)
@@ -117,18 +102,25 @@ def test_releases_come_and_go_under_running_jobs(alone: Cluster) -> None:
             assert "kept due to the resource policy" in said
             # Nobody is there to hear it, and it trains on: the rank's own log says so.
             before = steps(one)
-            wait_for("more steps", lambda: steps(one) > before, within=60, seen=lambda: (before, steps(one)))
+            now = lambda: (before, steps(one))  # noqa: E731
+            wait_for("more steps", lambda: steps(one) > before, within=60, seen=now, every=LOOKS)
             once = ("crds.install=false", "rbac.aggregate=false")  # of these a cluster has one
             # The same release again, for that namespace alone; and another one for the other.
-            cluster.helm(
-                "install", "edgecloud", ROOT / "charts", "--namespace", SYSTEM, "--wait", "--timeout", "180s",
-                *values(cluster, f"namespaces={{{one.name}}}", "replicas=1"),
-            )  # fmt: skip
-            cluster.helm(
-                "install", "green", ROOT / "charts", "--namespace", home.name, "--wait", "--timeout", "180s",
-                *values(cluster, f"namespaces={{{two.name}}}", "replicas=1", *once),
-            )  # fmt: skip
+            releases = {
+                "edgecloud": (SYSTEM, cluster.values(f"namespaces={{{one.name}}}", "replicas=1")),
+                "green": (home.name, cluster.values(f"namespaces={{{two.name}}}", "replicas=1", *once)),
+            }
+
+            def install(name: str) -> None:
+                namespace, theirs = releases[name]
+                cluster.helm(
+                    "install", name, ROOT / "charts", "--namespace", namespace, "--wait", "--timeout", "180s", *theirs
+                )
+
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(install, releases))
             short = example("digits")
+            short["spec"]["trainer"]["epochs"] = 2
             two.apply(short)
             two.until_done("digits")
             progress = one.status("digits").progress

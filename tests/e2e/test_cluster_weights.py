@@ -47,22 +47,29 @@ def digest(space: Namespace, name: str) -> str | None:
     return checkpoint.weights_sha256 if checkpoint else None
 
 
-@pytest.mark.parametrize("mode", ["ReadWriteMany", "ReadWriteOnce"])
-def test_claims(space: Namespace, weights: str, mode: str) -> None:
-    """One worker on each node; checkpoints on a claim that both mount, or worker 0 alone."""
+def on_a_claim(space: Namespace, name: str, mode: str) -> None:
+    """Start the deterministic training with one worker on each node and checkpoints on a claim."""
     storage_class = {"ReadWriteMany": "edgecloud-rwx", "ReadWriteOnce": "edgecloud-rwo"}[mode]
     storage = {"claimName": "training", "accessMode": mode, "checkpointIntervalSteps": 5}
-    space.apply(claim("training", storage_class, mode), exact("claims", storage=storage, podTemplate={"spec": SPREAD}))
-    space.until_done("claims")
-    assert digest(space, "claims") == weights
-    pods = space.get("pods", "-l", f"{names.JOB_LABEL}=claims")["items"]
-    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
-    mounting = [
+    space.apply(claim("training", storage_class, mode), exact(name, storage=storage, podTemplate={"spec": SPREAD}))
+
+
+def mounting(space: Namespace, name: str) -> list[str]:
+    """The workers that mount a claim, by their index; all are on nodes of their own."""
+    pods = space.get("pods", "-l", f"{names.JOB_LABEL}={name}")["items"]
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == len(pods) == 2
+    return sorted(
         pod["metadata"]["labels"][names.INDEX_LABEL]
         for pod in pods
         if any("persistentVolumeClaim" in volume for volume in pod["spec"]["volumes"])
-    ]
-    assert sorted(mounting) == (["0", "1"] if mode == "ReadWriteMany" else ["0"])
+    )
+
+
+def test_a_claim_that_all_mount(space: Namespace, weights: str) -> None:
+    on_a_claim(space, "claims", "ReadWriteMany")
+    space.until_done("claims")
+    assert digest(space, "claims") == weights
+    assert mounting(space, "claims") == ["0", "1"]
 
 
 KILL = """
@@ -78,19 +85,32 @@ def kill_rank(space: Namespace, pod: str, rank: int) -> None:
     space.kubectl("exec", pod, "--", "python", "-c", KILL, f"rank-{rank}")
 
 
-@pytest.mark.parametrize("fault", ["process", "worker-1", "worker-0"])
-def test_what_dies_changes_nothing(space: Namespace, weights: str, fault: str) -> None:
-    """A training process killed, a Pod deleted, worker 0 and its checkpoints deleted: the undisturbed weights."""
+def until_checkpoint(space: Namespace, name: str) -> None:
+    space.until(name, "a checkpoint", lambda status: status.checkpoint and (status.checkpoint.step or 0) >= 10)
+
+
+def test_a_process_that_dies_with_a_claim_that_worker_0_mounts_alone(space: Namespace, weights: str) -> None:
+    """The rank that has no storage is killed: no Pod is made anew, and the weights are the undisturbed ones."""
+    on_a_claim(space, "claims", "ReadWriteOnce")
+    until_checkpoint(space, "claims")
+    before = space.pods("claims")
+    kill_rank(space, "claims-worker-1", 1)
+    status = space.until_done("claims", within=400)
+    assert status.rendezvous and status.rendezvous.round >= 2
+    assert digest(space, "claims") == weights
+    assert space.pods("claims") == before
+    assert mounting(space, "claims") == ["0"]
+
+
+@pytest.mark.parametrize("lost", ["worker-1", "worker-0"])
+def test_a_pod_that_is_lost(space: Namespace, weights: str, lost: str) -> None:
+    """With its copy of the checkpoints: the other's is enough for the undisturbed weights."""
     space.apply(exact("faults"))
-    space.until("faults", "a checkpoint", lambda status: status.checkpoint and (status.checkpoint.step or 0) >= 10)
+    until_checkpoint(space, "faults")
     before = space.pods("faults")
-    if fault == "process":
-        kill_rank(space, "faults-worker-1", 1)
-    else:
-        space.kubectl("delete", "pod", f"faults-{fault}", "--force", "--grace-period=0")
+    space.kubectl("delete", "pod", f"faults-{lost}", "--force", "--grace-period=0")
     status = space.until_done("faults", within=400)
     assert status.rendezvous and status.rendezvous.round >= 2
-    assert status.checkpoint and status.checkpoint.weights_sha256 == weights
+    assert digest(space, "faults") == weights
     after = space.pods("faults")
-    changed = {name for name in before if after[name] != before[name]}
-    assert changed == (set() if fault == "process" else {f"faults-{fault}"})
+    assert {name for name in before if after[name] != before[name]} == {f"faults-{lost}"}

@@ -14,11 +14,13 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.trainer import DataSpec
 from edgecloud.cli.main import cli
 from edgecloud_trainer.data import load
 from tests.e2e.local import EDGECLOUD, ROOT, run
+from tests.unit.once import once
 
 FILES = {"evaluation.json", "confusion.png", "calibration.png", "worst.png"}
 
@@ -40,13 +42,18 @@ def said(*arguments: object, **options: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingJobStatus]:
     """A finished job on digits with the mirror images in its evaluation, and three checkpoints."""
-    folder = tmp_path_factory.mktemp("trained") / "work"
-    job = yaml.safe_load((ROOT / "manifests/examples/digits.yaml").read_text())
-    job["spec"]["trainer"] |= {"epochs": 4, "data": {"name": "digits", "augment": "flip-crop"}}
-    job["spec"]["storage"] = {"checkpointIntervalSteps": 5}
-    with run(folder, job, "--workers", "2") as running:
-        assert running.end(within=240) == 0, running.output()
-        return folder, running.status
+
+    def train(folder: Path) -> None:
+        job = yaml.safe_load((ROOT / "manifests/examples/digits.yaml").read_text())
+        job["spec"]["trainer"] |= {"epochs": 4, "data": {"name": "digits", "augment": "flip-crop"}}
+        job["spec"]["storage"] = {"checkpointIntervalSteps": 5}
+        with run(folder, job, "--workers", "2") as running:
+            assert running.end(within=240) == 0, running.output()
+
+    folder = once(tmp_path_factory, "trained", train)
+    status = TrainingJob.parse(yaml.safe_load((folder / "job.yaml").read_text())).status
+    assert status is not None
+    return folder, status
 
 
 def digits(folder: Path, names: dict[int, str], per_class: int = 8) -> Path:

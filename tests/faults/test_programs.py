@@ -90,8 +90,8 @@ def test_a_job_that_takes_too_long(tmp_path: Path) -> None:
         assert reason(job) == "ActiveDeadlineExceeded"
 
 
-def test_a_gigabyte_of_output(tmp_path: Path) -> None:
-    with run(tmp_path / "work", job_dict("loud", program("prints_gigabyte"), workers=1)) as job:
+def test_more_output_than_is_kept(tmp_path: Path) -> None:
+    with run(tmp_path / "work", job_dict("loud", program("prints_gigabyte", 2**28), workers=1)) as job:
         assert job.end() == 0, job.output()
         logs = list((tmp_path / "work/logs").iterdir())
         assert sum(log.stat().st_size for log in logs) < 25 * 1024 * 1024
