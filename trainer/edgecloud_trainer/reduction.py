@@ -14,8 +14,6 @@ from torch import distributed as dist
 
 from edgecloud_trainer import exact
 
-_COUNTS: Final = 4
-"""Beside the gradients: right answers, samples, and the two wishes."""
 BUCKET_BYTES: Final = 1 << 20
 """Gradients are sent off in pieces of this size, while the rest of the backward pass runs."""
 
@@ -33,26 +31,31 @@ NONE: Final = Wishes()
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What a step came to over all ranks. wishes: whatever any rank wishes."""
+    """What a step came to over all ranks. wishes: whatever any rank wishes; seen: as in Part."""
 
     loss_sum: float
     correct: int
     samples: int
     wishes: Wishes
     moments: Tensor
+    seen: Sequence[int]
     finite: bool
     wait_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One rank's part beside the gradients. moments: of the batch norms, summed over its shards, float32 [M]."""
+    """One rank's part beside the gradients.
+
+    moments: of the batch norms, summed over its shards, float32 [M]; seen: for each of them, of how many samples.
+    """
 
     loss_sum: Tensor
     correct: Tensor
     samples: int
     wishes: Wishes
     moments: Tensor
+    seen: Sequence[int]
 
 
 def settle(device: torch.device, ranks: int) -> None:
@@ -98,7 +101,9 @@ class FastReduction:
             (
                 part.moments.double(),
                 torch.stack((part.loss_sum.double(), part.correct.double())),
-                part.moments.new_tensor([part.samples, part.wishes.stop, part.wishes.save], dtype=torch.float64),
+                part.moments.new_tensor(
+                    [part.samples, part.wishes.stop, part.wishes.save, *part.seen], dtype=torch.float64
+                ),
             )
         )
         if self._world_size > 1:
@@ -115,13 +120,14 @@ class FastReduction:
             waited = time.perf_counter() - began
             for bucket in self._buckets:
                 bucket.take_back()
-        loss_sum, correct, samples, stop, save = rest[moments:].tolist()
+        loss_sum, correct, samples, stop, save, *seen = rest[moments:].tolist()
         return Totals(
             loss_sum=loss_sum,
             correct=round(correct),
             samples=round(samples),
             wishes=Wishes(stop=stop > 0, save=save > 0),
             moments=rest[:moments].float(),
+            seen=[round(count) for count in seen],
             finite=_finite(loss_sum),
             wait_seconds=waited,
         )
@@ -180,14 +186,14 @@ class ExactReduction:
         self._shards = shards
         self._gradients: list[Tensor] = []
         self._rest: list[Tensor] = []
-        self._counts = torch.zeros(_COUNTS, dtype=torch.int64)
+        self._counts: list[Tensor] = []
 
     def take(self, part: Part) -> None:
         """Take in one shard: its gradients, in .grad, and the rest of its part. Call once for each shard."""
         flat = [(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float() for p in self._parameters]
         self._gradients.append(torch.cat(flat))
         self._rest.append(torch.cat((part.moments.float(), part.loss_sum.float().reshape(1))))
-        self._counts += torch.tensor([int(part.correct), part.samples, 0, 0])
+        self._counts.append(torch.tensor([int(part.correct), part.samples, 0, 0, *part.seen], dtype=torch.int64))
 
     def finish(self, wishes: Wishes) -> Totals:
         """Put the sums over all shards into .grad, and say what the step came to."""
@@ -195,26 +201,27 @@ class ExactReduction:
         waited = self._exchange(largest, dist.ReduceOp.MAX)
         finite = bool(torch.isfinite(largest).all())
         exponents = [exact.scale_exponent(value, self._shards) if finite else 0 for value in largest.tolist()]
-        self._counts[2], self._counts[3] = int(wishes.stop), int(wishes.save)
-        counts = self._counts.to(largest.device)
-        width = self._gradients[0].numel()
+        counts = torch.stack(self._counts).sum(0)
+        counts[2], counts[3] = int(wishes.stop), int(wishes.save)
+        counts = counts.to(largest.device)
+        widths = [self._gradients[0].numel(), self._rest[0].numel(), counts.numel()]
         if finite:
             grid = torch.cat((_summed(self._gradients, exponents[0]), _summed(self._rest, exponents[1]), counts))
         else:
-            nothing = torch.zeros(width + self._rest[0].numel(), dtype=torch.int64, device=largest.device)
-            grid = torch.cat((nothing, counts))
+            grid = torch.cat((torch.zeros(sum(widths[:2]), dtype=torch.int64, device=largest.device), counts))
         waited += self._exchange(grid, dist.ReduceOp.SUM)
-        self._put_back(exact.from_grid(grid[:width], exponents[0], torch.float32))
-        summed = exact.from_grid(grid[width:-_COUNTS], exponents[1], torch.float32)
-        correct, samples, stops, saves = grid[-_COUNTS:].tolist()
-        self._gradients, self._rest = [], []
-        self._counts = torch.zeros(_COUNTS, dtype=torch.int64)
+        gradients, rest, counts = torch.split(grid, widths)
+        self._put_back(exact.from_grid(gradients, exponents[0], torch.float32))
+        summed = exact.from_grid(rest, exponents[1], torch.float32)
+        correct, samples, stops, saves, *seen = counts.tolist()
+        self._gradients, self._rest, self._counts = [], [], []
         return Totals(
             loss_sum=float(summed[-1]),
             correct=correct,
             samples=samples,
             wishes=Wishes(stop=stops > 0, save=saves > 0),
             moments=summed[:-1],
+            seen=seen,
             finite=finite,
             wait_seconds=waited,
         )

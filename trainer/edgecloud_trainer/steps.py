@@ -175,7 +175,10 @@ class Stepper:
         torch.manual_seed(mixed(self.settings.trainer.seed, number, shards[0][0]))
         if len(ids) == 0:
             zero = torch.zeros((), device=self.device.device)
-            return self._empty(zero, wishes), data_seconds
+            moments = norm.gathered(self.norms, device=self.device.device)
+            seen = norm.seen(self.norms)
+            nothing = Part(loss_sum=zero, correct=zero.long(), samples=0, wishes=wishes, moments=moments, seen=seen)
+            return nothing, data_seconds
         with self.autocast():
             logits = self._forward(images)
         logits = logits.float()
@@ -189,13 +192,9 @@ class Stepper:
             samples=len(ids),
             wishes=wishes,
             moments=norm.gathered(self.norms, device=self.device.device),
+            seen=norm.seen(self.norms),
         )
         return part, data_seconds
-
-    def _empty(self, zero: Tensor, wishes: Wishes) -> Part:
-        width = sum(2 * n.running_mean.numel() for n in self.norms if n.running_mean is not None)
-        moments = torch.zeros(width, device=self.device.device)
-        return Part(loss_sum=zero, correct=zero.long(), samples=0, wishes=wishes, moments=moments)
 
     def _images(self, ids: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
         train = self.dataset.train
@@ -235,7 +234,7 @@ class Stepper:
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
-        norm.take_up(self.norms, totals.moments, totals.samples)
+        norm.take_up(self.norms, totals.moments, totals.seen)
         if self.ema is not None and self.outer is None:
             self.ema.update(self.model)
 
