@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,12 +68,19 @@ def settle(device: torch.device, ranks: int) -> None:
 
 
 class FastReduction:
-    """Sums gradients as floats, in buckets that leave as soon as they are full, during the backward pass."""
+    """Sums gradients as floats, in buckets that leave during the backward pass.
+
+    A bucket leaves when it is full and all before it have left. All ranks so send theirs in one order, though each
+    fills them in an order of its own: a rank may leave a layer out, or have no samples at all. The backends add up what
+    comes first on each rank, whatever it is.
+    """
 
     def __init__(self, parameters: Sequence[nn.Parameter], world_size: int) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._world_size = world_size
         self._buckets: list[_Bucket] = []
+        self._sent = 0
+        """How many buckets have left in this step."""
         self._work: list[dist.Work] = []
         if world_size > 1:
             self._make_buckets()
@@ -92,7 +99,19 @@ class FastReduction:
             self._buckets.append(_Bucket(pile))
         for bucket in self._buckets:
             for place, parameter in enumerate(bucket.parameters):
-                parameter.register_post_accumulate_grad_hook(_sender(bucket, place, self._work))  # type: ignore[no-untyped-call]
+                parameter.register_post_accumulate_grad_hook(self._hook(bucket, place))  # type: ignore[no-untyped-call]
+
+    def _hook(self, bucket: _Bucket, place: int) -> Callable[[Tensor], None]:
+        def hook(_parameter: Tensor) -> None:
+            bucket.put(place)
+            while self._sent < len(self._buckets) and self._buckets[self._sent].full:
+                self._send()
+
+        return hook
+
+    def _send(self) -> None:
+        self._work.append(self._buckets[self._sent].send())
+        self._sent += 1
 
     def finish(self, part: Part) -> Totals:
         """Wait until every gradient (in .grad) is the sum over all ranks, and say what the step came to."""
@@ -109,9 +128,9 @@ class FastReduction:
         if self._world_size > 1:
             settle(rest.device, self._world_size)
             began = time.perf_counter()
-            for bucket in self._buckets:
-                if not bucket.sent:  # a parameter without a gradient in this step
-                    self._work.append(bucket.send())
+            while self._sent < len(self._buckets):  # one has a parameter without a gradient in this step
+                self._send()
+            self._sent = 0
             self._work.append(dist.all_reduce(rest, async_op=True))
             for work in self._work:
                 work.wait()
@@ -143,22 +162,34 @@ class _Bucket:
             part.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
             for part, parameter in zip(torch.split(self.flat, sizes), parameters, strict=True)
         ]
-        self.missing = len(sizes)
-        self.sent = False
+        self._there: set[int] = set()
+        self._sent = False
 
-    def put(self, place: int) -> bool:
-        """Take a gradient in; whether the bucket is full now."""
+    @property
+    def full(self) -> bool:
+        return len(self._there) == len(self.parameters)
+
+    def put(self, place: int) -> None:
+        """Take a gradient in.
+
+        Raises:
+            RuntimeError: another part of a gradient that has left already.
+        """
+        if self._sent:
+            raise RuntimeError(
+                "a parameter got its gradient in several parts, and the first one is on its way to the other ranks: call"
+                " torch.utils.checkpoint with use_reentrant=False, or write trainer.deterministic: true"
+            )
         gradient = self.parameters[place].grad
         assert gradient is not None
         self.views[place].copy_(gradient)
-        self.missing -= 1
-        return self.missing == 0
+        self._there.add(place)
 
     def send(self) -> dist.Work:
         for view, parameter in zip(self.views, self.parameters, strict=True):
             if parameter.grad is None:
                 view.zero_()
-        self.sent = True
+        self._sent = True
         work = dist.all_reduce(self.flat, async_op=True)
         assert work is not None
         return work
@@ -166,15 +197,7 @@ class _Bucket:
     def take_back(self) -> None:
         for view, parameter in zip(self.views, self.parameters, strict=True):
             parameter.grad = view  # until the next backward pass, which begins with none
-        self.missing, self.sent = len(self.parameters), False
-
-
-def _sender(bucket: _Bucket, place: int, work: list[dist.Work]):  # type: ignore[no-untyped-def]
-    def hook(_parameter: Tensor) -> None:
-        if bucket.put(place):
-            work.append(bucket.send())
-
-    return hook
+        self._there, self._sent = set(), False
 
 
 class ExactReduction:
