@@ -34,7 +34,7 @@ class ShardBatchNorm(nn.Module):
         self.training = norm.training
         self.sizes: Sequence[int] = ()
         self.moments: list[Tensor] = []
-        """For each call in the last forward: by shard, samples * mean, then samples * variance, float32 [shards, 2 * C].
+        """For each call in the last forward, by shard: samples * mean, then samples * variance, [shards, 2 * C].
 
         One call as a rule; none in evaluation mode or in a layer that is left out; several where blocks share the layer
         or a checkpointed block is computed again.

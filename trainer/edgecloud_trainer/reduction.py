@@ -177,8 +177,8 @@ class _Bucket:
         """
         if self._sent:
             raise RuntimeError(
-                "a parameter got its gradient in several parts, and the first one is on its way to the other ranks: call"
-                " torch.utils.checkpoint with use_reentrant=False, or write trainer.deterministic: true"
+                "a parameter got its gradient in several parts, and the first one is on its way to the other ranks:"
+                " call torch.utils.checkpoint with use_reentrant=False, or write trainer.deterministic: true"
             )
         gradient = self.parameters[place].grad
         assert gradient is not None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecloud_trainer import norm, optimizers
+from edgecloud_trainer import norm, optimizers, trial
 from edgecloud_trainer.augment import Augmenter, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
@@ -59,6 +59,11 @@ class Stepper:
     """Holds the model, its optimisers and the exchange, and does steps."""
 
     def __init__(self, settings: Settings, device: Device, dataset: Dataset, model: nn.Module) -> None:
+        """Puts the model's batch norms by shard in their places, and tries it in training mode.
+
+        Raises:
+            SettingsError, ModelError: the model can't be trained so, as `trial.check` says.
+        """
         spec = settings.trainer
         self.settings = settings
         self.device = device
@@ -73,6 +78,7 @@ class Stepper:
         self.total_steps = spec.epochs * self.steps_per_epoch
         self.batch = min(spec.batch_size, len(dataset.train.labels))
         self.bounds = shard_bounds(self.batch, spec.shards)
+        trial.check(settings, device, dataset, model, bounds=self.bounds, autocast=self.autocast)
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
