@@ -31,9 +31,14 @@ class ShardBatchNorm(nn.Module):
         self.momentum = norm.momentum
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, getattr(norm, name))
+        self.training = norm.training
         self.sizes: Sequence[int] = ()
         self.moments: list[Tensor] = []
-        """One row for each shard of the last forward: samples * mean, then samples * variance, [2 * C], float32."""
+        """For each call in the last forward, by shard: samples * mean, then samples * variance, [shards, 2 * C].
+
+        One call as a rule; none in evaluation mode or in a layer that is left out; several where blocks share the layer
+        or a checkpointed block is computed again.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, ...] -> the same shape. In training, N is the sum of `sizes`."""
@@ -41,10 +46,13 @@ class ShardBatchNorm(nn.Module):
             return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         sizes = self.sizes if self.training and self.sizes else (x.shape[0],)
         parts = torch.split(x, list(sizes)) if len(sizes) > 1 else (x,)
-        outputs = [self._normalise(part) for part in parts]
+        rows: list[Tensor] = []
+        outputs = [self._normalise(part, size, rows) for part, size in zip(parts, sizes, strict=True)]
+        if rows:  # only now: a checkpointed block that is computed again may break off within this layer
+            self.moments.append(torch.stack(rows))
         return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
-    def _normalise(self, part: Tensor) -> Tensor:
+    def _normalise(self, part: Tensor, samples: int, rows: list[Tensor]) -> Tensor:
         if self.running_mean is None or not self.training:
             return functional.batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps)
         # The statistics come out of the normalisation itself: a momentum of 1 puts them into fresh buffers.
@@ -54,12 +62,27 @@ class ShardBatchNorm(nn.Module):
         output = functional.batch_norm(
             part, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
         )
-        self.moments.append(torch.cat((mean, variance)).mul_(part.shape[0]))
+        rows.append(torch.cat((mean, variance)).mul_(samples))
         return output
 
+    def gathered(self) -> Tensor:
+        """The moments of the last forward, summed over its shards, [2 * C]; zeros if it didn't come by here.
+
+        Of several calls it is their mean. (Plain BatchNorm moves its statistics with each call, and so, by the same
+        means and variances, further in a step.)
+        """
+        assert self.running_mean is not None
+        calls = [rows.sum(0) for rows in self.moments]
+        if not calls:
+            return self.running_mean.new_zeros(2 * self.running_mean.numel())
+        return torch.stack(calls).mean(0) if len(calls) > 1 else calls[0]
+
     def update(self, moments: Tensor, samples: int) -> None:
-        """Take up the sum of `moments` [2 * C] over all shards of the step, `samples` in all."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+        """Take up the sum of `moments` [2 * C] over all shards of the step that came by here, `samples` in all.
+
+        With no samples nothing changes: not even the number of batches, which `momentum: None` goes by.
+        """
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None or samples == 0:
             return
         self.num_batches_tracked += 1
         momentum = 1.0 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
@@ -69,12 +92,17 @@ class ShardBatchNorm(nn.Module):
 
 
 def convert(model: nn.Module) -> list[ShardBatchNorm]:
-    """Put a ShardBatchNorm in the place of every BatchNorm of a model; those that keep statistics, in a fixed order."""
-    for name, child in list(model.named_children()):
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            setattr(model, name, ShardBatchNorm(child))
-        else:
-            convert(child)
+    """Put a ShardBatchNorm in the place of every BatchNorm of a model; those that keep statistics, in a fixed order.
+
+    A BatchNorm that stands in several places, or under several names, is replaced by the same one in all of them.
+    """
+    replaced: dict[nn.Module, ShardBatchNorm] = {}
+    for module in list(model.modules()):
+        for name, child in list(module._modules.items()):  # named_children() leaves out a child's second name
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                if child not in replaced:
+                    replaced[child] = ShardBatchNorm(child)
+                setattr(module, name, replaced[child])
     return [m for m in model.modules() if isinstance(m, ShardBatchNorm) and m.running_mean is not None]
 
 
@@ -87,13 +115,17 @@ def set_sizes(model: nn.Module, sizes: Sequence[int]) -> None:
 
 def gathered(norms: Sequence[ShardBatchNorm], **like: Any) -> Tensor:
     """The moments of the last forward, summed over its shards, of all norms in a row; empty without norms."""
-    if not norms:
-        return torch.empty(0, **like)
-    return torch.cat([torch.stack(norm.moments).sum(0) for norm in norms])
+    return torch.cat([norm.gathered() for norm in norms]) if norms else torch.empty(0, **like)
 
 
-def take_up(norms: Sequence[ShardBatchNorm], moments: Tensor, samples: int) -> None:
-    """Give each norm its part of the summed moments."""
+def seen(norms: Sequence[ShardBatchNorm]) -> list[int]:
+    """How many samples each norm's moments are of: all of the last forward, or none where it didn't come by."""
+    return [sum(norm.sizes) if norm.moments else 0 for norm in norms]
+
+
+def take_up(norms: Sequence[ShardBatchNorm], moments: Tensor, samples: Sequence[int]) -> None:
+    """Give each norm its part of the summed moments, and of how many samples they are."""
     sizes = [2 * norm.running_mean.numel() for norm in norms if norm.running_mean is not None]
-    for norm, part in zip(norms, torch.split(moments, sizes) if sizes else (), strict=True):
-        norm.update(part, samples)
+    parts = torch.split(moments, sizes) if sizes else ()
+    for norm, part, count in zip(norms, parts, samples, strict=True):
+        norm.update(part, count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,6 @@ from torch import distributed as dist
 
 from edgecloud_trainer import exact
 
-_COUNTS: Final = 4
-"""Beside the gradients: right answers, samples, and the two wishes."""
 BUCKET_BYTES: Final = 1 << 20
 """Gradients are sent off in pieces of this size, while the rest of the backward pass runs."""
 
@@ -33,26 +31,31 @@ NONE: Final = Wishes()
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What a step came to over all ranks. wishes: whatever any rank wishes."""
+    """What a step came to over all ranks. wishes: whatever any rank wishes; seen: as in Part."""
 
     loss_sum: float
     correct: int
     samples: int
     wishes: Wishes
     moments: Tensor
+    seen: Sequence[int]
     finite: bool
     wait_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One rank's part beside the gradients. moments: of the batch norms, summed over its shards, float32 [M]."""
+    """One rank's part beside the gradients.
+
+    moments: of the batch norms, summed over its shards, float32 [M]; seen: for each of them, of how many samples.
+    """
 
     loss_sum: Tensor
     correct: Tensor
     samples: int
     wishes: Wishes
     moments: Tensor
+    seen: Sequence[int]
 
 
 def settle(device: torch.device, ranks: int) -> None:
@@ -65,12 +68,19 @@ def settle(device: torch.device, ranks: int) -> None:
 
 
 class FastReduction:
-    """Sums gradients as floats, in buckets that leave as soon as they are full, during the backward pass."""
+    """Sums gradients as floats, in buckets that leave during the backward pass.
+
+    A bucket leaves when it is full and all before it have left. All ranks so send theirs in one order, though each
+    fills them in an order of its own: a rank may leave a layer out, or have no samples at all. The backends add up what
+    comes first on each rank, whatever it is.
+    """
 
     def __init__(self, parameters: Sequence[nn.Parameter], world_size: int) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._world_size = world_size
         self._buckets: list[_Bucket] = []
+        self._sent = 0
+        """How many buckets have left in this step."""
         self._work: list[dist.Work] = []
         if world_size > 1:
             self._make_buckets()
@@ -89,7 +99,19 @@ class FastReduction:
             self._buckets.append(_Bucket(pile))
         for bucket in self._buckets:
             for place, parameter in enumerate(bucket.parameters):
-                parameter.register_post_accumulate_grad_hook(_sender(bucket, place, self._work))  # type: ignore[no-untyped-call]
+                parameter.register_post_accumulate_grad_hook(self._hook(bucket, place))  # type: ignore[no-untyped-call]
+
+    def _hook(self, bucket: _Bucket, place: int) -> Callable[[Tensor], None]:
+        def hook(_parameter: Tensor) -> None:
+            bucket.put(place)
+            while self._sent < len(self._buckets) and self._buckets[self._sent].full:
+                self._send()
+
+        return hook
+
+    def _send(self) -> None:
+        self._work.append(self._buckets[self._sent].send())
+        self._sent += 1
 
     def finish(self, part: Part) -> Totals:
         """Wait until every gradient (in .grad) is the sum over all ranks, and say what the step came to."""
@@ -98,15 +120,17 @@ class FastReduction:
             (
                 part.moments.double(),
                 torch.stack((part.loss_sum.double(), part.correct.double())),
-                part.moments.new_tensor([part.samples, part.wishes.stop, part.wishes.save], dtype=torch.float64),
+                part.moments.new_tensor(
+                    [part.samples, part.wishes.stop, part.wishes.save, *part.seen], dtype=torch.float64
+                ),
             )
         )
         if self._world_size > 1:
             settle(rest.device, self._world_size)
             began = time.perf_counter()
-            for bucket in self._buckets:
-                if not bucket.sent:  # a parameter without a gradient in this step
-                    self._work.append(bucket.send())
+            while self._sent < len(self._buckets):  # one has a parameter without a gradient in this step
+                self._send()
+            self._sent = 0
             self._work.append(dist.all_reduce(rest, async_op=True))
             for work in self._work:
                 work.wait()
@@ -115,13 +139,14 @@ class FastReduction:
             waited = time.perf_counter() - began
             for bucket in self._buckets:
                 bucket.take_back()
-        loss_sum, correct, samples, stop, save = rest[moments:].tolist()
+        loss_sum, correct, samples, stop, save, *seen = rest[moments:].tolist()
         return Totals(
             loss_sum=loss_sum,
             correct=round(correct),
             samples=round(samples),
             wishes=Wishes(stop=stop > 0, save=save > 0),
             moments=rest[:moments].float(),
+            seen=[round(count) for count in seen],
             finite=_finite(loss_sum),
             wait_seconds=waited,
         )
@@ -137,22 +162,34 @@ class _Bucket:
             part.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
             for part, parameter in zip(torch.split(self.flat, sizes), parameters, strict=True)
         ]
-        self.missing = len(sizes)
-        self.sent = False
+        self._there: set[int] = set()
+        self._sent = False
 
-    def put(self, place: int) -> bool:
-        """Take a gradient in; whether the bucket is full now."""
+    @property
+    def full(self) -> bool:
+        return len(self._there) == len(self.parameters)
+
+    def put(self, place: int) -> None:
+        """Take a gradient in.
+
+        Raises:
+            RuntimeError: another part of a gradient that has left already.
+        """
+        if self._sent:
+            raise RuntimeError(
+                "a parameter got its gradient in several parts, and the first one is on its way to the other ranks:"
+                " call torch.utils.checkpoint with use_reentrant=False, or write trainer.deterministic: true"
+            )
         gradient = self.parameters[place].grad
         assert gradient is not None
         self.views[place].copy_(gradient)
-        self.missing -= 1
-        return self.missing == 0
+        self._there.add(place)
 
     def send(self) -> dist.Work:
         for view, parameter in zip(self.views, self.parameters, strict=True):
             if parameter.grad is None:
                 view.zero_()
-        self.sent = True
+        self._sent = True
         work = dist.all_reduce(self.flat, async_op=True)
         assert work is not None
         return work
@@ -160,15 +197,7 @@ class _Bucket:
     def take_back(self) -> None:
         for view, parameter in zip(self.views, self.parameters, strict=True):
             parameter.grad = view  # until the next backward pass, which begins with none
-        self.missing, self.sent = len(self.parameters), False
-
-
-def _sender(bucket: _Bucket, place: int, work: list[dist.Work]):  # type: ignore[no-untyped-def]
-    def hook(_parameter: Tensor) -> None:
-        if bucket.put(place):
-            work.append(bucket.send())
-
-    return hook
+        self._there, self._sent = set(), False
 
 
 class ExactReduction:
@@ -180,14 +209,14 @@ class ExactReduction:
         self._shards = shards
         self._gradients: list[Tensor] = []
         self._rest: list[Tensor] = []
-        self._counts = torch.zeros(_COUNTS, dtype=torch.int64)
+        self._counts: list[Tensor] = []
 
     def take(self, part: Part) -> None:
         """Take in one shard: its gradients, in .grad, and the rest of its part. Call once for each shard."""
         flat = [(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float() for p in self._parameters]
         self._gradients.append(torch.cat(flat))
         self._rest.append(torch.cat((part.moments.float(), part.loss_sum.float().reshape(1))))
-        self._counts += torch.tensor([int(part.correct), part.samples, 0, 0])
+        self._counts.append(torch.tensor([int(part.correct), part.samples, 0, 0, *part.seen], dtype=torch.int64))
 
     def finish(self, wishes: Wishes) -> Totals:
         """Put the sums over all shards into .grad, and say what the step came to."""
@@ -195,26 +224,27 @@ class ExactReduction:
         waited = self._exchange(largest, dist.ReduceOp.MAX)
         finite = bool(torch.isfinite(largest).all())
         exponents = [exact.scale_exponent(value, self._shards) if finite else 0 for value in largest.tolist()]
-        self._counts[2], self._counts[3] = int(wishes.stop), int(wishes.save)
-        counts = self._counts.to(largest.device)
-        width = self._gradients[0].numel()
+        counts = torch.stack(self._counts).sum(0)
+        counts[2], counts[3] = int(wishes.stop), int(wishes.save)
+        counts = counts.to(largest.device)
+        widths = [self._gradients[0].numel(), self._rest[0].numel(), counts.numel()]
         if finite:
             grid = torch.cat((_summed(self._gradients, exponents[0]), _summed(self._rest, exponents[1]), counts))
         else:
-            nothing = torch.zeros(width + self._rest[0].numel(), dtype=torch.int64, device=largest.device)
-            grid = torch.cat((nothing, counts))
+            grid = torch.cat((torch.zeros(sum(widths[:2]), dtype=torch.int64, device=largest.device), counts))
         waited += self._exchange(grid, dist.ReduceOp.SUM)
-        self._put_back(exact.from_grid(grid[:width], exponents[0], torch.float32))
-        summed = exact.from_grid(grid[width:-_COUNTS], exponents[1], torch.float32)
-        correct, samples, stops, saves = grid[-_COUNTS:].tolist()
-        self._gradients, self._rest = [], []
-        self._counts = torch.zeros(_COUNTS, dtype=torch.int64)
+        gradients, rest, counts = torch.split(grid, widths)
+        self._put_back(exact.from_grid(gradients, exponents[0], torch.float32))
+        summed = exact.from_grid(rest, exponents[1], torch.float32)
+        correct, samples, stops, saves, *seen = counts.tolist()
+        self._gradients, self._rest, self._counts = [], [], []
         return Totals(
             loss_sum=float(summed[-1]),
             correct=correct,
             samples=samples,
             wishes=Wishes(stop=stops > 0, save=saves > 0),
             moments=summed[:-1],
+            seen=seen,
             finite=finite,
             wait_seconds=waited,
         )

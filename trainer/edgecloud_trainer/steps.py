@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecloud_trainer import norm, optimizers
+from edgecloud_trainer import norm, optimizers, trial
 from edgecloud_trainer.augment import Augmenter, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
@@ -59,6 +59,11 @@ class Stepper:
     """Holds the model, its optimisers and the exchange, and does steps."""
 
     def __init__(self, settings: Settings, device: Device, dataset: Dataset, model: nn.Module) -> None:
+        """Puts the model's batch norms by shard in their places, and tries it in training mode.
+
+        Raises:
+            SettingsError, ModelError: the model can't be trained so, as `trial.check` says.
+        """
         spec = settings.trainer
         self.settings = settings
         self.device = device
@@ -73,6 +78,7 @@ class Stepper:
         self.total_steps = spec.epochs * self.steps_per_epoch
         self.batch = min(spec.batch_size, len(dataset.train.labels))
         self.bounds = shard_bounds(self.batch, spec.shards)
+        trial.check(settings, device, dataset, model, bounds=self.bounds, autocast=self.autocast)
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -175,7 +181,10 @@ class Stepper:
         torch.manual_seed(mixed(self.settings.trainer.seed, number, shards[0][0]))
         if len(ids) == 0:
             zero = torch.zeros((), device=self.device.device)
-            return self._empty(zero, wishes), data_seconds
+            moments = norm.gathered(self.norms, device=self.device.device)
+            seen = norm.seen(self.norms)
+            nothing = Part(loss_sum=zero, correct=zero.long(), samples=0, wishes=wishes, moments=moments, seen=seen)
+            return nothing, data_seconds
         with self.autocast():
             logits = self._forward(images)
         logits = logits.float()
@@ -189,13 +198,9 @@ class Stepper:
             samples=len(ids),
             wishes=wishes,
             moments=norm.gathered(self.norms, device=self.device.device),
+            seen=norm.seen(self.norms),
         )
         return part, data_seconds
-
-    def _empty(self, zero: Tensor, wishes: Wishes) -> Part:
-        width = sum(2 * n.running_mean.numel() for n in self.norms if n.running_mean is not None)
-        moments = torch.zeros(width, device=self.device.device)
-        return Part(loss_sum=zero, correct=zero.long(), samples=0, wishes=wishes, moments=moments)
 
     def _images(self, ids: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
         train = self.dataset.train
@@ -235,7 +240,7 @@ class Stepper:
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
-        norm.take_up(self.norms, totals.moments, totals.samples)
+        norm.take_up(self.norms, totals.moments, totals.seen)
         if self.ema is not None and self.outer is None:
             self.ema.update(self.model)
 

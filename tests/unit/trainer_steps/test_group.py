@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -14,11 +13,9 @@ from multiprocessing.connection import Connection
 import pytest
 
 from tests.ports import free_port
+from tests.unit.trainer_steps.ranks import CONTEXT
 
 LIMIT_SECONDS = 2.0
-# One import of torch for all ranks: each is a fork of a process that has done nothing but that.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["edgecloud_trainer.group", "edgecloud_trainer.devices"])
 
 
 def take_part(environment: dict[str, str], said: Connection) -> None:

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from edgecloud_trainer import norm
 
@@ -46,8 +47,9 @@ def test_how_shards_are_put_together_does_not_matter() -> None:
         apart(part)
         summed += norm.gathered(others)
     torch.testing.assert_close(moments, summed)
-    norm.take_up(norms, moments, sum(SIZES))
-    norm.take_up(others, summed, sum(SIZES))
+    assert norm.seen(norms) == [sum(SIZES)] * 2
+    norm.take_up(norms, moments, norm.seen(norms))
+    norm.take_up(others, summed, norm.seen(norms))
     for one, other in zip(together.buffers(), apart.buffers(), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -58,7 +60,7 @@ def test_running_statistics_are_weighted_by_samples() -> None:
     norms = norm.convert(module)
     norm.set_sizes(module, (2, 4))
     module(torch.tensor([[0.0], [2.0], [10.0], [10.0], [12.0], [12.0]]))
-    norm.take_up(norms, norm.gathered(norms), 6)
+    norm.take_up(norms, norm.gathered(norms), norm.seen(norms))
     mean = (2 * 1.0 + 4 * 11.0) / 6
     assert norms[0].running_mean is not None
     assert float(norms[0].running_mean) == pytest.approx(0.5 * mean)
@@ -81,4 +83,113 @@ def test_state_keeps_its_names() -> None:
 
 def test_no_norms_no_moments() -> None:
     assert norm.gathered([]).numel() == 0
-    norm.take_up([], torch.empty(0), 1)
+    norm.take_up([], torch.empty(0), norm.seen([]))
+
+
+class Blocks(nn.Module):
+    """Normalises before and after, by one layer or two, all of it checkpointed or not."""
+
+    def __init__(self, *, shared: bool = False, checkpointed: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.checkpointed = checkpointed
+        self.first = nn.BatchNorm2d(6)
+        self.convolution = nn.Conv2d(6, 6, 3)
+        self.second = nn.Sequential(self.first if shared else nn.BatchNorm2d(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = checkpoint(self.block, x, use_reentrant=False) if self.checkpointed else self.block(x)
+        assert isinstance(found, torch.Tensor)
+        return found.tanh()
+
+    def block(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.second(self.convolution(self.first(x)))
+        return found
+
+
+def updated(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Its buffers after a step's forward and backward."""
+    norms = norm.convert(module)
+    norm.set_sizes(module, SIZES)
+    module(images()).sum().backward()
+    norm.take_up(norms, norm.gathered(norms), norm.seen(norms))
+    return dict(module.named_buffers())
+
+
+def test_a_block_that_is_computed_again_for_its_gradient() -> None:
+    found = updated(Blocks(checkpointed=True))
+    for name, expected in updated(Blocks()).items():
+        assert torch.equal(found[name], expected), name
+
+
+def test_a_layer_that_blocks_share_takes_up_the_mean_of_its_calls() -> None:
+    shared, apart = updated(Blocks(shared=True)), updated(Blocks())
+    assert list(shared) == [name for name in apart if name.startswith("first")], "it is one layer"
+    for name in ("running_mean", "running_var"):
+        mean = (apart[f"first.{name}"] + apart[f"second.0.{name}"]) / 2
+        torch.testing.assert_close(shared[f"first.{name}"], mean)
+    assert int(shared["first.num_batches_tracked"]) == 1
+
+
+class Partly(nn.Module):
+    """Normalises only what is positive, and beside that by fixed statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.some, self.never = (nn.BatchNorm1d(2, momentum=None) for _ in range(2))
+        self.fixed = nn.BatchNorm1d(2)
+
+    def train(self, mode: bool = True) -> Partly:
+        super().train(mode)
+        self.fixed.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fixed(x)
+        return self.some(x) if bool((x > 0).all()) else x
+
+
+def test_a_layer_that_a_shard_leaves_out() -> None:
+    """Its statistics are of the shards that came by; where none did they stay to the last bit, as does their count."""
+    module = Partly().train()
+    norms = norm.convert(module)
+    x = torch.rand(6, 2, generator=torch.Generator().manual_seed(0)) + 1
+    for layer in norms:
+        assert layer.running_mean is not None and layer.num_batches_tracked is not None
+        layer.running_mean.fill_(0.3)
+        layer.num_batches_tracked.fill_(3)
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    moments, counts = torch.zeros(12), torch.zeros(3, dtype=torch.int64)
+    for part in (x[:4], -x[4:]):
+        norm.set_sizes(module, [len(part)])
+        module(part)
+        moments += norm.gathered(norms)
+        counts += torch.tensor(norm.seen(norms))
+    assert counts.tolist() == [4, 0, 0]
+    norm.take_up(norms, moments, counts.tolist())
+    after = dict(module.named_buffers())
+    assert int(after["some.num_batches_tracked"]) == 4
+    normalised = (x[:4] - 0.3) / (1 + module.fixed.eps) ** 0.5
+    torch.testing.assert_close(after["some.running_mean"], 0.75 * torch.full((2,), 0.3) + 0.25 * normalised.mean(0))
+    for name, value in before.items():
+        assert name.startswith("some") or torch.equal(after[name], value), name
+
+
+def test_one_layer_of_two_names() -> None:
+    module = nn.Module()
+    module.norm = nn.BatchNorm2d(6)
+    module.alias = module.norm
+    assert norm.convert(module) == [module.norm]
+    assert module.alias is module.norm
+
+
+def test_a_layer_over_tokens_weighs_by_images() -> None:
+    """Its rows are more than the images; they count by the images all the same, as in every other layer."""
+    module = nn.Sequential(nn.Flatten(0, 1), nn.BatchNorm1d(5, momentum=1.0))
+    norms = norm.convert(module)
+    x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    norm.set_sizes(module, [4])
+    module(x)
+    norm.take_up(norms, norm.gathered(norms), norm.seen(norms))
+    assert norms[0].running_mean is not None
+    torch.testing.assert_close(norms[0].running_mean, x.mean((0, 1)))

@@ -155,6 +155,31 @@ def test_alone_there_is_nobody_to_wait_for(digits: Dataset, deterministic: bool)
     assert stepper.step(0, even(said.trainer.shards, 1)).wait_seconds == 0.0
 
 
+class Left(nn.Module):
+    """Leaves one of its layers out at every other call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.norm, self.now_and_then, self.never = (nn.BatchNorm2d(1, momentum=None) for _ in range(3))
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, self.calls = self.norm(x), self.calls + 1
+        logits: torch.Tensor = self.head((self.now_and_then(x) if self.calls % 2 else x).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_layers_that_are_left_out_keep_their_statistics(digits: Dataset, deterministic: bool) -> None:
+    model, _ = trained(digits, Left(), deterministic=deterministic, shards=5, steps=2)
+    state = model.state_dict()
+    counts = [int(state[f"{name}.num_batches_tracked"]) for name in ("norm", "now_and_then", "never")]
+    assert counts == [2, 2 if deterministic else 1, 0], "each shard is a call there, each step here"
+    assert float(state["never.running_mean"]) == 0.0
+    assert float(state["now_and_then.running_var"]) == pytest.approx(1.0, rel=0.1), "its input is normalised"
+
+
 def test_a_checkpoint_of_another_machine_is_no_exact_one() -> None:
     here = {"torch": "2.15", "isa": "AVX512", "threads": "1"}
     group.refuse_mixture(here, here)

@@ -52,7 +52,7 @@ def training(said: Settings, dataset: Dataset, device: Device | None = None) -> 
     device = device or devices.choose(said)
     torch.manual_seed(0)
     channels, height, width = dataset.shape
-    model = models.build("article-cnn", classes=10, channels=channels, height=height, width=width)
+    model = models.build("article-cnn", classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
     stepper = Stepper(said, device, dataset, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     return Training(said, device, dataset, stepper), stepper

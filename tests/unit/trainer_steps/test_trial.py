@@ -1,0 +1,204 @@
+"""What can't be trained is told before the first step, and what can is left as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgecloud_trainer import data, devices, models
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.models import ModelError
+from edgecloud_trainer.settings import Settings, SettingsError, read
+from edgecloud_trainer.shards import even
+from edgecloud_trainer.steps import Stepper
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return data.load(settings().trainer.data, seed=0, cache=tmp_path_factory.mktemp("data"))
+
+
+def settings(*, ranks: int = 1, **trainer: Any) -> Settings:
+    spec = {"data": {"name": "digits"}, "precision": "fp32", **trainer}
+    return replace(read({"EDGECLOUD_TRAINER": json.dumps({"trainer": spec})}), world_size=ranks)
+
+
+def stepper(said: Settings, dataset: Dataset, model: nn.Module | None = None) -> Stepper:
+    model = models.build("edgenet", classes=10, channels=1, height=8, width=8) if model is None else model
+    return Stepper(said, devices.choose(said), dataset, model)
+
+
+def few(dataset: Dataset, images: int) -> Dataset:
+    train = dataset.train
+    return replace(dataset, train=replace(train, pixels=train.pixels[:images], labels=train.labels[:images]))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(
+    ("images", "batch", "shards", "expected"),
+    [
+        (
+            1000,
+            16,
+            12,
+            "a batch of 16 in 12 shards leaves shards of one image, and edgenet takes two at least: it fails",
+        ),
+        (1000, 16, 12, "(ValueError: Expected more than 1 value per channel when training, got input size"),
+        (1000, 23, 12, "; write shards: 11 or less, or batchSize: 24 or more"),
+        (20, 128, 12, "a batch of 20 in 12 shards leaves"),
+        (20, 128, 12, "; write shards: 10 or less"),
+        (5, 128, 12, "; write shards: 2 or less"),
+        (1000, 1, 1, "; write batchSize: 2 or more"),
+        (1, 128, 12, "; give it more images"),
+    ],
+)
+def test_shards_of_one_image(
+    digits: Dataset, images: int, batch: int, shards: int, expected: str, deterministic: bool
+) -> None:
+    said = settings(batchSize=batch, shards=shards, deterministic=deterministic)
+    with pytest.raises(SettingsError) as caught:
+        stepper(said, few(digits, images))
+    assert str(caught.value).startswith("trainer.shards: a batch of ")
+    assert expected in str(caught.value)
+    assert images < 24 or "batchSize" in str(caught.value)
+
+
+def test_the_remedy_leaves_a_shard_for_each_rank(digits: Dataset) -> None:
+    with pytest.raises(SettingsError, match=r"; write batchSize: 24 or more$"):
+        stepper(settings(batchSize=16, ranks=9), digits)
+
+
+@pytest.mark.parametrize(("batch", "shards"), [(23, 11), (24, 12)])
+def test_the_remedy_is_one(digits: Dataset, batch: int, shards: int) -> None:
+    said = settings(batchSize=batch, shards=shards, deterministic=True)
+    assert stepper(said, digits).step(0, even(shards, 1)).samples == batch
+
+
+def test_shards_of_one_image_are_enough_for_others(digits: Dataset) -> None:
+    model = models.build("article-cnn", classes=10, channels=1, height=8, width=8)
+    stepper(settings(batchSize=12), digits, model)
+
+
+class Outputs(NamedTuple):
+    logits: Tensor
+    aux: Tensor
+
+
+class Own(nn.Module):
+    """Does something to its logits in training."""
+
+    def __init__(self, do: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.do = do
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> object:
+        logits = self.head(x.flatten(1))
+        return self.do(logits) if self.training else logits
+
+
+def raises(_logits: Tensor) -> Tensor:
+    raise RuntimeError("on purpose\nand more")
+
+
+def of_the_machine(_logits: Tensor) -> Tensor:
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+def wants_eight(logits: Tensor) -> Tensor:
+    assert len(logits) >= 8
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("do", "expected"),
+    [
+        (lambda logits: Outputs(logits, logits), "own:net makes Outputs of {both} images in training mode: one tensor"),
+        (
+            lambda logits: logits[:, :9],
+            "own:net makes [{both}, 9] of {both} images in training mode: one tensor of logits",
+        ),
+        (lambda logits: logits.detach(), "own:net makes logits without a gradient in training mode"),
+        (raises, "own:net fails in training mode on shards of {one} images (RuntimeError: on purpose): correct it, or"),
+    ],
+)
+@pytest.mark.parametrize(("batch", "one"), [(12, 2), (96, 8)])
+def test_what_breaks_in_training_only(
+    digits: Dataset, do: Callable[[Tensor], object], expected: str, batch: int, one: int
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        stepper(settings(batchSize=batch, model="own:net"), digits, Own(do))
+    assert expected.format(one=one, both=2 * one) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_wants_more_than_a_few_gets_its_shard(digits: Dataset) -> None:
+    said = settings(batchSize=96, deterministic=True)
+    stepper(said, digits, Own(wants_eight)).step(0, even(12, 1))
+    with pytest.raises(ModelError, match="on shards of 4 images"):
+        stepper(settings(batchSize=48, deterministic=True), digits, Own(wants_eight))
+
+
+def test_what_another_machine_may_do_is_tried_again(digits: Dataset) -> None:
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        stepper(settings(), digits, Own(of_the_machine))
+
+
+@pytest.mark.parametrize(("ranks", "works"), [(1, False), (12, True)])
+def test_shards_that_a_rank_has_together(digits: Dataset, ranks: int, works: bool) -> None:
+    """A normalisation over patches of images can't tell its shards; alone, a shard is all there is."""
+    model = nn.Sequential(nn.Unflatten(2, (2, 4)), nn.Flatten(0, 2), nn.BatchNorm1d(4), nn.Unflatten(0, (-1, 2)))
+    model.extend([nn.Flatten(), nn.Linear(64, 10)])
+    said = settings(ranks=ranks)
+    if works:
+        stepper(said, digits, model)
+    else:
+        with pytest.raises(ModelError, match="split_sizes"):
+            stepper(said, digits, model)
+
+
+class Changes(nn.Module):
+    """Changes in training whatever it can: buffers in place and not, a counter, random numbers."""
+
+    counts: Tensor
+    last: Tensor
+    wide: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.norm = nn.BatchNorm2d(1)
+        self.register_buffer("counts", torch.full((1,), 3.0))
+        self.register_buffer("last", torch.zeros(1))
+        self.register_buffer("wide", torch.zeros(1).expand(4))
+        self.head = nn.Linear(64, 10)
+        self.dropout = nn.Dropout()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
+            self.counts += 1
+            self.last = x.sum().reshape(1) + 1
+        logits: Tensor = self.dropout(self.head(self.norm(x).flatten(1)))
+        return logits
+
+
+def test_nothing_is_left_of_it(digits: Dataset) -> None:
+    model = Changes()
+    model.dropout.eval()
+    last = model.last
+    before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    tried = stepper(settings(), digits, model)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert model.last is last and model.calls == 0
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert [module.training for module in model.modules()] == [True, True, True, False]
+    assert (tried.norms[0].moments, tried.norms[0].sizes) == ([], ())
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,0 +1,136 @@
+"""One forward in training mode before the first step: what works in evaluation only fails here with a sentence.
+
+In the first step it would be a traceback, and the job would be tried anew until no restart is left. Afterwards the
+model is as it was, and so are torch's random numbers. Every rank comes to the same: it follows from the configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from types import NoneType
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgecloud_trainer import norm
+from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.devices import Device
+from edgecloud_trainer.models import ModelError
+from edgecloud_trainer.settings import Settings, SettingsError
+
+FEW: Final = 2
+"""Images of a shard that tell as much as all of them, in no time."""
+
+_OF_THE_MACHINE: Final = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
+_OF_THE_MACHINE_TOO: Final = ("CUDA", "cuDNN", "can't allocate memory")
+"""What RuntimeErrors say that have no class of their own."""
+
+_PLAIN: Final = (bool, int, float, str, NoneType)
+"""What a module's attributes may be that a forward can only replace: its mode, what it counts, what it will look up."""
+
+
+class _Wrong(NamedTuple):
+    what: str
+    """As the model's predicate."""
+    remedy: str
+
+
+def check(
+    settings: Settings,
+    device: Device,
+    dataset: Dataset,
+    model: nn.Module,
+    *,
+    bounds: Sequence[tuple[int, int]],
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+) -> None:
+    """Have the model make logits of a few black images, as it will in the steps.
+
+    Args:
+        model: with its batch norms converted.
+        bounds: of the shards in a batch, as `order.shard_bounds` gives them.
+        autocast: makes the context of a forward.
+
+    Raises:
+        SettingsError: there are shards of one image, and the model takes two at least.
+        ModelError: it fails in training mode, or makes something else there.
+    """
+    # A rank has all its shards in one forward, in the fast mode.
+    together = not settings.trainer.deterministic and settings.trainer.shards > settings.world_size
+
+    def wrong(images: int) -> _Wrong | None:
+        """What is wrong with shards of so many images."""
+        sizes = [images] * (2 if together else 1)
+        needed = [sum(sizes), len(dataset.classes)]
+        black = torch.zeros(sum(sizes), *dataset.shape).to(device.device, memory_format=device.memory_format)
+        try:
+            # With gradients, though none is computed: a model may ask for some on its way.
+            with _as_it_was(model, device), torch.enable_grad(), autocast():
+                model.train()
+                norm.set_sizes(model, sizes)
+                logits = model(black)
+        except Exception as error:  # the user's or torchvision's code may raise anything
+            if isinstance(error, _OF_THE_MACHINE) or any(word in str(error) for word in _OF_THE_MACHINE_TOO):
+                raise  # another try may find another machine
+            first = (str(error).splitlines() or [""])[0]
+            return _Wrong(
+                f"fails in training mode on shards of {'one image' if images == 1 else f'{images} images'}"
+                f" ({type(error).__name__}: {first})",
+                "correct it, or take another model such as edgenet",
+            )
+        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if shape != needed:
+            return _Wrong(
+                f"makes {shape} of {sum(sizes)} images in training mode",
+                f"one tensor of logits {needed} is needed, as in evaluation mode; switch off what it makes beside, such"
+                " as by aux_logits=False",
+            )
+        if not logits.requires_grad:
+            return _Wrong("makes logits without a gradient in training mode", "take out what cuts them off from it")
+        return None
+
+    smallest = min(end - start for start, end in bounds if end > start)
+    found = wrong(min(smallest, FEW))
+    if found is None:
+        return
+    # A model may want more than a few. And whether one image is too little, two tell.
+    more = max(smallest, FEW)
+    still = found if more == min(smallest, FEW) else wrong(more)
+    if still is not None:
+        raise ModelError(f"{settings.trainer.model} {still.what}: {still.remedy}")
+    if smallest == 1:
+        batch, shards = bounds[-1][1], len(bounds)
+        raise SettingsError(
+            f"trainer.shards: a batch of {batch} in {shards} shards leaves shards of one image, and"
+            f" {settings.trainer.model} takes two at least: it {found.what};"
+            f" {_remedy(batch, shards, ranks=settings.world_size, images=len(dataset.train.labels))}"
+        )
+
+
+def _remedy(batch: int, shards: int, *, ranks: int, images: int) -> str:
+    """What makes shards of two images or more, and still one for each rank."""
+    fewer = [f"shards: {batch // 2} or less"] if batch // 2 >= ranks else []
+    larger = [f"batchSize: {2 * shards} or more"] if images >= 2 * shards else []
+    return "write " + ", or ".join([*fewer, *larger]) if fewer or larger else "give it more images"
+
+
+@contextlib.contextmanager
+def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
+    """Put back modes, counters and the like, buffers, moments and torch's random numbers."""
+    plain = [(m, {k: v for k, v in vars(m).items() if isinstance(v, _PLAIN)}) for m in model.modules()]
+    kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
+    with torch.random.fork_rng([device.device] if device.device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            norm.set_sizes(model, ())
+            for module, values in plain:
+                vars(module).update(values)
+            with torch.no_grad():
+                for module, name, buffer, value in kept:
+                    if getattr(module, name) is not buffer:
+                        setattr(module, name, buffer)
+                    if not torch.equal(buffer, value):
+                        buffer.copy_(value)
