@@ -166,6 +166,14 @@ def test_settings_say_what_is_missing() -> None:
         read({"EDGECLOUD_TRAINER": '{"trainer": {"epochs": -1}}'})
 
 
+def test_settings_say_that_there_are_too_few_shards() -> None:
+    """The server counts GPUs that are written strangely as one, so that a rank may be the first to see it."""
+    said = {"EDGECLOUD_TRAINER": '{"trainer": {"data": {"name": "digits"}}}'}
+    assert read(said | {"WORLD_SIZE": "12"}).world_size == 12
+    with pytest.raises(SettingsError, match=r"^trainer\.shards: 16 ranks need at least 16 shards, not 12: write more"):
+        read(said | {"WORLD_SIZE": "16"})
+
+
 def test_settings_say_what_is_exported() -> None:
     def said(**more: object) -> Settings:
         return read({"EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}}, **more})})
