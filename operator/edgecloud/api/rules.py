@@ -209,6 +209,20 @@ TRAINER_RULES: Final[tuple[Rule, ...]] = (
         remedy="write a larger batchSize or fewer shards",
         numbers=lambda t: f"{t.shards} shards, batchSize {t.batch_size}",
     ),
+    Rule(
+        cel="self.precision != 'fp16' || !self.deterministic",
+        holds=lambda t: t.precision != "fp16" or not t.deterministic,
+        path="precision",
+        message="fp16 doesn't go with deterministic: true, for how far its loss is scaled depends on what went before",
+        remedy="write bf16 or fp32",
+    ),
+    Rule(
+        cel="self.precision != 'fp16' || self.device != 'cpu'",
+        holds=lambda t: t.precision != "fp16" or t.device != "cpu",
+        path="precision",
+        message="fp16 needs CUDA, and device is cpu",
+        remedy="write bf16, fp32 or auto",
+    ),
 )
 
 DATA_RULES: Final[tuple[Rule, ...]] = (

@@ -123,7 +123,9 @@ class TrainerSpec(Model):
         False, description="true: each rank writes the ids of the samples of every step into results/."
     )
     deterministic: bool = Field(
-        False, description="true: the same weights to the last bit, whatever the workers' number and failures."
+        False,
+        description="true: the same weights to the last bit, whatever the workers' number and failures; with sync.mode"
+        " local whatever the failures, for one number of workers.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPUs asked for, else the CPU. A GPU asked for and not seen is a failure."

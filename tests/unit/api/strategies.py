@@ -171,6 +171,8 @@ def _right_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     if ("name" in data) == ("source" in data):
         data = _without(data, "source") | {"name": "digits"}
     shards, batch = trainer.get("shards", 12), trainer.get("batchSize", 128)
+    if trainer.get("precision") == "fp16":
+        trainer = _without(trainer, "deterministic", "device")
     return trainer | {"data": data, "batchSize": max(shards, batch)}
 
 
@@ -192,7 +194,7 @@ _resources = st.fixed_dictionaries(
         "requests": st.just({"cpu": "1"}),
     },
 )
-"""With GPUs as people write them: a number or its digits. For other forms see test_rules.test_strange_numbers_of_gpus."""
+"""With GPUs as people write them: a number or its digits. Other forms: test_rules.test_strange_numbers_of_gpus."""
 _names = st.sampled_from(["a", "b", "c"])
 _pools = st.lists(
     st.fixed_dictionaries(
@@ -223,7 +225,14 @@ programs = st.fixed_dictionaries(
 )
 data_specs = st.fixed_dictionaries({}, optional={"name": _names, "source": st.sampled_from(["/data", "s3://b"])})
 trainers = st.fixed_dictionaries(
-    {"data": data_specs}, optional={"shards": st.integers(1, 13), "batchSize": st.integers(1, 13) | st.just(128)}
+    {"data": data_specs},
+    optional={
+        "shards": st.integers(1, 13),
+        "batchSize": st.integers(1, 13) | st.just(128),
+        "precision": st.sampled_from(["auto", "bf16", "fp16"]),
+        "deterministic": st.booleans(),
+        "device": st.sampled_from(["auto", "cpu", "cuda"]),
+    },
 )
 exports = st.fixed_dictionaries(
     {},

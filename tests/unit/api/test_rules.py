@@ -229,6 +229,18 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         ("program", "env", 1, "name"),
     ),
     ("more shards than images", trainer(batchSize=12), trainer(batchSize=11), ("trainer", "shards")),
+    (
+        "fp16 doesn't go with deterministic",
+        trainer(precision="bf16", deterministic=True),
+        trainer(precision="fp16", deterministic=True),
+        ("trainer", "precision"),
+    ),
+    (
+        "fp16 needs CUDA",
+        trainer(precision="fp16", device="cuda"),
+        trainer(precision="fp16", device="cpu"),
+        ("trainer", "precision"),
+    ),
     ("exactly one of name and source", trainer(), trainer(data={}), ("trainer", "data")),
     (
         "exactly one of name and source",
