@@ -113,7 +113,11 @@ class TrainerSpec(Model):
     channels_last: bool | None = Field(None, description="Memory format; default: what the device does well.")
     compile: bool = Field(False, description="true: torch.compile.")
     label_smoothing: Below1 = Field(0.0, description="Part of the target given to the other classes.")
-    ema_decay: Below1 | None = Field(None, description="Decay of an exponential mean of the weights, for evaluation.")
+    ema_decay: Below1 | None = Field(
+        None,
+        description="Decay of an exponential mean of the weights, for evaluation; it grows up to that, from 0.1, as"
+        " (1 + step) / (10 + step), so that nothing is left of the untrained weights.",
+    )
     sync: SyncSpec | None = Field(None, description="How the ranks come together.")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, description="Seed of weights, order and augmentation.")
     tensorboard: bool = Field(
