@@ -49,7 +49,7 @@ class OptimizerSpec(Model):
     name: Literal["sgd", "adamw", "muon"] = Field("sgd", description="sgd, adamw or muon.")
     learning_rate: Positive = Field(0.1, description="Highest learning rate of the schedule.")
     momentum: Below1 = Field(0.9, description="Momentum of sgd and muon; first moment's decay of adamw.")
-    nesterov: bool = Field(True, description="Nesterov's form of the momentum.")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum of sgd and muon; adamw has none.")
     weight_decay: NonNegative = Field(
         0.0005, description="Decay of weights, not of biases and norms; with muon neither of the last layer."
     )
