@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -14,11 +16,20 @@ class Ema:
         self.state: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, steps: int = 1) -> None:
-        """Take the model's state in, that of the last so many steps."""
-        weight = 1 - self._decay**steps
+    def update(self, model: nn.Module, number: int, steps: int = 1) -> None:
+        """Take the model's state in, that of the last so many steps, the newest of which was step `number` (from 0)."""
+        weight = 1 - math.prod(decay_at(step, self._decay) for step in range(number - steps + 1, number + 1))
         for name, value in model.state_dict().items():
             if value.is_floating_point():
                 self.state[name].lerp_(value, weight)
             else:
                 self.state[name].copy_(value)
+
+
+def decay_at(number: int, decay: float) -> float:
+    """The part of the mean that step `number` (from 0) leaves.
+
+    It grows up to decay: the mean begins as untrained weights, of which a decay of 0.999 would leave a third after a
+    thousand steps. It depends on the number alone, so that a training that goes on is the undisturbed one.
+    """
+    return min(decay, (1 + number) / (10 + number))

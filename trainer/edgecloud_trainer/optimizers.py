@@ -87,7 +87,15 @@ def _muon(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
     optimizers: list[torch.optim.Optimizer] = []
     if hidden:
         muon = _plain(Muon)
-        optimizers.append(muon(hidden, lr=spec.learning_rate, momentum=spec.momentum, weight_decay=spec.weight_decay))
+        optimizers.append(
+            muon(
+                hidden,
+                lr=spec.learning_rate,
+                momentum=spec.momentum,
+                nesterov=spec.nesterov,
+                weight_decay=spec.weight_decay,
+            )
+        )
     # Muon's steps are as long as its weights, so that it takes a decay ten to a hundred times SGD's: the last layer,
     # which says how sure the model is, would be left with nothing.
     if rest:
@@ -121,8 +129,17 @@ class Muon(torch.optim.Optimizer):
     torch.optim.Muon takes matrices only; here a convolution [O, I, H, W] counts as the matrix [O, I * H * W].
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(
+        self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also what load_state_dict calls. A checkpoint that doesn't say is of the time of Nesterov's form alone."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("nesterov", True)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -139,7 +156,7 @@ class Muon(torch.optim.Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
         buffer = state["momentum_buffer"].mul_(group["momentum"]).add_(parameter.grad)
-        update = parameter.grad.add(buffer, alpha=group["momentum"])
+        update = parameter.grad.add(buffer, alpha=group["momentum"]) if group["nesterov"] else buffer
         direction = orthogonalised(update.reshape(update.shape[0], -1))
         rows, columns = direction.shape
         size = max(1.0, rows / columns) ** 0.5

@@ -52,6 +52,10 @@ class OuterSync:
         """Whether step `number` (from 0) is followed by an exchange: every so many steps, and at the end."""
         return (number + 1) % self._spec.every_steps == 0 or number + 1 == total_steps
 
+    def steps_since(self, number: int) -> int:
+        """Steps that an exchange after step `number` (from 0) is for: the last one may be for fewer."""
+        return number % self._spec.every_steps + 1
+
     @torch.no_grad()
     def exchange(self, *, share: float, seed: int, wishes: Wishes = NONE) -> Exchanged:
         """Bring the ranks' weights together; on return all hold the same ones.

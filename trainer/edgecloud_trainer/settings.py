@@ -84,13 +84,19 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         raise SettingsError(f"{error.args[0]} is not set: the built-in trainer is started by a TrainingJob") from None
     except (ValueError, ValidationError) as error:
         raise SettingsError(f"{SPEC_VARIABLE}: {error}") from None
+    world_size = int(environment.get("WORLD_SIZE", "1"))
+    if world_size > trainer.shards:
+        raise SettingsError(
+            f"trainer.shards: {world_size} ranks need at least {world_size} shards, not {trainer.shards}:"
+            " write more shards, fewer workers, or a smaller processesPerWorker (default: a worker's GPUs)"
+        )
     checkpoints = Path(environment.get("EDGECLOUD_CHECKPOINT_DIR", "checkpoints"))
     return Settings(
         trainer=trainer,
         storage=storage,
         export=export,
         rank=int(environment.get("RANK", "0")),
-        world_size=int(environment.get("WORLD_SIZE", "1")),
+        world_size=world_size,
         local_rank=int(environment.get("LOCAL_RANK", "0")),
         local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         round=int(environment.get("EDGECLOUD_ROUND", "1")),

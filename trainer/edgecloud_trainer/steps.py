@@ -121,7 +121,7 @@ class Stepper:
             settle(self.device.device, self._ranks)
             computed = time.perf_counter()
             totals = self._fast.finish(part)
-        self._update(totals)
+        self._update(totals, number)
         outcome = Outcome(
             loss=totals.loss_sum / max(1, totals.samples),
             accuracy=totals.correct / max(1, totals.samples),
@@ -150,7 +150,7 @@ class Stepper:
         for optimizer in self.optimizers:
             optimizer.state.clear()
         if self.ema is not None:
-            self.ema.update(self.model, settings.sync.every_steps)
+            self.ema.update(self.model, number, steps=outer.steps_since(number))
         return replace(
             own,
             wishes=exchanged.wishes,
@@ -228,8 +228,8 @@ class Stepper:
             return contextlib.nullcontext()
         return torch.autocast(self.device.device.type, dtype=self.device.autocast)
 
-    def _update(self, totals: Totals) -> None:
-        """Move the weights. Every rank does the same to the same numbers."""
+    def _update(self, totals: Totals, number: int) -> None:
+        """Move the weights, with which step `number` is done. Every rank does the same to the same numbers."""
         if not totals.finite:  # the loss itself; a gradient that is only scaled too high is the scaler's matter
             raise NonFiniteError(_NOT_FINITE)
         for optimizer in self.optimizers:
@@ -242,7 +242,7 @@ class Stepper:
         self.scaler.update()
         norm.take_up(self.norms, totals.moments, totals.seen)
         if self.ema is not None and self.outer is None:
-            self.ema.update(self.model)
+            self.ema.update(self.model, number)
 
 
 def mixed(seed: int, step: int, shard: int) -> int:

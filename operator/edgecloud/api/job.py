@@ -74,6 +74,15 @@ class TrainingJob(Model):
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return job
 
+    def with_workers(self, workers: int) -> TrainingJob:
+        """The same job with so many workers.
+
+        Raises:
+            pydantic.ValidationError: that breaks a rule, as pools, minWorkers and the trainer's shards have them.
+        """
+        spec = self.spec.model_copy(update={"workers": workers})
+        return TrainingJob.parse(self.model_copy(update={"spec": spec}).dump())
+
     def with_status(self, status: TrainingJobStatus | None) -> TrainingJob:
         """The same job with another status."""
         return self.model_copy(update={"status": status})

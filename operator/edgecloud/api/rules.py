@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgecloud.api.spec import MAX_ENV_SIZE, MAX_FILES_SIZE, EnvVar, ExportSpec, ProgramSpec, TrainingJobSpec
+from edgecloud.api.spec import (
+    MAX_ENV_SIZE,
+    MAX_FILES_SIZE,
+    MAX_PROCESSES,
+    WHOLE_GPU,
+    EnvVar,
+    ExportSpec,
+    ProgramSpec,
+    TrainingJobSpec,
+)
 from edgecloud.api.trainer import DataSpec, TrainerSpec
 from edgecloud.api.types import FILE_PATTERN, MAX_FILE_NAME, MAX_WORKERS
 
@@ -27,6 +36,27 @@ RESERVED_ENV: Final = (
 """The environment that a round sets; a user's value would tear the ranks apart."""
 
 _WORKERS: Final = "(has(self.pools) ? self.pools.map(p, p.workers).sum() : (has(self.workers) ? self.workers : 1))"
+
+
+def _processes(owner: str, otherwise: str) -> str:
+    """The CEL of TrainingJobSpec._processes for the resources of self or of a pool; otherwise: where it has none.
+
+    It reads a number of GPUs as people write it, 8 or "8". Another form ("8e0", "8000m") counts as one here, and in
+    Python as what it comes to: a longer pattern, or CEL's quantities, would cost more than a rule may where a server
+    reckons with texts of 3 MB here, as it did before it looked at maxLength.
+    """
+    gpus = f"{owner}.resources.limits['{WHOLE_GPU}']"
+    plain = f"type({gpus}) == int || (size({gpus}) < 10 && !{gpus}.matches('\\\\D'))"
+    there = f"has({owner}.resources.limits) && '{WHOLE_GPU}' in {owner}.resources.limits && ({plain})"
+    counted = f"{there} ? [1, [{MAX_PROCESSES}, int({gpus})].min()].max() : 1"
+    return f"(has({owner}.resources) ? ({counted}) : {otherwise})"
+
+
+_RANKS: Final = (
+    f"(has(self.processesPerWorker) ? {_WORKERS} * self.processesPerWorker : has(self.pools)"
+    f" ? self.pools.map(p, p.workers * {_processes('p', _processes('self', '1'))}).sum()"
+    f" : (has(self.workers) ? self.workers : 1) * {_processes('self', '1')})"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +86,6 @@ class Violation:
     path: tuple[str | int, ...]
     message: str
     remedy: str
-
-
-def _spec(spec: TrainingJobSpec) -> tuple[int, int]:
-    """Workers and (at most) ranks."""
-    return spec.worker_count(), spec.worker_count() * (spec.processes_per_worker or 1)
 
 
 SPEC_RULES: Final[tuple[Rule, ...]] = (
@@ -109,13 +134,12 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
         remedy="leave export out, or write trainer: instead of program:",
     ),
     Rule(
-        cel=f"!has(self.trainer) || {_WORKERS} * (has(self.processesPerWorker) ? self.processesPerWorker : 1)"
-        " <= self.trainer.shards",
-        holds=lambda s: s.trainer is None or _spec(s)[1] <= s.trainer.shards,
+        cel=f"!has(self.trainer) || {_RANKS} <= self.trainer.shards",
+        holds=lambda s: s.trainer is None or s.rank_count() <= s.trainer.shards,
         path="trainer.shards",
         message="there are more training processes than shards",
-        remedy="write shards of at least workers times processesPerWorker",
-        numbers=lambda s: f"{_spec(s)[1]} processes, {s.trainer.shards} shards",
+        remedy="write shards of at least workers times processesPerWorker, whose default is a worker's GPUs",
+        numbers=lambda s: f"{s.rank_count()} processes, {s.trainer.shards} shards",
     ),
     Rule(
         cel="!has(self.storage) || !has(self.storage.sizeLimit) || !has(self.storage.claimName)",
@@ -184,6 +208,20 @@ TRAINER_RULES: Final[tuple[Rule, ...]] = (
         message="there are more shards than images in a batch",
         remedy="write a larger batchSize or fewer shards",
         numbers=lambda t: f"{t.shards} shards, batchSize {t.batch_size}",
+    ),
+    Rule(
+        cel="self.precision != 'fp16' || !self.deterministic",
+        holds=lambda t: t.precision != "fp16" or not t.deterministic,
+        path="precision",
+        message="fp16 doesn't go with deterministic: true, for how far its loss is scaled depends on what went before",
+        remedy="write bf16 or fp32",
+    ),
+    Rule(
+        cel="self.precision != 'fp16' || self.device != 'cpu'",
+        holds=lambda t: t.precision != "fp16" or t.device != "cpu",
+        path="precision",
+        message="fp16 needs CUDA, and device is cpu",
+        remedy="write bf16, fp32 or auto",
     ),
 )
 

@@ -32,6 +32,8 @@ MAX_ENV_SIZE: Final = 128 * 1024
 """Characters in all values of program.env: every worker Pod carries them."""
 MAX_PROCESSES: Final = 64
 """Training processes in one worker."""
+WHOLE_GPU: Final = "nvidia.com/gpu"
+"""The GPUs that a worker has a process for each of, unless the user says otherwise; a share or slice is for one."""
 _GPU: Final = re.compile(r"nvidia\.com/(gpu|gpu\..+|mig-.+)")
 """What NVIDIA's device plugin offers GPUs as: whole, shared (gpu.shared), in slices (mig-1g.10gb)."""
 
@@ -260,9 +262,18 @@ class TrainingJobSpec(Model):
 
     def processes_of(self, index: int) -> int:
         """Training processes in worker `index`: as the user says, else one for each GPU, else one."""
+        return self._processes(self.resources_of(index))
+
+    def rank_count(self) -> int:
+        """Training processes in all workers together."""
+        if self.pools:
+            return sum(pool.workers * self._processes(pool.resources or self.resources) for pool in self.pools)
+        return self.worker_count() * self._processes(self.resources)
+
+    def _processes(self, resources: ResourceRequirements | None) -> int:
         if self.processes_per_worker:
             return self.processes_per_worker
-        gpus = (self.resources_of(index).limits or {}).get("nvidia.com/gpu", 0)
+        gpus = ((resources.limits if resources else None) or {}).get(WHOLE_GPU, 0)
         return min(max(1, int(amount(gpus))), MAX_PROCESSES)
 
     def storage_or_default(self) -> StorageSpec:

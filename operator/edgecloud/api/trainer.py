@@ -49,7 +49,7 @@ class OptimizerSpec(Model):
     name: Literal["sgd", "adamw", "muon"] = Field("sgd", description="sgd, adamw or muon.")
     learning_rate: Positive = Field(0.1, description="Highest learning rate of the schedule.")
     momentum: Below1 = Field(0.9, description="Momentum of sgd and muon; first moment's decay of adamw.")
-    nesterov: bool = Field(True, description="Nesterov's form of the momentum.")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum of sgd and muon; adamw has none.")
     weight_decay: NonNegative = Field(
         0.0005, description="Decay of weights, not of biases and norms; with muon neither of the last layer."
     )
@@ -113,7 +113,11 @@ class TrainerSpec(Model):
     channels_last: bool | None = Field(None, description="Memory format; default: what the device does well.")
     compile: bool = Field(False, description="true: torch.compile.")
     label_smoothing: Below1 = Field(0.0, description="Part of the target given to the other classes.")
-    ema_decay: Below1 | None = Field(None, description="Decay of an exponential mean of the weights, for evaluation.")
+    ema_decay: Below1 | None = Field(
+        None,
+        description="Decay of an exponential mean of the weights, for evaluation; it grows up to that, from 0.1, as"
+        " (1 + step) / (10 + step), so that nothing is left of the untrained weights.",
+    )
     sync: SyncSpec | None = Field(None, description="How the ranks come together.")
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(0, description="Seed of weights, order and augmentation.")
     tensorboard: bool = Field(
@@ -123,7 +127,9 @@ class TrainerSpec(Model):
         False, description="true: each rank writes the ids of the samples of every step into results/."
     )
     deterministic: bool = Field(
-        False, description="true: the same weights to the last bit, whatever the workers' number and failures."
+        False,
+        description="true: the same weights to the last bit, whatever the workers' number and failures; with sync.mode"
+        " local whatever the failures, for one number of workers.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPUs asked for, else the CPU. A GPU asked for and not seen is a failure."

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
+from edgecloud.cli.display import printable
+from edgecloud.cli.run import read_job, wrong_size
 
 USAGE_ERROR: Final = 2
+
+
+class NoSpeedError(Exception):
+    """A size was not measured; the message says why. code: what the command ends with."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class _Sizes(click.ParamType[tuple[int, ...]]):
@@ -81,12 +97,46 @@ def bench(file: Path, sizes: tuple[int, ...], workdir: Path | None, output: str)
     Every size trains the whole job in a folder of its own, one after the other, on this machine: its CPUs are shared
     out among the workers, so that more workers than CPUs can't be faster. Writes bench.json and bench.png.
 
+    A size that fails ends it, with that run's exit code; what was measured before is written and printed all the same.
+
     \b
       edgecloud bench manifests/examples/digits.yaml --workers 1,2
     """
     folder = (workdir or Path("runs") / f"{file.stem}-bench").absolute()
-    found = [_measure(file, size, folder / f"workers-{size}") for size in sizes]
-    measured = compared(found)
+    _check(read_job(str(file)), sizes)
+    found: list[Measured] = []
+    failure: tuple[int, NoSpeedError] | None = None
+    for size in sizes:
+        try:
+            found.append(_measure(file, size, folder / f"workers-{size}"))
+        except NoSpeedError as error:
+            failure = size, error
+            break
+    if found:
+        _tell(compared(found), folder, output)
+    if failure is not None:
+        size, reason = failure
+        left = [str(other) for other in sizes[sizes.index(size) + 1 :]]
+        more = f" (and not tried: {', '.join(left)})" if left else ""
+        click.echo(f"edgecloud bench: no speed with {_workers(size)}{more}: {reason}", err=True)
+        sys.exit(reason.code)
+
+
+def _check(job: TrainingJob, sizes: Sequence[int]) -> None:
+    """Refuse what can't run at every size before anything does: the last size may come hours after the first."""
+    wrong = []
+    for size in sizes:
+        try:
+            job.with_workers(size)
+        except ValidationError as error:
+            wrong.append(wrong_size(size, error))
+    for line in wrong:
+        click.echo(f"edgecloud bench: {line}", err=True)
+    if wrong:
+        sys.exit(USAGE_ERROR)
+
+
+def _tell(measured: Sequence[Measured], folder: Path, output: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bench.json").write_text(json.dumps([asdict(one) for one in measured], indent=2) + "\n")
     drawn = _draw(measured, folder / "bench.png")
@@ -109,28 +159,82 @@ def compared(found: Sequence[Measured]) -> list[Measured]:
 
 
 def _measure(file: Path, workers: int, folder: Path) -> Measured:
+    """Raises NoSpeedError."""
     command = [sys.executable, "-m", "edgecloud.cli.main", "run", str(file), "--workers", str(workers)]
     command += ["--workdir", str(folder), "--fresh", "-o", "json"]
-    click.echo(f"{workers} worker{'s' if workers != 1 else ''}:", err=True)
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if run.returncode != 0:
-        click.echo(f"edgecloud bench: the run with {workers} workers ended with exit code {run.returncode}", err=True)
-        sys.exit(run.returncode if run.returncode > 0 else 1)
-    status = json.loads(run.stdout)["status"]
-    performance, progress = status.get("performance") or {}, status.get("progress") or {}
-    speed = performance.get("samplesPerSecond", progress.get("samplesPerSecond"))
-    if speed is None:
-        click.echo(
-            "edgecloud bench: the job reports no samples per second (worker.report(samples_per_second=...))", err=True
+    click.echo(f"{_workers(workers)}:", err=True)
+    returncode, printed = _run(command)
+    try:
+        job = TrainingJob.parse(json.loads(printed))
+    except ValueError:
+        job = None
+    if returncode != 0 or job is None:
+        code = 128 - returncode if returncode < 0 else returncode or 1  # as a shell has it
+        raise NoSpeedError(ended(returncode, job), code=code)
+    return figures(job)
+
+
+def _run(command: Sequence[str]) -> tuple[int, str]:
+    """Exit code and standard output. Ctrl-C reaches the command too: it stops at a checkpoint, and is waited for."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
+        run = subprocess.Popen(command, stdout=printed)
+        while run.returncode is None:
+            with suppress(KeyboardInterrupt):
+                run.wait()
+        printed.seek(0)
+        return run.returncode, printed.read()
+
+
+def ended(returncode: int, job: TrainingJob | None) -> str:
+    """Why a run that did not succeed ended. Pure."""
+    if returncode < 0:
+        return f"the run was ended by {signal.Signals(-returncode).name}"
+    how = f"the run ended with exit code {returncode}"
+    status = (job.status if job else None) or TrainingJobStatus()
+    if status.phase not in ("Succeeded", "Failed"):
+        return how
+    message = next((c.message for c in status.conditions if c.type == "Failed" and c.status == "True"), "")
+    return f"{how}: {printable(message)}" if message else how
+
+
+def figures(job: TrainingJob) -> Measured:
+    """What a job that succeeded says of its speed. Pure.
+
+    Raises:
+        NoSpeedError: nothing, or nothing that is worth comparing.
+    """
+    status = job.status or TrainingJobStatus()
+    performance, progress = status.performance or {}, status.progress
+    speed = _number(performance.get("samplesPerSecond"))
+    if speed is None and job.spec.trainer is not None:
+        # The newest progress has a speed, but one of steps in which allocators and kernels warm up.
+        raise NoSpeedError(
+            f"trainer.epochs: the training is too short ({performance.get('steps', 0)} steps, of which the first don't"
+            " count): write more epochs",
+            code=USAGE_ERROR,
         )
-        sys.exit(USAGE_ERROR)
+    if speed is None and progress is not None:
+        speed = progress.samples_per_second
+    if speed is None:
+        raise NoSpeedError(
+            "the job reports no samples per second: call worker.report(samples_per_second=...)", code=USAGE_ERROR
+        )
     return Measured(
-        workers=workers,
-        samples_per_second=float(speed),
-        communication_fraction=performance.get("communicationFraction"),
-        data_fraction=performance.get("dataFraction"),
-        accuracy=progress.get("accuracy"),
+        workers=job.spec.worker_count(),
+        samples_per_second=speed,
+        communication_fraction=_number(performance.get("communicationFraction")),
+        data_fraction=_number(performance.get("dataFraction")),
+        accuracy=progress.accuracy if progress else None,
     )
+
+
+def _number(value: Any) -> float | None:
+    """A program of the user's own may have published anything."""
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _workers(size: int) -> str:
+    return f"{size} worker{'s' if size != 1 else ''}"
 
 
 def _table(measured: Sequence[Measured]) -> Table:

@@ -70,12 +70,12 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
       edgecloud run manifests/examples/own-script.yaml
       edgecloud run job.yaml --workers 4 -o json > result.json
     """
-    job = _read(file)
+    job = read_job(file)
     sys.exit(_run(job, workers, workdir or Path("runs") / job.metadata.name, output, fresh=fresh, quiet=quiet))
 
 
-def _read(file: str) -> TrainingJob:
-    """The one job of a file; ends with exit code 2 if there is something wrong with it."""
+def read_job(file: str) -> TrainingJob:
+    """The one job of a file, if it can run here; ends with exit code 2 if there is something wrong with it."""
     (result,) = validate_files([file], TrainingJob)
     for problem in result.problems:
         click.echo(str(problem), err=True)
@@ -88,6 +88,14 @@ def _read(file: str) -> TrainingJob:
     for reason in _unfit(job):
         _refuse(f"{file}: {reason}")
     return job
+
+
+def wrong_size(workers: int | None, error: ValidationError) -> str:
+    """Why a job can't have so many workers, and what to write."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    remedy = first.get("ctx", {}).get("remedy")
+    return f"--workers {workers}: {path}: {first['msg']}" + (f": {remedy}" if remedy else "")
 
 
 def _unfit(job: TrainingJob) -> list[str]:
@@ -139,9 +147,7 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
     except WorkdirError as error:
         _refuse(str(error))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        _refuse(f"--workers {workers}: {path}: {first['msg']}")
+        _refuse(wrong_size(workers, error))
     _print_job(ended.job, output)
     _say_how(ended, workdir.path)
     return ended.exit_code

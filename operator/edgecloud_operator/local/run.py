@@ -71,9 +71,9 @@ def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[Tr
 
     Raises:
         WorkdirError: the folder holds another job, or this one with changes that are not allowed.
+        pydantic.ValidationError: the job can't have so many workers.
     """
-    spec = job.spec if workers is None else job.spec.model_copy(update={"workers": workers})
-    job = TrainingJob.parse(job.model_copy(update={"spec": spec}).dump())
+    job = TrainingJob.parse(job.dump()) if workers is None else job.with_workers(workers)
     earlier = workdir.load()
     if earlier is None:
         return created(job, str(uuid.uuid4())), False

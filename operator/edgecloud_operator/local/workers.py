@@ -178,7 +178,7 @@ class Workers:
     def _threads(self, job: TrainingJob, index: int) -> int:
         """This machine's processors shared out among all ranks: on one machine the workers are neighbours."""
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ranks = sum(job.spec.processes_of(index) for index in range(job.spec.worker_count()))
+        ranks = job.spec.rank_count()
         return max(1, processors // max(1, ranks))
 
     def _working_dir(self, job: TrainingJob) -> str | None:

@@ -108,6 +108,16 @@ def _sum(items: celtypes.ListType) -> celtypes.IntType:
     return celtypes.IntType(sum(items))
 
 
+def _least(items: celtypes.ListType) -> Any:
+    """Likewise: the smallest."""
+    return min(items)
+
+
+def _largest(items: celtypes.ListType) -> Any:
+    """Likewise: the largest."""
+    return max(items)
+
+
 def _equal(left: Any, right: Any) -> celtypes.BoolType:
     """Equality as CEL has it: numbers by value, and values of other types differ. (celpy calls that an error.)"""
     return celtypes.BoolType(_same(left, right))
@@ -124,12 +134,15 @@ def _same(left: Any, right: Any) -> bool:
     return type(left) is type(right) and bool(left == right)
 
 
+_FUNCTIONS: Final = {"sum": _sum, "min": _least, "max": _largest, "_==_": _equal}
+
+
 @cache
 def _program(expression: str) -> celpy.Runner:
     limit = sys.getrecursionlimit()
     try:
         environment = celpy.Environment()  # sets Python's recursion limit for everybody
-        return environment.program(environment.compile(expression), functions={"sum": _sum, "_==_": _equal})
+        return environment.program(environment.compile(expression), functions=_FUNCTIONS)
     finally:
         sys.setrecursionlimit(limit)
 

@@ -171,6 +171,8 @@ def _right_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     if ("name" in data) == ("source" in data):
         data = _without(data, "source") | {"name": "digits"}
     shards, batch = trainer.get("shards", 12), trainer.get("batchSize", 128)
+    if trainer.get("precision") == "fp16":
+        trainer = _without(trainer, "deterministic", "device")
     return trainer | {"data": data, "batchSize": max(shards, batch)}
 
 
@@ -181,9 +183,23 @@ right_resources = st.builds(resource, right_specs)
 # Small values, close together, so that the rules hold about as often as they don't.
 
 _few = st.integers(1, 4)
+_resources = st.fixed_dictionaries(
+    {},
+    optional={
+        "limits": st.dictionaries(
+            st.sampled_from(["nvidia.com/gpu", "nvidia.com/gpu.shared", "nvidia.com/mig-1g.10gb", "amd.com/gpu"]),
+            st.integers(0, 7) | st.sampled_from(["0", "2", "6", "07", 64, "65", "1000"]),
+            max_size=2,
+        ),
+        "requests": st.just({"cpu": "1"}),
+    },
+)
+"""With GPUs as people write them: a number or its digits. Other forms: test_rules.test_strange_numbers_of_gpus."""
 _names = st.sampled_from(["a", "b", "c"])
 _pools = st.lists(
-    st.fixed_dictionaries({"name": _names, "workers": _few | st.sampled_from([333, 500, 999, 1000])}),
+    st.fixed_dictionaries(
+        {"name": _names, "workers": _few | st.sampled_from([333, 500, 999, 1000])}, optional={"resources": _resources}
+    ),
     min_size=1,
     max_size=3,
 )
@@ -209,7 +225,14 @@ programs = st.fixed_dictionaries(
 )
 data_specs = st.fixed_dictionaries({}, optional={"name": _names, "source": st.sampled_from(["/data", "s3://b"])})
 trainers = st.fixed_dictionaries(
-    {"data": data_specs}, optional={"shards": st.integers(1, 13), "batchSize": st.integers(1, 13) | st.just(128)}
+    {"data": data_specs},
+    optional={
+        "shards": st.integers(1, 13),
+        "batchSize": st.integers(1, 13) | st.just(128),
+        "precision": st.sampled_from(["auto", "bf16", "fp16"]),
+        "deterministic": st.booleans(),
+        "device": st.sampled_from(["auto", "cpu", "cuda"]),
+    },
 )
 exports = st.fixed_dictionaries(
     {},
@@ -224,6 +247,7 @@ rule_specs = st.fixed_dictionaries(
         "workers": _few | st.integers(11, 13) | st.just(1000),
         "minWorkers": _few,
         "processesPerWorker": _few,
+        "resources": _resources,
         "pools": _pools,
         "trainer": trainers,
         "program": programs,

@@ -137,6 +137,13 @@ def pools(*workers: int, names: str = "abcdef", **spec: Any) -> dict[str, Any]:
     return job(pools=made, program=PROGRAM, **spec)
 
 
+def gpu_pools(own: int | str, others: int | str) -> dict[str, Any]:
+    """One worker with GPUs of its pool's, one with the job's, for 12 shards."""
+    gpus = [{"limits": {"nvidia.com/gpu": number}} for number in (own, others)]
+    made = [{"name": "a", "workers": 1, "resources": gpus[0]}, {"name": "b", "workers": 1}]
+    return {"pools": made, "resources": gpus[1], "trainer": TRAINER}
+
+
 def export(*formats: str, **fields: Any) -> dict[str, Any]:
     return trainer() | {"export": {"formats": list(formats)} | fields}
 
@@ -167,6 +174,18 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         "more training processes than shards",
         trainer(2, shards=4) | {"processesPerWorker": 2},
         trainer(2, shards=5) | {"processesPerWorker": 3},
+        ("trainer", "shards"),
+    ),
+    (
+        "more training processes than shards",
+        trainer(2, shards=16) | {"resources": {"limits": {"nvidia.com/gpu": 8}}},
+        trainer(2) | {"resources": {"limits": {"nvidia.com/gpu": "8"}}},
+        ("trainer", "shards"),
+    ),
+    (
+        "more training processes than shards",
+        gpu_pools(8, 4),
+        gpu_pools(8, "5"),
         ("trainer", "shards"),
     ),
     (
@@ -210,6 +229,18 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         ("program", "env", 1, "name"),
     ),
     ("more shards than images", trainer(batchSize=12), trainer(batchSize=11), ("trainer", "shards")),
+    (
+        "fp16 doesn't go with deterministic",
+        trainer(precision="bf16", deterministic=True),
+        trainer(precision="fp16", deterministic=True),
+        ("trainer", "precision"),
+    ),
+    (
+        "fp16 needs CUDA",
+        trainer(precision="fp16", device="cuda"),
+        trainer(precision="fp16", device="cpu"),
+        ("trainer", "precision"),
+    ),
     ("exactly one of name and source", trainer(), trainer(data={}), ("trainer", "data")),
     (
         "exactly one of name and source",
@@ -238,6 +269,26 @@ def test_examples(message: str, good: dict[str, Any], bad: dict[str, Any], path:
     (entry,) = raised.value.errors()
     assert entry["loc"] == ("spec", *path)
     assert entry["ctx"] == {"message": violation.message, "remedy": violation.remedy}
+
+
+@pytest.mark.parametrize("gpus", ["8e0", "8000m", "+8", "8.0", "9999999999", "0.5", "1Ki"])
+def test_strange_numbers_of_gpus(gpus: str) -> None:
+    """The laptop, and so the operator, reckons with what they come to, the server with one: see rules._processes."""
+    spec = trainer(2) | {"resources": {"limits": {"nvidia.com/gpu": gpus}}}
+    (rule,) = (rule for rule in RULES[TrainingJobSpec] if "more training processes" in rule.message)
+    assert holds(rule.cel, stored(SPEC, spec))
+    assert bool(rule.holds(TrainingJobSpec.parse(spec))) == (gpus == "0.5")
+
+
+@pytest.mark.parametrize("gpus", [3, "16", 100])
+def test_ranks_are_the_workers_processes(gpus: int | str) -> None:
+    """What the rule counts is what the rounds have."""
+    limits = {"limits": {"nvidia.com/gpu": gpus}}
+    made = [{"name": "a", "workers": 2}, {"name": "b", "workers": 3, "resources": {}}, {"name": "c", "workers": 1}]
+    made[2]["resources"] = {"limits": {"nvidia.com/gpu": "2", "nvidia.com/mig-1g.10gb": 7}}
+    for spec in ({"pools": made, "resources": limits}, {"workers": 3, "resources": limits}, {"pools": made}):
+        parsed = TrainingJobSpec.parse(spec | {"program": PROGRAM})
+        assert parsed.rank_count() == sum(parsed.processes_of(index) for index in range(parsed.worker_count()))
 
 
 def test_every_rule_has_an_example() -> None:

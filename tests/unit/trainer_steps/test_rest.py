@@ -67,6 +67,33 @@ def test_muon_makes_directions_equal(rows: int, columns: int) -> None:
     assert float(values.max()) < 1.4
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_takes_the_form_of_momentum_that_is_asked_for(nesterov: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 4, bias=False), nn.Linear(4, 2, bias=False))
+    spec = {"name": "muon", "learningRate": 0.1, "momentum": 0.8, "nesterov": nesterov, "weightDecay": 0.0}
+    muon, _ = optimizers.build(model, OptimizerSpec.parse(spec))
+    weight = model[0].weight
+    buffer, expected = torch.zeros(4, 6), weight.detach().clone()
+    for seed in range(3):
+        weight.grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
+        muon.step()
+        buffer = 0.8 * buffer + weight.grad
+        expected -= 0.1 * optimizers.orthogonalised(weight.grad + 0.8 * buffer if nesterov else buffer)
+        assert torch.allclose(weight, expected, atol=1e-5)
+
+
+def test_muon_goes_on_from_a_checkpoint_of_the_time_before_nesterov_was_asked_for() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    muon, _ = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "nesterov": False}))
+    state = muon.state_dict()
+    for group in state["param_groups"]:
+        del group["nesterov"]
+    optimizers.take_up(muon, state)
+    assert muon.param_groups[0]["nesterov"] is True
+    model[0].weight.grad = torch.ones(3, 3)
+    muon.step()
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_optimisers_learn(name: str) -> None:
     torch.manual_seed(0)
@@ -164,6 +191,14 @@ def test_settings_say_what_is_missing() -> None:
         read({})
     with pytest.raises(SettingsError, match="EDGECLOUD_TRAINER"):
         read({"EDGECLOUD_TRAINER": '{"trainer": {"epochs": -1}}'})
+
+
+def test_settings_say_that_there_are_too_few_shards() -> None:
+    """The server counts GPUs that are written strangely as one, so that a rank may be the first to see it."""
+    said = {"EDGECLOUD_TRAINER": '{"trainer": {"data": {"name": "digits"}}}'}
+    assert read(said | {"WORLD_SIZE": "12"}).world_size == 12
+    with pytest.raises(SettingsError, match=r"^trainer\.shards: 16 ranks need at least 16 shards, not 12: write more"):
+        read(said | {"WORLD_SIZE": "16"})
 
 
 def test_settings_say_what_is_exported() -> None:

@@ -20,6 +20,7 @@ from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.group import MixtureError, refuse_other_data
 from edgecloud_trainer.settings import Settings, SettingsError, read
+from edgecloud_trainer.shards import even
 from edgecloud_trainer.steps import NonFiniteError, Stepper
 from edgecloud_trainer.training import StoppedError, Training
 
@@ -88,6 +89,27 @@ def test_how_far_the_loss_is_scaled_goes_on(digits: Dataset, tmp_path: Path) -> 
     second.run()
     after = stepper.scaler.state_dict()
     assert (after["scale"], after["_growth_tracker"]) == (512.0, stepper.total_steps)
+
+
+@pytest.mark.parametrize("sync", [{"mode": "every"}, {"mode": "local", "everySteps": 2}], ids=lambda sync: sync["mode"])
+def test_the_mean_of_the_weights_goes_on(digits: Dataset, tmp_path: Path, sync: dict[str, Any]) -> None:
+    """After a stop it is the undisturbed one, to the last bit; and it is of the trained weights."""
+    said = settings(tmp_path, epochs=3, deterministic=True, emaDecay=0.999, sync=sync)
+    _, whole = training(said, digits)
+    begin = {name: value.clone() for name, value in whole.model.named_parameters()}
+    for number in range(whole.total_steps):
+        whole.step(number, even(said.trainer.shards, 1))
+    first, stepper = training(said, digits)
+    stepper.on_shards = at(1, stop)
+    with pytest.raises(StoppedError, match=r"after step [34]"):
+        first.run()
+    second, stepper = training(said, digits)
+    second.run()
+    assert whole.ema is not None and stepper.ema is not None
+    for name, value in whole.ema.state.items():
+        assert torch.equal(value, stepper.ema.state[name]), name
+    for name, value in whole.model.named_parameters():
+        assert (whole.ema.state[name] - value).norm() < 0.7 * (begin[name] - value).norm(), name
 
 
 def test_a_checkpoint_that_scaled_nothing(digits: Dataset, tmp_path: Path) -> None:
