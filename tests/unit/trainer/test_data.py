@@ -11,7 +11,7 @@ from PIL import Image
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.data import Dataset, load
 from edgecloud_trainer.data.decode import decode
-from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write
+from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write, zipped
 
 SPLIT = {"train/cat": 4, "train/dog": 3, "test/cat": 2, "test/dog": 1}
 
@@ -91,6 +91,44 @@ def test_a_folder_with_splits(tmp_path: Path, cache: Path) -> None:
     expected = np.stack([pixels(number) for number in range(10)])  # in the order they were made, which is by name
     assert np.array_equal(dataset.train.pixels, expected[:7])
     assert np.array_equal(dataset.test.pixels, expected[7:])
+
+
+def renamed(files: dict[str, bytes], **names: str) -> dict[str, bytes]:
+    """With other names for the folders at the top."""
+    return {f"{names[name.split('/')[0]]}/{name.partition('/')[2]}": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize("around", ["", "pets/"])
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Train", "Val", "Test"), ("training", "VALID", "testing"), ("TRAIN", "Validation", "test")],
+)
+def test_splits_by_other_names(around: str, train: str, val: str, test: str, tmp_path: Path, cache: Path) -> None:
+    """Downloaded sets have them in capitals, or as training and testing."""
+    files = tree({**SPLIT, "val/dog": 2})
+    plain = from_source(write(tmp_path / "plain", files), cache)
+    other = {around + name: data for name, data in renamed(files, train=train, val=val, test=test).items()}
+    for source in (write(tmp_path / "a", other), pack(tmp_path / "a.tar", other), zipped(tmp_path / "a.zip", other)):
+        assert from_source(source, cache).digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    "classes", [("Test", "cat"), ("Train", "cat"), ("Testing", "Reading", "Training"), ("valid", "invalid")]
+)
+def test_classes_that_are_called_like_splits(classes: tuple[str, ...], tmp_path: Path, cache: Path) -> None:
+    dataset = from_source(write(tmp_path / "set", tree(dict.fromkeys(classes, 6))), cache)
+    assert dataset.classes == tuple(sorted(classes))
+
+
+def test_a_class_with_folders_in_it_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
+    files = tree({"Test/anna": 4, "Test/ben": 4, "Control/carl": 8})
+    assert from_source(write(tmp_path / "set", files), cache).classes == ("Control", "Test")
+
+
+def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
+    for around in ("Test", "Training", "testing"):
+        files = tree({f"{around}/cat": 5, f"{around}/dog": 6})
+        assert from_source(write(tmp_path / around, files), cache).classes == ("cat", "dog")
 
 
 def test_validation_images_of_its_own(tmp_path: Path, cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,11 +15,16 @@ _PLAIN: Final = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 
 _SPLIT_FOLDERS: Final[dict[str, Split]] = {
     "train": "train",
+    "training": "train",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
     "test": "test",
+    "testing": "test",
 }
+"""By a folder's name in lower case."""
+_NEVER_CLASSES: Final = frozenset(("train", "val", "valid", "validation", "test"))
+"""Written like this they are taken for splits at once; others, such as Test, may also be classes."""
 _CLUTTER: Final = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found"))
 
 
@@ -68,8 +74,9 @@ def arrange(
 ) -> Layout:
     """Find out which layout the names have, and read it.
 
-    Either train/CLASS/.../FILE with test/ and val/ beside it if there are any, or CLASS/.../FILE. One folder around all
-    of it is allowed. Files outside of these folders are passed over unless they are images.
+    Either train/CLASS/.../FILE with test/ and val/ beside it if there are any, or CLASS/.../FILE. The splits' folders
+    may also be called training, testing, valid and validation, in capitals or not. One folder around all of it is
+    allowed. Files outside of these folders are passed over unless they are images.
 
     Args:
         names: paths with /, without clutter, in any order.
@@ -83,19 +90,17 @@ def arrange(
     paths = [name.split("/") for name in names]
     _refuse_twins(names, where)
     drop = _wrapping(paths)
-    split_folders = any(len(path) > drop + 1 and path[drop] == "train" for path in paths)
-    if not split_folders:
-        _refuse_half(paths, drop, where)
+    split_folders = _has_splits(paths, drop, where)
     found: dict[Split, dict[str, list[int]]] = {}
     for position in sorted(range(len(names)), key=names.__getitem__):
         path = paths[position][drop:]
         split: Split = "train"
         if len(path) > 1 and split_folders:
-            if path[0] not in _SPLIT_FOLDERS:
+            if (meant := _meant(path[0])) is None:
                 raise DataError(
                     f"{where}: {path[0]}/ stands beside train/, which may have test/ and val/ beside it: move it away"
                 )
-            split, path = _SPLIT_FOLDERS[path[0]], path[1:]
+            split, path = meant, path[1:]
         if len(path) > 1 and is_image(path[-1]):
             found.setdefault(split, {}).setdefault(path[0], []).append(position)
         elif reason := _out_of_place(path):
@@ -132,7 +137,7 @@ def _refuse_empty(
     depth = drop + (2 if split_folders else 1)
     for folder in sorted(folders):
         parts = folder.split("/")
-        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and parts[drop] != "train"):
+        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and _meant(parts[drop]) != "train"):
             continue
         if parts[-1] not in found["train"]:
             raise DataError(
@@ -152,18 +157,56 @@ def _wrapping(paths: Sequence[Sequence[str]]) -> int:
     tops = {path[0] for path in paths if len(path) > 1}
     if (
         len(tops) != 1
-        or not tops.isdisjoint(_SPLIT_FOLDERS)
+        or not tops.isdisjoint(_NEVER_CLASSES)
         or any(len(path) == 1 and is_image(path[0]) for path in paths)
     ):
         return 0
     return 1 if any(len(path) > 2 for path in paths) else 0
 
 
-def _refuse_half(paths: Sequence[Sequence[str]], drop: int, where: str) -> None:
-    """test/CLASS/FILE without train/ is half a data set, not a class named test."""
-    for path in paths:
-        if len(path) > drop + 2 and path[drop] in _SPLIT_FOLDERS:
-            raise DataError(f"{where} has {path[drop]}/ and no train/: put the training images into train/CLASS/")
+def _meant(folder: str) -> Split | None:
+    """The split that a folder's name stands for."""
+    return _SPLIT_FOLDERS.get(folder.lower())
+
+
+def _has_splits(paths: Sequence[Sequence[str]], drop: int, where: str) -> bool:
+    """Whether the folders are splits, with those of the classes in them.
+
+    They are where one for training has folders of images, or where all have a split's name: then they can't be classes.
+
+    Raises:
+        DataError: two stand for the same split, or they look like splits and aren't called so.
+    """
+    tops = {path[drop] for path in paths if len(path) > drop + 1}
+    nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
+    only = bool(tops) and all(map(_meant, tops))
+    if "train" in tops or any(_meant(top) == "train" for top in (tops if only else nested)):
+        _refuse_synonyms(tops, where)
+        return True
+    # test/CLASS/FILE without train/ is half a data set, not a class named test.
+    for half in sorted(tops if only else _NEVER_CLASSES & {path[drop] for path in paths if len(path) > drop + 2}):
+        raise DataError(f"{where} has {half}/ and no train/: put the training images into train/CLASS/")
+    if len(set(map(_alike, tops))) > 1 and all(map(_alike, tops)):
+        raise DataError(
+            f"{where}: {'/, '.join(sorted(tops)[:5])}/ look like splits rather than classes: call them train/, test/ "
+            "and val/, with a folder for each class in them"
+        )
+    return False
+
+
+def _alike(folder: str) -> Split | None:
+    """The split that is a word of a folder's name, as of training_set."""
+    return next((split for word in re.split(r"[^a-z]+", folder.lower()) if (split := _meant(word))), None)
+
+
+def _refuse_synonyms(tops: Collection[str], where: str) -> None:
+    """Train/ beside train/, or test/ beside testing/: it could be either, or both."""
+    seen: dict[Split, str] = {}
+    for top in sorted(tops):
+        if (split := _meant(top)) is not None and seen.setdefault(split, top) != top:
+            raise DataError(
+                f"{where}: {seen[split]}/ and {top}/ both stand for {split}: put them into one, or move one away"
+            )
 
 
 def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:
