@@ -133,6 +133,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         "train/a.png isn't in a class folder",
     ),
     "no image": (with_files(cat__a_dot_txt=b""), "cat/a.txt isn't an image that can be read (.bmp, "),
+    "a suffix and no name": (with_files(cat__png=b""), "cat/png isn't an image that can be read (.bmp, "),
     "other sizes": (
         with_files(dog__z_dot_png=encoded(pixels(0, size=(5, 6)))),
         "cat/000.png has 12x10 pixels and ROOT/data/dog/z.png has 6x5: all images need one size",

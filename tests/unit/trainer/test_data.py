@@ -156,14 +156,19 @@ def test_what_systems_leave_behind_is_passed_over(tmp_path: Path, cache: Path) -
         ".git/HEAD": b"",
         "train/cat/.DS_Store": b"",
         "train/cat/Thumbs.db": b"",
+        "train/cat/thumbs.db": b"",
+        "train/cat/Desktop.ini": b"",
         "__MACOSX/train/cat/._000.png": b"",
+        "train/cat/@eaDir/000.png/SYNOPHOTO_THUMB_M.png": encoded(pixels(99)),
+        "@eaDir/000.png": encoded(pixels(99)),
     }
     files = tree(SPLIT)
     plain = from_source(write(tmp_path / "a", files), cache)
     cluttered = from_source(write(tmp_path / "b", {**files, **clutter}), cache)
     (tmp_path / "b" / "lost+found").mkdir()
     assert plain.digest == cluttered.digest
-    assert plain.digest == from_source(pack(tmp_path / "c.tar", {**files, **clutter}), cache).digest
+    for make in (pack, zipped):
+        assert plain.digest == from_source(make(tmp_path / f"c.{make.__name__}", {**files, **clutter}), cache).digest
 
 
 @pytest.mark.parametrize(
@@ -224,7 +229,9 @@ def test_inks_become_colours() -> None:
     assert decode("a.jpg", saved(Image.new("CMYK", (4, 5), (255, 0, 0, 0)), "JPEG"))[:, 2, 2].tolist() == [0, 255, 255]
 
 
-@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".bmp", "BMP"), (".webp", "WEBP"), (".ppm", "PPM")])
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".jpg", "JPEG"), (".jfif", "JPEG"), (".bmp", "BMP"), (".webp", "WEBP"), (".ppm", "PPM")]
+)
 def test_kinds_of_files(suffix: str, kind: str, tmp_path: Path, cache: Path) -> None:
     dataset = from_source(write(tmp_path / "a", tree(SPLIT, suffix=suffix.upper(), kind=kind)), cache)
     check(dataset)
@@ -261,6 +268,23 @@ def test_cifar_names_its_classes(tmp_path: Path, cache: Path) -> None:
     files = {"data_batch_1.bin": cifar(40, classes=2), "batches.meta.txt": b"left\nright\n\n"}
     dataset = from_source(write(tmp_path / "cifar", files), cache)
     assert (dataset.classes, len(dataset.train), len(dataset.test)) == (("left", "right"), 36, 4)
+
+
+def test_cifar_names_of_several_words(tmp_path: Path, cache: Path) -> None:
+    """Taken for two classes, they would shift the names of all behind them."""
+    for number, (text, classes) in enumerate(
+        ((b"polar bear\r\ncat\n", ("polar bear", "cat")), (b"bear cat\n", ("bear", "cat")))
+    ):
+        files = {"data_batch_1.bin": cifar(40, classes=2), "batches.meta.txt": text}
+        assert from_source(write(tmp_path / str(number), files), cache).classes == classes
+
+
+def test_a_zip_file_whose_names_are_utf8_without_saying_so(tmp_path: Path, cache: Path) -> None:
+    """macOS writes such, others names in the alphabet of MS-DOS."""
+    for ascii, encoding in (("Haeuser", "utf-8"), ("H_user", "cp437")):
+        archive = zipped(tmp_path / f"{encoding}.zip", tree({ascii: 6, "cat": 6}))
+        archive.write_bytes(archive.read_bytes().replace(ascii.encode(), "Häuser".encode(encoding)))
+        assert from_source(archive, cache).classes == ("Häuser", "cat")
 
 
 def test_torchvision_reads_what_lies_in_its_folder(cache: Path) -> None:

@@ -25,7 +25,13 @@ _SPLIT_FOLDERS: Final[dict[str, Split]] = {
 """By a folder's name in lower case."""
 _NEVER_CLASSES: Final = frozenset(("train", "val", "valid", "validation", "test"))
 """Written like this they are taken for splits at once; others, such as Test, may also be classes."""
-_CLUTTER: Final = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found"))
+_CLUTTER: Final = frozenset(
+    (
+        "__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "$recycle.bin",
+        "system volume information", "@eadir", "#recycle", "lost+found",
+    )
+)  # fmt: skip
+"""In lower case. @eaDir is where a Synology keeps small copies of a folder's images: they would be read beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,7 @@ class Layout:
 
 def is_clutter(name: str) -> bool:
     """Whether a file or folder name is what systems and tools leave behind."""
-    return name.startswith(".") or name in _CLUTTER
+    return name.startswith(".") or name.lower() in _CLUTTER
 
 
 def refuse_classes(classes: Sequence[str], where: str) -> None:
@@ -65,8 +71,9 @@ def refuse_classes(classes: Sequence[str], where: str) -> None:
 
 
 def is_image(name: str) -> bool:
-    """By its suffix."""
-    return name.rpartition(".")[2].lower() in _PLAIN
+    """By its suffix; a file that is called png has none."""
+    stem, _, suffix = name.rpartition(".")
+    return suffix.lower() in _PLAIN and bool(stem)
 
 
 def arrange(

@@ -24,6 +24,7 @@ from edgecloud_trainer.data.source import File, Source, key_of
 MAX_MEMBERS: Final = 5_000_000
 """zipfile holds what it knows of each in memory."""
 _ENCRYPTED: Final = 0x1
+_UTF8: Final = 0x800
 
 
 def zip_source(path: Path, where: str = "") -> Source:
@@ -107,7 +108,17 @@ class ZipFiles(ArchiveFiles):
                 raise _broken(self.where, error) from error
             return Encoded(name, where, partial(bytes, data), len(data))
 
-        return self.member(member.filename, member.file_size, _unsafe(member), folder=member.is_dir(), read=read)
+        return self.member(_name(member), member.file_size, _unsafe(member), folder=member.is_dir(), read=read)
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """A member's name, also if it is UTF-8 without saying so, as macOS writes it: else classes had strange names."""
+    if member.flag_bits & _UTF8 or member.filename.isascii():
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
 
 
 def _unsafe(member: zipfile.ZipInfo) -> str:
