@@ -194,6 +194,11 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         only(tree({"seg_train/cat": 1, "seg_test/cat": 1})),
         "seg_test/, seg_train/ look like splits rather than classes: call them train/, test/ and val/",
     ),
+    "splits by names of two words": (only(tree({"TrainSet": 1, "TestSet": 1})), "TestSet/, TrainSet/ look like splits"),
+    "splits within classes": (
+        only(tree({"cat/Train": 1, "cat/Test": 1, "dog/Train": 1, "dog/Test": 1})),
+        "/Test/ and dog/Train/ are splits within a folder of one class: put train/ and test/ around the class folders",
+    ),
     "too few": (only(tree({"cat": 1, "dog": 1})), "data has too few images (2) to hold some back for test: add some"),
     "too large a file": (huge_file, f"cat/huge.png has more than {MAX_FILE_BYTES} bytes: take it out"),
     "a link that leads up": (loop, "folders deep: is there a link that leads back up?"),

@@ -188,7 +188,8 @@ def test_a_tar_file_is_the_same_as_its_folder(mode: str, name: str, tmp_path: Pa
 def test_a_tar_file_with_a_folder_around(prefix: str, tmp_path: Path, cache: Path) -> None:
     files = tree({"cat": 12, "dog": 12})
     plain = from_source(pack(tmp_path / "a.tar", files), cache)
-    wrapped = from_source(pack(tmp_path / "b.tar", {prefix + name: data for name, data in files.items()}), cache)
+    around = {prefix + name: data for name, data in files.items()}
+    wrapped = from_source(pack(tmp_path / "b.tar", {"README.txt": b"", **around, f"{prefix}labels.csv": b""}), cache)
     assert plain.digest == wrapped.digest
 
 

@@ -119,7 +119,9 @@ def arrange(
 
 
 def _out_of_place(path: Sequence[str]) -> str:
-    """Why a file has no place in a layout; "" if it may stand beside one."""
+    """Why a file has no place in a layout; "" if it may stand beside one, or beside the folder around it."""
+    if not path:
+        return ""
     if len(path) > 1:
         suffixes = ", ".join(sorted(SUFFIXES))
         return f"isn't an image that can be read ({suffixes}): move it away, or convert it"
@@ -182,7 +184,7 @@ def _has_splits(paths: Sequence[Sequence[str]], drop: int, where: str) -> bool:
     They are where one for training has folders of images, or where all have a split's name: then they can't be classes.
 
     Raises:
-        DataError: two stand for the same split, or they look like splits and aren't called so.
+        DataError: two stand for the same split, or they look like splits and aren't called so, or lie within classes.
     """
     tops = {path[drop] for path in paths if len(path) > drop + 1}
     nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
@@ -198,12 +200,20 @@ def _has_splits(paths: Sequence[Sequence[str]], drop: int, where: str) -> bool:
             f"{where}: {'/, '.join(sorted(tops)[:5])}/ look like splits rather than classes: call them train/, test/ "
             "and val/, with a folder for each class in them"
         )
+    inside = {path[drop + 1]: path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
+    meant = {split: f"{top}/{name}/" for name, top in sorted(inside.items()) if (split := _meant(name))}
+    if "train" in meant and len(meant) > 1:
+        raise DataError(
+            f"{where}: {' and '.join(sorted(meant.values()))} are splits within a folder of one class: put train/ and "
+            "test/ around the class folders, as train/CLASS/"
+        )
     return False
 
 
 def _alike(folder: str) -> Split | None:
-    """The split that is a word of a folder's name, as of training_set."""
-    return next((split for word in re.split(r"[^a-z]+", folder.lower()) if (split := _meant(word))), None)
+    """The split that is a word of a folder's name, as of training_set or TrainSet."""
+    words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", folder)
+    return next((split for word in words if (split := _meant(word))), None)
 
 
 def _refuse_synonyms(tops: Collection[str], where: str) -> None:
