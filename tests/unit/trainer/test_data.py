@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,17 @@ def test_a_zip_file_whose_names_are_utf8_without_saying_so(tmp_path: Path, cache
         archive = zipped(tmp_path / f"{encoding}.zip", tree({ascii: 6, "cat": 6}))
         archive.write_bytes(archive.read_bytes().replace(ascii.encode(), "Häuser".encode(encoding)))
         assert from_source(archive, cache).classes == ("Häuser", "cat")
+
+
+def test_a_zip_file_from_an_older_windows(tmp_path: Path, cache: Path) -> None:
+    """With \\ for /, in the names of folders, too."""
+    files = tree({"train/cat": 6, "train/dog": 6})
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, contents in {"train/": b"", "train/cat/": b"", **files}.items():
+            member = zipfile.ZipInfo(name.replace("/", "\\"))
+            member.create_system = 0
+            archive.writestr(member, contents)
+    assert from_source(tmp_path / "a.zip", cache).digest == from_source(pack(tmp_path / "a.tar", files), cache).digest
 
 
 def test_torchvision_reads_what_lies_in_its_folder(cache: Path) -> None:
