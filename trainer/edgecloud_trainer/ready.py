@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 DETERMINISTIC_THREADS: Final = 1
 """Another number of intra-op threads gives other bits, and the number of CPUs for a rank changes with the workers."""
-FIT_IMAGES: Final = 5000
-"""Training images that data-dependent first layers are fitted to."""
 SAY_SECONDS: Final = 5.0
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -52,7 +50,7 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     channels, height, width = dataset.shape
     torch.manual_seed(spec.seed)
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
-    models.initialise(model, dataset.train.pixels[:FIT_IMAGES], mean=dataset.mean, std=dataset.std)
+    models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
     model = model.to(device=device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
     give_back()
     return device, dataset, model

@@ -102,6 +102,7 @@ def data() -> None:
     \b
     A SOURCE is
       a folder     CLASS/FILE, or train/CLASS/FILE with test/ and val/ beside train/
+                   (also Train/, training/, testing/, valid/, ...)
       an archive   of such a folder: .tar, also .gz, .bz2, .xz, or .zip
       IDX          a folder with train-images-idx3-ubyte and its like, also .gz
       CIFAR        a folder with data_batch_1.bin and its like

@@ -16,7 +16,12 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
 # Only what Pillow decodes itself: others of its formats start programs.
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SUFFIXES: Final = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp"))
+SUFFIXES: Final = frozenset(
+    (
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff",
+        ".webp",
+    )
+)  # fmt: skip
 """Of the files in a folder, those with such names are images; in lower case."""
 _GREY: Final = frozenset(("1", "L", "LA"))
 _COLOUR: Final = frozenset(("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"))

@@ -92,6 +92,12 @@ def link_in_zip() -> Make:
     return zipped((link, b"/etc/passwd"))
 
 
+def from_windows(name: str) -> Make:
+    member = zipfile.ZipInfo(name)
+    member.create_system = 0
+    return zipped((member, b""))
+
+
 def cut(name: str, mode: str) -> Make:
     def make(root: Path) -> None:
         path = pack(root / name, tree({"cat": 30, "dog": 30}), mode)
@@ -185,6 +191,8 @@ CASES: dict[str, tuple[Make, str, str]] = {
     "tar.gz: cut short": (cut("a.tar.gz", "w:gz"), "a.tar.gz", "can't be read to its end"),
     "tar.xz: cut short": (cut("a.tar.xz", "w:xz"), "a.tar.xz", "can't be read to its end"),
     "tar: empty class": (tar("cow", tarfile.DIRTYPE), "a.tar", "the class folder cow holds no images"),
+    "zip: up, by Windows": (from_windows("..\\evil.png"), "a.zip", "evil.png leads out of the archive"),
+    "zip: both ways": (from_windows("cat/..\\evil.png"), "a.zip", "evil.png leads out of the archive"),
     "zip: up": (zipped(("../evil.png", b"")), "a.zip", "../evil.png leads out of the archive"),
     "zip: link": (link_in_zip(), "a.zip", "cat/link.png is a link, a device or a pipe"),
     "zip: cut short": (

@@ -101,10 +101,12 @@ def test_arrays(tmp_path: Path) -> None:
 def test_arrays_with_splits_and_names(tmp_path: Path) -> None:
     grey = np.stack([pixels(number, channels=1)[0] for number in range(5)])
     arrays = {"x_train": grey[:3], "y_train": np.array([0, 1, 0]), "x_test": grey[3:], "y_test": np.array([1, 1])}
+    arrays |= {"x_valid": grey[:1], "y_valid": np.array([1])}
     source = npz(tmp_path / "a.npz", **arrays, classes=np.array(["left", "right"]))
     manifest = prepared(source, tmp_path / "a.images")
     assert (manifest["shape"], manifest["classes"]) == ([1, 10, 12], ["left", "right"])
-    assert {split: one["perClass"] for split, one in manifest["splits"].items()} == {"train": [2, 1], "test": [0, 2]}
+    counts = {split: one["perClass"] for split, one in manifest["splits"].items()}
+    assert counts == {"train": [2, 1], "validation": [0, 1], "test": [0, 2]}
 
 
 def test_idx_cifar_and_a_name(tmp_path: Path) -> None:

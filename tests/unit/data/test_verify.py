@@ -41,6 +41,12 @@ def test_a_file_that_is_right(good: bytes, tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["12 images read (train 8, test 4)", "ok"]
 
 
+def test_splits_in_capitals(tmp_path: Path) -> None:
+    files = {name.capitalize(): contents for name, contents in FILES.items()}
+    assert verified(write(tmp_path / "set", files))[1]["splits"] == {"train": 8, "test": 4}
+    assert prepared(tmp_path / "set", tmp_path / "a.images")["classes"] == ["cat", "dog"]
+
+
 @given(st.integers(0, 10**9), st.integers(1, 255))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_byte_is_found(good: bytes, tmp_path: Path, position: int, other: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def pack(path: Path, files: Tree, mode: str = "w", *, extra: Sequence[tarfile.Ta
             archive.addfile(member, io.BytesIO(data))
         for member in extra:
             archive.addfile(member)
+    return path
+
+
+def zipped(path: Path, files: Tree) -> Path:
+    """A zip file of these files, in their order."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
     return path
 
 

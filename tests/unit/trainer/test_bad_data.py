@@ -103,6 +103,12 @@ def only_a_pipe(root: Path) -> Path:
     return root / "data.tar"
 
 
+def empty_class(root: Path) -> Path:
+    path = write(root / "data", tree({"Train/cat": 1, "Train/dog": 1, "Test/cat": 1}))
+    (path / "Train" / "cow").mkdir()
+    return path
+
+
 def not_utf8(root: Path) -> Path:
     path = write(root / "data", GOOD)
     os.mkdir(os.fsencode(path) + b"/\xff")  # noqa: PTH102
@@ -127,6 +133,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         "train/a.png isn't in a class folder",
     ),
     "no image": (with_files(cat__a_dot_txt=b""), "cat/a.txt isn't an image that can be read (.bmp, "),
+    "a suffix and no name": (with_files(cat__png=b""), "cat/png isn't an image that can be read (.bmp, "),
     "other sizes": (
         with_files(dog__z_dot_png=encoded(pixels(0, size=(5, 6)))),
         "cat/000.png has 12x10 pixels and ROOT/data/dog/z.png has 6x5: all images need one size",
@@ -162,6 +169,36 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "test without train": (only(tree({"test/cat": 1, "test/dog": 1})), "has test/ and no train/: put the training"),
     "validation without train": (only(tree({"val/cat": 1, "test/dog": 1})), "/ and no train/: put the training"),
+    "test without train, in capitals": (
+        only(tree({"Test/cat": 1, "Valid/cat": 1})),
+        "has Test/ and no train/: put the training images into train/CLASS/",
+    ),
+    "the same split twice": (
+        only(tree({"train/cat": 1, "Train/dog": 1, "test/cat": 1})),
+        "Train/ and train/ both stand for train: put them into one, or move one away",
+    ),
+    "the same split by two names": (
+        only(tree({"Train/cat": 1, "Train/dog": 1, "test/cat": 1, "testing/cat": 1})),
+        "test/ and testing/ both stand for test",
+    ),
+    "an empty class folder": (empty_class, "the class folder Train/cow holds no images that can be read"),
+    "splits without classes": (
+        only(tree({"Train": 1, "Test": 1})),
+        "Test/000.png isn't in a class folder: move it into one, as CLASS/000.png",
+    ),
+    "stranger beside a capital": (
+        only(tree({"Train/cat": 1, "Test/cat": 1, "more/cat": 1})),
+        "more/ stands beside train/, which may have test/ and val/ beside it: move it away",
+    ),
+    "splits by names of their own": (
+        only(tree({"seg_train/cat": 1, "seg_test/cat": 1})),
+        "seg_test/, seg_train/ look like splits rather than classes: call them train/, test/ and val/",
+    ),
+    "splits by names of two words": (only(tree({"TrainSet": 1, "TestSet": 1})), "TestSet/, TrainSet/ look like splits"),
+    "splits within classes": (
+        only(tree({"cat/Train": 1, "cat/Test": 1, "dog/Train": 1, "dog/Test": 1})),
+        "/Test/ and dog/Train/ are splits within a folder of one class: put train/ and test/ around the class folders",
+    ),
     "too few": (only(tree({"cat": 1, "dog": 1})), "data has too few images (2) to hold some back for test: add some"),
     "too large a file": (huge_file, f"cat/huge.png has more than {MAX_FILE_BYTES} bytes: take it out"),
     "a link that leads up": (loop, "folders deep: is there a link that leads back up?"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.data import Dataset, load
 from edgecloud_trainer.data.decode import decode
-from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write
+from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write, zipped
 
 SPLIT = {"train/cat": 4, "train/dog": 3, "test/cat": 2, "test/dog": 1}
 
@@ -93,6 +94,44 @@ def test_a_folder_with_splits(tmp_path: Path, cache: Path) -> None:
     assert np.array_equal(dataset.test.pixels, expected[7:])
 
 
+def renamed(files: dict[str, bytes], **names: str) -> dict[str, bytes]:
+    """With other names for the folders at the top."""
+    return {f"{names[name.split('/')[0]]}/{name.partition('/')[2]}": data for name, data in files.items()}
+
+
+@pytest.mark.parametrize("around", ["", "pets/"])
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("Train", "Val", "Test"), ("training", "VALID", "testing"), ("TRAIN", "Validation", "test")],
+)
+def test_splits_by_other_names(around: str, train: str, val: str, test: str, tmp_path: Path, cache: Path) -> None:
+    """Downloaded sets have them in capitals, or as training and testing."""
+    files = tree({**SPLIT, "val/dog": 2})
+    plain = from_source(write(tmp_path / "plain", files), cache)
+    other = {around + name: data for name, data in renamed(files, train=train, val=val, test=test).items()}
+    for source in (write(tmp_path / "a", other), pack(tmp_path / "a.tar", other), zipped(tmp_path / "a.zip", other)):
+        assert from_source(source, cache).digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    "classes", [("Test", "cat"), ("Train", "cat"), ("Testing", "Reading", "Training"), ("valid", "invalid")]
+)
+def test_classes_that_are_called_like_splits(classes: tuple[str, ...], tmp_path: Path, cache: Path) -> None:
+    dataset = from_source(write(tmp_path / "set", tree(dict.fromkeys(classes, 6))), cache)
+    assert dataset.classes == tuple(sorted(classes))
+
+
+def test_a_class_with_folders_in_it_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
+    files = tree({"Test/anna": 4, "Test/ben": 4, "Control/carl": 8})
+    assert from_source(write(tmp_path / "set", files), cache).classes == ("Control", "Test")
+
+
+def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
+    for around in ("Test", "Training", "testing"):
+        files = tree({f"{around}/cat": 5, f"{around}/dog": 6})
+        assert from_source(write(tmp_path / around, files), cache).classes == ("cat", "dog")
+
+
 def test_validation_images_of_its_own(tmp_path: Path, cache: Path) -> None:
     dataset = from_source(write(tmp_path / "pets", tree({**SPLIT, "val/dog": 2})), cache)
     check(dataset)
@@ -118,14 +157,19 @@ def test_what_systems_leave_behind_is_passed_over(tmp_path: Path, cache: Path) -
         ".git/HEAD": b"",
         "train/cat/.DS_Store": b"",
         "train/cat/Thumbs.db": b"",
+        "train/cat/thumbs.db": b"",
+        "train/cat/Desktop.ini": b"",
         "__MACOSX/train/cat/._000.png": b"",
+        "train/cat/@eaDir/000.png/SYNOPHOTO_THUMB_M.png": encoded(pixels(99)),
+        "@eaDir/000.png": encoded(pixels(99)),
     }
     files = tree(SPLIT)
     plain = from_source(write(tmp_path / "a", files), cache)
     cluttered = from_source(write(tmp_path / "b", {**files, **clutter}), cache)
     (tmp_path / "b" / "lost+found").mkdir()
     assert plain.digest == cluttered.digest
-    assert plain.digest == from_source(pack(tmp_path / "c.tar", {**files, **clutter}), cache).digest
+    for make in (pack, zipped):
+        assert plain.digest == from_source(make(tmp_path / f"c.{make.__name__}", {**files, **clutter}), cache).digest
 
 
 @pytest.mark.parametrize(
@@ -145,7 +189,8 @@ def test_a_tar_file_is_the_same_as_its_folder(mode: str, name: str, tmp_path: Pa
 def test_a_tar_file_with_a_folder_around(prefix: str, tmp_path: Path, cache: Path) -> None:
     files = tree({"cat": 12, "dog": 12})
     plain = from_source(pack(tmp_path / "a.tar", files), cache)
-    wrapped = from_source(pack(tmp_path / "b.tar", {prefix + name: data for name, data in files.items()}), cache)
+    around = {prefix + name: data for name, data in files.items()}
+    wrapped = from_source(pack(tmp_path / "b.tar", {"README.txt": b"", **around, f"{prefix}labels.csv": b""}), cache)
     assert plain.digest == wrapped.digest
 
 
@@ -186,7 +231,9 @@ def test_inks_become_colours() -> None:
     assert decode("a.jpg", saved(Image.new("CMYK", (4, 5), (255, 0, 0, 0)), "JPEG"))[:, 2, 2].tolist() == [0, 255, 255]
 
 
-@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".bmp", "BMP"), (".webp", "WEBP"), (".ppm", "PPM")])
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".jpg", "JPEG"), (".jfif", "JPEG"), (".bmp", "BMP"), (".webp", "WEBP"), (".ppm", "PPM")]
+)
 def test_kinds_of_files(suffix: str, kind: str, tmp_path: Path, cache: Path) -> None:
     dataset = from_source(write(tmp_path / "a", tree(SPLIT, suffix=suffix.upper(), kind=kind)), cache)
     check(dataset)
@@ -223,6 +270,34 @@ def test_cifar_names_its_classes(tmp_path: Path, cache: Path) -> None:
     files = {"data_batch_1.bin": cifar(40, classes=2), "batches.meta.txt": b"left\nright\n\n"}
     dataset = from_source(write(tmp_path / "cifar", files), cache)
     assert (dataset.classes, len(dataset.train), len(dataset.test)) == (("left", "right"), 36, 4)
+
+
+def test_cifar_names_of_several_words(tmp_path: Path, cache: Path) -> None:
+    """Taken for two classes, they would shift the names of all behind them."""
+    for number, (text, classes) in enumerate(
+        ((b"polar bear\r\ncat\n", ("polar bear", "cat")), (b"bear cat\n", ("bear", "cat")))
+    ):
+        files = {"data_batch_1.bin": cifar(40, classes=2), "batches.meta.txt": text}
+        assert from_source(write(tmp_path / str(number), files), cache).classes == classes
+
+
+def test_a_zip_file_whose_names_are_utf8_without_saying_so(tmp_path: Path, cache: Path) -> None:
+    """macOS writes such, others names in the alphabet of MS-DOS."""
+    for ascii, encoding in (("Haeuser", "utf-8"), ("H_user", "cp437")):
+        archive = zipped(tmp_path / f"{encoding}.zip", tree({ascii: 6, "cat": 6}))
+        archive.write_bytes(archive.read_bytes().replace(ascii.encode(), "Häuser".encode(encoding)))
+        assert from_source(archive, cache).classes == ("Häuser", "cat")
+
+
+def test_a_zip_file_from_an_older_windows(tmp_path: Path, cache: Path) -> None:
+    """With \\ for /, in the names of folders, too."""
+    files = tree({"train/cat": 6, "train/dog": 6})
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, contents in {"train/": b"", "train/cat/": b"", **files}.items():
+            member = zipfile.ZipInfo(name.replace("/", "\\"))
+            member.create_system = 0
+            archive.writestr(member, contents)
+    assert from_source(tmp_path / "a.zip", cache).digest == from_source(pack(tmp_path / "a.tar", files), cache).digest
 
 
 def test_torchvision_reads_what_lies_in_its_folder(cache: Path) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import nn
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.augment import to_input
 from edgecloud_trainer.data import load
 from edgecloud_trainer.models import ModelError, build, initialise
-from edgecloud_trainer.models.edgenet import EdgeNet
+from edgecloud_trainer.models.edgenet import EdgeNet, sampling
 from edgecloud_trainer.order import batch_ids, steps_per_epoch
 
 SIZES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (4, 20, 31)]
@@ -121,11 +124,10 @@ def whitened(model: EdgeNet, images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("channels", "height", "width"), SIZES)
 def test_whitening(channels: int, height: int, width: int) -> None:
-    """Over the patches it was made from, each output has variance 1 and none has to do with another."""
+    """Over the places that it looks at, each output has variance 1 and none has to do with another."""
     model = EdgeNet(classes=2, channels=channels, height=height, width=width)
     images, mean, std = pixels(100, channels, height, width), (0.4,) * channels, (0.3,) * channels
     initialise(model, images, mean=mean, std=std)
-    model.whiten.stride = (1, 1)
     out = whitened(model, to_input(images, mean, std, torch.float32, torch.contiguous_format)).detach().double()
     moments = (out @ out.T / out.shape[1]).numpy()
     np.testing.assert_allclose(moments - np.diag(np.diag(moments)), 0, atol=2e-3)
@@ -147,6 +149,43 @@ def test_whitening_is_exact() -> None:
         assert torch.equal(state, torch.get_rng_state())
         results.append(model.whiten.weight.detach().clone())
     assert torch.equal(*results)
+
+
+def test_whitening_of_large_images_takes_little_memory() -> None:
+    """Patches of all places at once would be 80 MB an image."""
+    model, images = EdgeNet(classes=2, channels=3, height=224, width=224), pixels(60, 3, 224, 224)
+    tracemalloc.start()
+    try:
+        initialise(model, images, mean=(0.5,) * 3, std=(0.2,) * 3)
+        assert tracemalloc.get_traced_memory()[1] < 128 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_whitening_looks_at_all_classes_of_a_set_that_lies_by_class() -> None:
+    """Of more images than are needed; those of the first half show nothing. By turns is as good."""
+    blank = np.zeros((5000, 1, 4, 4), np.uint8)
+    first, by_turns = np.concatenate((blank, pixels(5000, 1, 4, 4))), np.empty((10000, 1, 4, 4), np.uint8)
+    by_turns[::2], by_turns[1::2] = first[:5000], first[5000:]
+    for images in (first, by_turns):
+        model = EdgeNet(classes=2, channels=1, height=4, width=4)
+        initialise(model, images, mean=(0.5,), std=(0.25,))
+        out = whitened(model, to_input(images, (0.5,), (0.25,), torch.float32, torch.contiguous_format)).detach()
+        assert (out @ out.T / out.shape[1]).diag()[0] == pytest.approx(1, abs=0.02)
+
+
+@given(st.sampled_from([1, 3]), st.integers(4, 1500), st.integers(4, 1500))
+def test_whitening_looks_at_no_more_than_it_has_time_for(channels: int, height: int, width: int) -> None:
+    stride = max(1, round(max(height, width) / 32))
+    assume(min(height, width) > 2 * stride)
+    images, every = sampling(channels, height, width, stride + 1, stride)
+    assert 1 <= images <= 5000
+    step = stride * every
+    places = ((height - stride - 1) // step + 1) * ((width - stride - 1) // step + 1)
+    assert images * places * (channels * (stride + 1) ** 2) ** 2 <= 2**36
+    assert images * places * 255**2 < 2**53
+    assert images >= 64
+    assert stride > 1 or (images, every) == (5000, 1)
 
 
 def test_images_without_contrast() -> None:

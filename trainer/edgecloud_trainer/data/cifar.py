@@ -66,7 +66,10 @@ def _read(root: Path, found: dict[Split, list[File]], reading: Reading) -> Conte
 def _classes(root: Path, highest: int) -> tuple[str, ...]:
     names: tuple[str, ...] = _CLASSES
     if (root / _NAMES).exists():
-        names = tuple(read_file(str(root / _NAMES), 65536).decode(errors="replace").split())
+        text = read_file(str(root / _NAMES), 65536).decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        # A name may have several words; all names may also stand in one line.
+        names = tuple(lines if len(lines) > 1 else text.split())
         refuse_classes(names, str(root / _NAMES))
     if highest >= len(names):
         raise DataError(

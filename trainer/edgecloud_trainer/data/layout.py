@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,12 +15,23 @@ _PLAIN: Final = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 
 _SPLIT_FOLDERS: Final[dict[str, Split]] = {
     "train": "train",
+    "training": "train",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
     "test": "test",
+    "testing": "test",
 }
-_CLUTTER: Final = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini", "lost+found"))
+"""By a folder's name in lower case."""
+_NEVER_CLASSES: Final = frozenset(("train", "val", "valid", "validation", "test"))
+"""Written like this they are taken for splits at once; others, such as Test, may also be classes."""
+_CLUTTER: Final = frozenset(
+    (
+        "__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "$recycle.bin",
+        "system volume information", "@eadir", "#recycle", "lost+found",
+    )
+)  # fmt: skip
+"""In lower case. @eaDir is where a Synology keeps small copies of a folder's images: they would be read beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +46,7 @@ class Layout:
 
 def is_clutter(name: str) -> bool:
     """Whether a file or folder name is what systems and tools leave behind."""
-    return name.startswith(".") or name in _CLUTTER
+    return name.startswith(".") or name.lower() in _CLUTTER
 
 
 def refuse_classes(classes: Sequence[str], where: str) -> None:
@@ -59,8 +71,9 @@ def refuse_classes(classes: Sequence[str], where: str) -> None:
 
 
 def is_image(name: str) -> bool:
-    """By its suffix."""
-    return name.rpartition(".")[2].lower() in _PLAIN
+    """By its suffix; a file that is called png has none."""
+    stem, _, suffix = name.rpartition(".")
+    return suffix.lower() in _PLAIN and bool(stem)
 
 
 def arrange(
@@ -68,8 +81,9 @@ def arrange(
 ) -> Layout:
     """Find out which layout the names have, and read it.
 
-    Either train/CLASS/.../FILE with test/ and val/ beside it if there are any, or CLASS/.../FILE. One folder around all
-    of it is allowed. Files outside of these folders are passed over unless they are images.
+    Either train/CLASS/.../FILE with test/ and val/ beside it if there are any, or CLASS/.../FILE. The splits' folders
+    may also be called training, testing, valid and validation, in capitals or not. One folder around all of it is
+    allowed. Files outside of these folders are passed over unless they are images.
 
     Args:
         names: paths with /, without clutter, in any order.
@@ -83,19 +97,17 @@ def arrange(
     paths = [name.split("/") for name in names]
     _refuse_twins(names, where)
     drop = _wrapping(paths)
-    split_folders = any(len(path) > drop + 1 and path[drop] == "train" for path in paths)
-    if not split_folders:
-        _refuse_half(paths, drop, where)
+    split_folders = _has_splits(paths, drop, where)
     found: dict[Split, dict[str, list[int]]] = {}
     for position in sorted(range(len(names)), key=names.__getitem__):
         path = paths[position][drop:]
         split: Split = "train"
         if len(path) > 1 and split_folders:
-            if path[0] not in _SPLIT_FOLDERS:
+            if (meant := _meant(path[0])) is None:
                 raise DataError(
                     f"{where}: {path[0]}/ stands beside train/, which may have test/ and val/ beside it: move it away"
                 )
-            split, path = _SPLIT_FOLDERS[path[0]], path[1:]
+            split, path = meant, path[1:]
         if len(path) > 1 and is_image(path[-1]):
             found.setdefault(split, {}).setdefault(path[0], []).append(position)
         elif reason := _out_of_place(path):
@@ -107,7 +119,9 @@ def arrange(
 
 
 def _out_of_place(path: Sequence[str]) -> str:
-    """Why a file has no place in a layout; "" if it may stand beside one."""
+    """Why a file has no place in a layout; "" if it may stand beside one, or beside the folder around it."""
+    if not path:
+        return ""
     if len(path) > 1:
         suffixes = ", ".join(sorted(SUFFIXES))
         return f"isn't an image that can be read ({suffixes}): move it away, or convert it"
@@ -132,7 +146,7 @@ def _refuse_empty(
     depth = drop + (2 if split_folders else 1)
     for folder in sorted(folders):
         parts = folder.split("/")
-        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and parts[drop] != "train"):
+        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and _meant(parts[drop]) != "train"):
             continue
         if parts[-1] not in found["train"]:
             raise DataError(
@@ -152,18 +166,64 @@ def _wrapping(paths: Sequence[Sequence[str]]) -> int:
     tops = {path[0] for path in paths if len(path) > 1}
     if (
         len(tops) != 1
-        or not tops.isdisjoint(_SPLIT_FOLDERS)
+        or not tops.isdisjoint(_NEVER_CLASSES)
         or any(len(path) == 1 and is_image(path[0]) for path in paths)
     ):
         return 0
     return 1 if any(len(path) > 2 for path in paths) else 0
 
 
-def _refuse_half(paths: Sequence[Sequence[str]], drop: int, where: str) -> None:
-    """test/CLASS/FILE without train/ is half a data set, not a class named test."""
-    for path in paths:
-        if len(path) > drop + 2 and path[drop] in _SPLIT_FOLDERS:
-            raise DataError(f"{where} has {path[drop]}/ and no train/: put the training images into train/CLASS/")
+def _meant(folder: str) -> Split | None:
+    """The split that a folder's name stands for."""
+    return _SPLIT_FOLDERS.get(folder.lower())
+
+
+def _has_splits(paths: Sequence[Sequence[str]], drop: int, where: str) -> bool:
+    """Whether the folders are splits, with those of the classes in them.
+
+    They are where one for training has folders of images, or where all have a split's name: then they can't be classes.
+
+    Raises:
+        DataError: two stand for the same split, or they look like splits and aren't called so, or lie within classes.
+    """
+    tops = {path[drop] for path in paths if len(path) > drop + 1}
+    nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
+    only = bool(tops) and all(map(_meant, tops))
+    if "train" in tops or any(_meant(top) == "train" for top in (tops if only else nested)):
+        _refuse_synonyms(tops, where)
+        return True
+    # test/CLASS/FILE without train/ is half a data set, not a class named test.
+    for half in sorted(tops if only else _NEVER_CLASSES & {path[drop] for path in paths if len(path) > drop + 2}):
+        raise DataError(f"{where} has {half}/ and no train/: put the training images into train/CLASS/")
+    if len(set(map(_alike, tops))) > 1 and all(map(_alike, tops)):
+        raise DataError(
+            f"{where}: {'/, '.join(sorted(tops)[:5])}/ look like splits rather than classes: call them train/, test/ "
+            "and val/, with a folder for each class in them"
+        )
+    inside = {path[drop + 1]: path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
+    meant = {split: f"{top}/{name}/" for name, top in sorted(inside.items()) if (split := _meant(name))}
+    if "train" in meant and len(meant) > 1:
+        raise DataError(
+            f"{where}: {' and '.join(sorted(meant.values()))} are splits within a folder of one class: put train/ and "
+            "test/ around the class folders, as train/CLASS/"
+        )
+    return False
+
+
+def _alike(folder: str) -> Split | None:
+    """The split that is a word of a folder's name, as of training_set or TrainSet."""
+    words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", folder)
+    return next((split for word in words if (split := _meant(word))), None)
+
+
+def _refuse_synonyms(tops: Collection[str], where: str) -> None:
+    """Train/ beside train/, or test/ beside testing/: it could be either, or both."""
+    seen: dict[Split, str] = {}
+    for top in sorted(tops):
+        if (split := _meant(top)) is not None and seen.setdefault(split, top) != top:
+            raise DataError(
+                f"{where}: {seen[split]}/ and {top}/ both stand for {split}: put them into one, or move one away"
+            )
 
 
 def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:

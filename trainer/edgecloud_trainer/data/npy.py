@@ -36,16 +36,19 @@ from edgecloud_trainer.data.zipped import open_zip
 
 MAX_BYTES: Final = 1024**4
 """Of one array."""
-_SPLIT: Final = "train|test|val|validation|t10k"
+_SPLIT: Final = "train|training|test|testing|t10k|val|valid|validation"
 _NAME: Final = re.compile(
     rf"(?:(?P<before>{_SPLIT})[_-])?(?P<what>pixels|images|image|x|labels|label|y|classes)(?:[_-](?P<behind>{_SPLIT}))?",
     re.IGNORECASE,
 )
 _SPLITS: Final[dict[str, Split]] = {
     "train": "train",
+    "training": "train",
     "test": "test",
+    "testing": "test",
     "t10k": "test",
     "val": "validation",
+    "valid": "validation",
     "validation": "validation",
 }
 _NO_NAME: Final = "the arrays must be named pixels and labels, or train_pixels, train_labels, test_pixels, test_labels"

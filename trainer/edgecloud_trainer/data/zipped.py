@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import stat
 import zipfile
@@ -24,6 +25,8 @@ from edgecloud_trainer.data.source import File, Source, key_of
 MAX_MEMBERS: Final = 5_000_000
 """zipfile holds what it knows of each in memory."""
 _ENCRYPTED: Final = 0x1
+_UTF8: Final = 0x800
+_DOS: Final = 0
 
 
 def zip_source(path: Path, where: str = "") -> Source:
@@ -107,7 +110,19 @@ class ZipFiles(ArchiveFiles):
                 raise _broken(self.where, error) from error
             return Encoded(name, where, partial(bytes, data), len(data))
 
-        return self.member(member.filename, member.file_size, _unsafe(member), folder=member.is_dir(), read=read)
+        name = _name(member, member.filename)
+        return self.member(name, member.file_size, _unsafe(member), folder=name.endswith("/"), read=read)
+
+
+def _name(member: zipfile.ZipInfo, name: str) -> str:
+    r"""What a member is called.
+
+    macOS writes UTF-8 without saying so, which would give classes strange names, and older Windows \ for /.
+    """
+    if not (member.flag_bits & _UTF8 or name.isascii()):
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/") if member.create_system == _DOS and "/" not in name else name
 
 
 def _unsafe(member: zipfile.ZipInfo) -> str:
@@ -115,7 +130,7 @@ def _unsafe(member: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link, a device or a pipe: pack the files themselves"
-    if leads_out(member.orig_filename):
+    if leads_out(_name(member, member.orig_filename)):
         return "leads out of the archive: pack it from within its folder"
     if len(member.filename) > MAX_NAME:
         return f"has a name of {len(member.filename)} characters, more than {MAX_NAME}: rename it"

@@ -96,7 +96,7 @@ def initialise(model: nn.Module, pixels: npt.NDArray[np.uint8], *, mean: Sequenc
 
     Args:
         model: from `build`, on the CPU or not.
-        pixels: uint8 [N, C, H, W], some thousand training images.
+        pixels: uint8 [N, C, H, W], the training images. Of many, as many as are needed are read.
         mean, std: what the network's input is normalised with.
     """
     if isinstance(model, EdgeNet):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from edgecloud_trainer.hashing import hashes, key_of
 
 _WIDTHS: Final = (64, 256, 256)
 _HEAD_GAIN: Final = 3.0
@@ -23,7 +25,15 @@ _FULL: Final = 32
 """Images with a longer side are taken in steps of several pixels, so that about 32x32 places are left."""
 _MAX_DIRECTIONS: Final = 24
 _MIN_VARIANCE: Final = 5e-4
-_BATCH: Final = 256
+_FIT: Final = 21
+"""Which images the first layer is fitted to, as a purpose of random numbers."""
+_MAX_IMAGES: Final = 5000
+_MIN_IMAGES: Final = 64
+"""Of large images some places are left out before it would be fewer."""
+_MAX_PRODUCTS: Final = 2**36
+"""Multiplications for the patches' moments: some seconds. Reached from about 180x180 pixels on, in colour."""
+_BATCH_BYTES: Final = 32 * 1024 * 1024
+"""Of patches that are held at once."""
 
 
 class EdgeNet(nn.Module):
@@ -57,18 +67,20 @@ class EdgeNet(nn.Module):
     def whiten_by(self, pixels: npt.NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take the first layer's weights from patches: the directions in which they vary, each scaled to variance 1.
 
+        They are those that the layer looks at, of at most 5,000 images spread over all; of large images of fewer.
+
         Args:
             pixels: uint8 [N, C, H, W].
             mean, std: what the input is normalised with.
         """
-        kernel = self.whiten.kernel_size[0]
+        kernel, stride = self.whiten.kernel_size[0], self.whiten.stride[0]
         area = kernel * kernel
-        first, second, count = _moments(pixels, kernel)
+        first, second, number = _moments(pixels, kernel, stride)
         # Patches are summed up as they are, in whole numbers; what normalising makes of the sums comes afterwards.
         scale = np.repeat(1 / (255 * np.array(std)), area)
         shift = np.repeat(-np.array(mean) / np.array(std), area)
-        mixed = np.outer(scale * first, shift) / count
-        variance = np.outer(scale, scale) * second / count + mixed + mixed.T + np.outer(shift, shift)
+        mixed = np.outer(scale * first, shift) / number
+        variance = np.outer(scale, scale) * second / number + mixed + mixed.T + np.outer(shift, shift)
         values, vectors = np.linalg.eigh(variance)
         filters = (vectors / np.sqrt(np.maximum(values, 0) + _MIN_VARIANCE)).T[::-1]
         filters = filters * np.sign(filters[np.arange(len(filters)), np.abs(filters).argmax(1)])[:, None]
@@ -78,23 +90,59 @@ class EdgeNet(nn.Module):
 
 
 def _moments(
-    pixels: npt.NDArray[np.uint8], kernel: int
+    pixels: npt.NDArray[np.uint8], kernel: int, stride: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
-    """Sums of all patches [D] and of their products [D, D], and their number.
+    """Sums of patches [D] and of their products [D, D], and their number.
 
-    Sums of whole numbers under 2^53 are exact in float64, so that no order of summing changes a bit.
+    Sums of whole numbers under 2^53 are exact in float64, so that no order of summing and no size of a batch changes a
+    bit: at most 5,000 images have 46 x 46 places each, and a product is at most 255^2, which makes 2^40.
     """
-    size = pixels.shape[1] * kernel * kernel
-    first, second, count = np.zeros(size), np.zeros((size, size)), 0
-    for start in range(0, len(pixels), _BATCH):
+    _, channels, height, width = pixels.shape
+    size = channels * kernel * kernel
+    images, every = sampling(channels, height, width, kernel, stride)
+    ids = _spread(len(pixels), images)
+    step = every * stride
+    batch = max(1, _BATCH_BYTES // (_places(height, width, kernel, step) * size * 8))
+    first, second, total = np.zeros(size), np.zeros((size, size)), 0
+    for start in range(0, len(ids), batch):
         windows = np.lib.stride_tricks.sliding_window_view(
-            pixels[start : start + _BATCH], (kernel, kernel), axis=(2, 3)
-        )
+            pixels[ids[start : start + batch]], (kernel, kernel), axis=(2, 3)
+        )[:, :, ::step, ::step]
         patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, size).astype(np.float64)
         first += patches.sum(0)
         second += patches.T @ patches
-        count += len(patches)
-    return first, second, count
+        total += len(patches)
+    return first, second, total
+
+
+def sampling(channels: int, height: int, width: int, kernel: int, stride: int) -> tuple[int, int]:
+    """How many images are looked at, and in both directions at every how-manieth place. Pure.
+
+    All places of 5,000 images, unless that is too much work: then fewer images, and fewer places before they are too
+    few to stand for all.
+    """
+    products = (channels * kernel * kernel) ** 2
+    for every in count(1):
+        places = _places(height, width, kernel, every * stride)
+        images = _MAX_PRODUCTS // (places * products)
+        if images >= _MIN_IMAGES or places == 1:
+            break
+    return max(1, min(images, _MAX_IMAGES)), every
+
+
+def _places(height: int, width: int, kernel: int, step: int) -> int:
+    return ((height - kernel) // step + 1) * ((width - kernel) // step + 1)
+
+
+def _spread(number: int, wanted: int) -> npt.NDArray[np.int64]:
+    """At most so many of `number` ids, ascending, each at a random place of its own stretch.
+
+    Sets often lie class by class, and some by turns, so that neither the first ones nor every n-th one stand for all.
+    """
+    begins = np.arange(min(wanted, number) + 1) * number // min(wanted, number)
+    inside = hashes(key_of(_FIT), np.arange(len(begins) - 1)) % np.diff(begins).astype(np.uint64)
+    ids: npt.NDArray[np.int64] = begins[:-1] + inside.astype(np.int64)
+    return ids
 
 
 class _Group(nn.Module):
