@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import pytest
@@ -32,7 +33,8 @@ def take_part(environment: dict[str, str], said: Connection) -> None:
     said.send("ready")
     code = 1
     try:
-        group.join(read, devices.choose(read))
+        device = devices.choose(read)
+        group.join(read, replace(device, backend=environment.get("BACKEND", device.backend)))
         if "DATA" in environment:
             group.agree(read, {}, data=environment["DATA"])
         said.send(str(group.gather_objects(read.rank, read)))
@@ -104,6 +106,19 @@ def test_ranks_with_different_images_are_refused(other: str) -> None:
     same = other[0] == "a"
     assert [code for _, code in ends] == ([0, 0] if same else [1, 1]), ends
     assert ["the workers see different images" in said for said, _ in ends] == [not same] * 2
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_ranks_with_gpus_and_ranks_without_are_refused(gpus: int) -> None:
+    """A group of NCCL's and one of gloo's would wait for each other for ten minutes, and then fail, again and again."""
+    port = free_port()
+    ranks = [Rank(rank, port, BACKEND="nccl" if rank == gpus else "gloo") for rank in (0, 1)]
+    with ended(*ranks):
+        ends = [one.end() for one in ranks]
+    for said, code in ends:
+        assert code == 1
+        assert "MixtureError" in said and f"gloo on rank {1 - gpus}, nccl on rank {gpus}" in said
+        assert "trainer.device: cpu, or ask for GPUs in every pool" in said
 
 
 def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
