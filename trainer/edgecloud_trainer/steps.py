@@ -76,6 +76,9 @@ class Stepper:
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        named = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        self.moved = frozenset(named | norm.buffer_names(model))
+        """What a step moves, by the names of the model's state dict: parameters and the norms' running statistics."""
         ranks = self._ranks = 1 if settings.local else settings.world_size  # that add up their gradients
         self._exact = ExactReduction(self._parameters, ranks, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, ranks)
@@ -213,7 +216,12 @@ class Stepper:
             NonFiniteError: some weight, running statistic or mean of weights is not finite.
         """
         states = [self.model.state_dict()] + ([self.ema.state] if self.ema is not None else [])
-        values = [value for state in states for value in state.values() if value.is_floating_point()]
+        values = [
+            value
+            for state in states
+            for name, value in state.items()
+            if name in self.moved and value.is_floating_point()  # an attention mask's infinity is as it should be
+        ]
         if not bool(torch.stack([torch.isfinite(value).all() for value in values]).all()):
             raise NonFiniteError(_NOT_FINITE)
 

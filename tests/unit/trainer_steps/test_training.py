@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from edgecloud.api.spec import StorageSpec
 from edgecloud_trainer import data, devices, models
@@ -48,12 +50,15 @@ def settings(folder: Path, **trainer: Any) -> Settings:
     )
 
 
-def training(said: Settings, dataset: Dataset, device: Device | None = None) -> tuple[Training, Stepper]:
+def training(
+    said: Settings, dataset: Dataset, device: Device | None = None, *, model: nn.Module | None = None
+) -> tuple[Training, Stepper]:
+    """model: another one than the article's."""
     device = device or devices.choose(said)
     torch.manual_seed(0)
     channels, height, width = dataset.shape
-    model = models.build("article-cnn", classes=10, channels=channels, height=height, width=width)
-    models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
+    if model is None:
+        model = models.build("article-cnn", classes=10, channels=channels, height=height, width=width)
     stepper = Stepper(said, device, dataset, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     return Training(said, device, dataset, stepper), stepper
 
@@ -142,6 +147,45 @@ def test_weights_that_are_not_finite_are_not_saved(digits: Dataset, tmp_path: Pa
     loaded = CheckpointStore(said.checkpoints, round=2, keep=3, digest=said.digest).choose()
     assert loaded is not None and loaded.step == bad - 1
     assert not (tmp_path / "results/evaluation.json").exists()
+
+
+class Masked(nn.Module):
+    """Looks at half of the image, as a mask of -inf, a constant buffer, says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Parameter(torch.zeros(64))
+        self.norm = nn.BatchNorm1d(64)
+        self.last = nn.Linear(64, 10)
+        self.register_buffer("mask", torch.where(torch.arange(64) < 32, 0.0, float("-inf")))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(self.norm(64 * torch.softmax(self.score + self.mask, 0) * x.flatten(1)))
+        return y
+
+
+@pytest.mark.parametrize("sync", ["every", "local"])
+def test_a_constant_infinity_is_no_trouble_of_the_training(digits: Dataset, tmp_path: Path, sync: str) -> None:
+    said = settings(tmp_path, emaDecay=0.5, sync={"mode": sync, "everySteps": 2})
+    said = replace(said, storage=StorageSpec.parse({"checkpointIntervalSteps": 1}))
+    one, stepper = training(said, digits, model=Masked())
+    finished = one.run()
+    assert math.isfinite(finished.evaluation["loss"])
+    assert stepper.ema is not None
+    for state in (stepper.model.state_dict(), stepper.ema.state):
+        assert torch.equal(state["mask"], Masked().mask)
+        assert bool(torch.isfinite(state["norm.running_var"]).all())
+
+
+@pytest.mark.parametrize("name", ["score", "norm.running_mean", "norm.running_var"])
+@pytest.mark.parametrize("mean", [False, True])
+def test_whatever_a_step_moves_is_looked_at(digits: Dataset, tmp_path: Path, name: str, mean: bool) -> None:
+    _, stepper = training(settings(tmp_path, emaDecay=0.5), digits, model=Masked())
+    stepper.check_weights()
+    assert stepper.ema is not None
+    (stepper.ema.state if mean else stepper.model.state_dict())[name][3] = float("nan")
+    with pytest.raises(NonFiniteError):
+        stepper.check_weights()
 
 
 def test_a_checkpoint_under_way_survives_the_end_of_its_training(digits: Dataset, tmp_path: Path) -> None:
