@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -30,3 +32,9 @@ class Ema:
                 self.state[name].lerp_(value, weight)
             else:
                 self.state[name].copy_(value)
+
+    @torch.no_grad()
+    def take_up(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from such a state."""
+        for name, value in self.state.items():
+            value.copy_(state[name])

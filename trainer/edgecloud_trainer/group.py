@@ -226,7 +226,7 @@ def broadcast_tensors(
         own = None if tensors is None else tensors[name]
         box = torch.empty(shape, dtype=dtype) if own is None else own.contiguous()
         box = box.to(device.device)
-        dist.broadcast(box, src=source)
+        dist.broadcast(box.reshape(-1).view(torch.uint8), src=source)  # as bytes: not every backend knows every type
         received[name] = box.cpu()
     return received
 

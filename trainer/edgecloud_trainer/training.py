@@ -17,6 +17,7 @@ from torch import Tensor
 from edgecloud import worker
 from edgecloud.launcher.progress import fitted
 from edgecloud_trainer import group, optimizers, results
+from edgecloud_trainer.alike import OtherBuffers, begin_alike
 from edgecloud_trainer.cards import model_card
 from edgecloud_trainer.checkpoints import (
     AsyncSaver,
@@ -73,6 +74,7 @@ class Training:
         self._device = device
         self._dataset = dataset
         self._stepper = stepper
+        self._buffers = OtherBuffers(stepper)
         self._stop_signal = False
         self._saves = settings.rank == 0 or (settings.own_storage and settings.local_rank == 0)
         self._store = CheckpointStore(
@@ -143,10 +145,13 @@ class Training:
             self._log_samples()
         shard_seconds: list[float] = []
         validated = start // stepper.steps_per_epoch
+        self._buffers.remember()
         for number in range(start, stepper.total_steps):
             done = number + 1
             wishes = Wishes(stop=self._stop_signal or worker.should_stop(), save=settings.rank == 0 and self._due(done))
             outcome = stepper.step(number, assignment, wishes)
+            if number == start:
+                self._buffers.refuse_moved()
             self._watch.add(
                 samples=outcome.samples,
                 seconds=outcome.seconds,
@@ -204,6 +209,7 @@ class Training:
     def _validate(self, done: int) -> None:
         images = self._dataset.validation
         assert images is not None
+        self._buffers.bring_together()
         evaluation = self._evaluate(images)
         worker.report(step=done, accuracy=evaluation.accuracy)
         self._record(step=done, validationAccuracy=evaluation.accuracy)
@@ -263,11 +269,16 @@ class Training:
 
     def _save(self, done: int) -> None:
         self._stepper.check_weights()  # all ranks do, so that all of them say the same
+        self._make_copies_alike()
         if not self._saves:
             return
         tensors, state, weights = self._state(done)
         self._saver.submit(done, tensors, state, weights=weights)
         self._saved_at, self._saved_step = time.monotonic(), done
+
+    def _make_copies_alike(self) -> None:
+        if self.settings.own_storage:
+            self._buffers.bring_together()
 
     def _saved(self, saved: Saved) -> None:
         if self.settings.rank > 0:
@@ -279,6 +290,7 @@ class Training:
         log.warning("no checkpoint: %s", error)
 
     def _stop_here(self, done: int) -> None:
+        self._make_copies_alike()
         # Nobody leaves before the checkpoint is there; if it can't be written, all of them fail.
         group.together(lambda: self._save_now(done), self.settings, here=self._saves)
         raise StoppedError(f"stopped after step {done}")
@@ -296,6 +308,7 @@ class Training:
             log.warning("checkpoint passed over: %s", line)
         source = group.holder(None if loaded is None else (loaded.round, loaded.step), settings)
         if source is None:
+            begin_alike(self._stepper)
             return 0
         if settings.rank != source:
             loaded = None
@@ -323,8 +336,7 @@ class Training:
         if stepper.outer is not None:
             stepper.outer.take_up({n.removeprefix("outer."): t for n, t in tensors.items() if n.startswith("outer.")})
         if stepper.ema is not None:
-            for name, value in stepper.ema.state.items():
-                value.copy_(tensors[f"ema.{name}"])
+            stepper.ema.take_up({n.removeprefix("ema."): t for n, t in tensors.items() if n.startswith("ema.")})
 
     # -- the end
 
@@ -345,6 +357,7 @@ class Training:
         """Final checkpoint, evaluation on the test images, results, and the mark that it is done."""
         settings, stepper = self.settings, self._stepper
         performance = self._watch.to_json(world_size=settings.world_size, threads=settings.threads)
+        self._buffers.bring_together()
         group.together(lambda: self._save_now(stepper.total_steps), settings, here=self._saves)
         evaluation = self._evaluate(self._dataset.test)
         if self._metrics is not None:
