@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecloud_trainer import norm, optimizers
+from edgecloud_trainer import norm, optimizers, order
 from edgecloud_trainer.augment import Augmenter, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
@@ -51,8 +51,6 @@ class Outcome:
     wait_seconds: float
     seconds: float
     shard_seconds: float
-    common: bool = True
-    """Whether all ranks have the same weights now: with `sync: local` only after an exchange."""
 
 
 class Stepper:
@@ -131,9 +129,18 @@ class Stepper:
         )
         return outcome if self.outer is None else self._come_together(self.outer, number, outcome, wishes)
 
+    def validation_due(self, done: int) -> bool:
+        """Whether there are validation images, and it is time to look at them after `done` steps."""
+        return self.dataset.validation is not None and order.validation_due(
+            done,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+            every=1 if self.outer is None else self.settings.sync.every_steps,
+        )
+
     def _come_together(self, outer: OuterSync, number: int, outcome: Outcome, wishes: Wishes) -> Outcome:
         """`sync: local`: exchange weights if it is time, and say what the step came to with that."""
-        own = replace(outcome, samples=self.batch, wishes=NONE, common=False, wait_seconds=0.0)
+        own = replace(outcome, samples=self.batch, wishes=NONE, wait_seconds=0.0)
         if not outer.due(number, self.total_steps):
             return own
         settings, began = self.settings, time.perf_counter()
@@ -151,7 +158,6 @@ class Stepper:
         return replace(
             own,
             wishes=exchanged.wishes,
-            common=True,
             wait_seconds=exchanged.wait_seconds,
             seconds=outcome.seconds + time.perf_counter() - began,
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgecloud import worker
 from edgecloud.launcher.progress import fitted
-from edgecloud_trainer import group, optimizers, results
+from edgecloud_trainer import group, results, state
 from edgecloud_trainer.alike import OtherBuffers, begin_alike
 from edgecloud_trainer.cards import model_card
 from edgecloud_trainer.checkpoints import (
@@ -24,9 +24,7 @@ from edgecloud_trainer.checkpoints import (
     CheckpointError,
     CheckpointStore,
     Saved,
-    flatten,
     layout,
-    unflatten,
 )
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
@@ -49,6 +47,8 @@ CLOSE_SECONDS: Final = 4.0
 """For a checkpoint that is being written when another rank dies: it would be lost with this process. The storage may
 hang, and the next round waits."""
 SAMPLE_LOG: Final = "samples.jsonl"
+VALIDATION: Final = "validationAccuracy"
+"""Its name in metrics.jsonl."""
 
 
 class StoppedError(Exception):
@@ -144,7 +144,7 @@ class Training:
         if settings.trainer.sample_log:
             self._log_samples()
         shard_seconds: list[float] = []
-        validated = start // stepper.steps_per_epoch
+        self._validate_late(start)
         self._buffers.remember()
         for number in range(start, stepper.total_steps):
             done = number + 1
@@ -172,9 +172,7 @@ class Training:
                 assignment = rebalanced(assignment, group.gather_float(median, settings, self._device))
             if settings.rank == 0 and done % stepper.steps_per_epoch == 0:
                 self._say_epoch(done, outcome)
-            epochs_done = done // stepper.steps_per_epoch
-            if stepper.dataset.validation is not None and outcome.common and epochs_done > validated:
-                validated = epochs_done
+            if stepper.validation_due(done):
                 self._validate(done)
 
     def _report(self, done: int, outcome: Outcome) -> None:
@@ -206,13 +204,23 @@ class Training:
         if self._events is not None:
             self._events.write(step=step, samplesPerSecond=self._watch.samples_per_second, **values)
 
+    def _validate_late(self, start: int) -> None:
+        """What is due at a step comes after its checkpoint: after a stop, and after a crash meanwhile, it is missing.
+
+        Rank 0 has metrics.jsonl, and so it knows; where that is lost, it is looked at again.
+        """
+        if self._stepper.validation_due(start):
+            known = self._metrics is not None and self._metrics.holds(step=start, name=VALIDATION)
+            if not group.broadcast_object(known, self.settings):
+                self._validate(start)
+
     def _validate(self, done: int) -> None:
         images = self._dataset.validation
         assert images is not None
         self._buffers.bring_together()
         evaluation = self._evaluate(images)
-        worker.report(step=done, accuracy=evaluation.accuracy)
-        self._record(step=done, validationAccuracy=evaluation.accuracy)
+        worker.report(step=done, total_steps=self._stepper.total_steps, accuracy=evaluation.accuracy)
+        self._record(step=done, **{VALIDATION: evaluation.accuracy})
 
     def _log_samples(self) -> None:
         """Write which samples each step sees; one file a rank, a line a shard."""
@@ -245,35 +253,24 @@ class Training:
         return time.monotonic() - self._saved_at >= storage.checkpoint_interval_seconds
 
     def _state(self, done: int) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-        stepper = self._stepper
         if self._events is not None:
             self._events.flush()  # what a checkpoint knows of is not to be missing there
-        weights = {f"model.{name}": value for name, value in stepper.model.state_dict().items()}
-        tensors = dict(weights)
-        state: dict[str, Any] = {
+        tensors, rest, weights = state.held(self._stepper)
+        ours = {
             "step": done,
             "fingerprint": self._fingerprint,
             "data": self._dataset.digest,
-            "scaler": stepper.scaler.state_dict(),
             "card": self._card,
         }
-        for place, optimizer in enumerate(stepper.optimizers):
-            flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())
-            tensors |= flat
-            state[f"optimizer{place}"] = rest
-        if stepper.outer is not None:
-            tensors |= {f"outer.{name}": value for name, value in stepper.outer.state().items()}
-        if stepper.ema is not None:
-            tensors |= {f"ema.{name}": value for name, value in stepper.ema.state.items()}
-        return tensors, state, list(weights)
+        return tensors, ours | rest, weights
 
     def _save(self, done: int) -> None:
         self._stepper.check_weights()  # all ranks do, so that all of them say the same
         self._make_copies_alike()
         if not self._saves:
             return
-        tensors, state, weights = self._state(done)
-        self._saver.submit(done, tensors, state, weights=weights)
+        tensors, rest, weights = self._state(done)
+        self._saver.submit(done, tensors, rest, weights=weights)
         self._saved_at, self._saved_step = time.monotonic(), done
 
     def _make_copies_alike(self) -> None:
@@ -297,8 +294,8 @@ class Training:
 
     def _save_now(self, done: int) -> None:
         self._stepper.check_weights()
-        tensors, state, weights = self._state(done)
-        self._saver.save_final(done, tensors, state, weights=weights)
+        tensors, rest, weights = self._state(done)
+        self._saver.save_final(done, tensors, rest, weights=weights)
 
     def _restore(self) -> int:
         """Go on from the newest checkpoint that verifies; who holds it sends it, and the others need no storage."""
@@ -319,24 +316,11 @@ class Training:
         tensors = group.broadcast_tensors(
             None if loaded is None else loaded.tensors, settings, self._device, source=source
         )
-        self._take_up(tensors, found)
+        state.take_up(self._stepper, tensors, found)
         step = int(found["step"])
         self._saved_step = step
         log.info("going on after step %d", step)
         return step
-
-    def _take_up(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        stepper = self._stepper
-        model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        stepper.model.load_state_dict(model)
-        for place, optimizer in enumerate(stepper.optimizers):
-            optimizers.take_up(optimizer, unflatten(f"optimizer{place}", tensors, state[f"optimizer{place}"]))
-        if stepper.scaler.is_enabled() and state.get("scaler"):
-            stepper.scaler.load_state_dict(state["scaler"])
-        if stepper.outer is not None:
-            stepper.outer.take_up({n.removeprefix("outer."): t for n, t in tensors.items() if n.startswith("outer.")})
-        if stepper.ema is not None:
-            stepper.ema.take_up({n.removeprefix("ema."): t for n, t in tensors.items() if n.startswith("ema.")})
 
     # -- the end
 

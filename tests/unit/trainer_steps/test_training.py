@@ -21,6 +21,7 @@ from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.group import MixtureError, refuse_other_data
+from edgecloud_trainer.results import read_metrics
 from edgecloud_trainer.settings import Settings, SettingsError, read
 from edgecloud_trainer.steps import NonFiniteError, Stepper
 from edgecloud_trainer.training import StoppedError, Training
@@ -200,6 +201,39 @@ def test_a_checkpoint_under_way_survives_the_end_of_its_training(digits: Dataset
     with pytest.raises(RuntimeError, match="by peer"):
         one.run()
     assert (said.checkpoints / "step-1/manifest.json").exists()
+
+
+def validated(said: Settings) -> list[float]:
+    """The steps that metrics.jsonl has a validation of."""
+    return [line["step"] for line in read_metrics(said.results) if "validationAccuracy" in line]
+
+
+@pytest.mark.parametrize("sync", ["every", "local"])
+@pytest.mark.parametrize("ends", ["a stop", "a crash meanwhile", "a crash afterwards"])
+def test_each_epoch_is_validated_once(digits: Dataset, tmp_path: Path, sync: str, ends: str) -> None:
+    """Also one at whose end, with a checkpoint but before it was validated, the training ends for now."""
+    said = settings(tmp_path, sync={"mode": sync, "everySteps": 2})
+    said = replace(said, storage=StorageSpec.parse({"checkpointIntervalSteps": 1}))
+    dataset = replace(digits, validation=digits.test)
+    first, stepper = training(said, dataset)
+    assert stepper.steps_per_epoch == 2
+
+    def break_off(model: nn.Module | None = None, _: object = None) -> None:
+        if model is None or not model.training:
+            raise RuntimeError("broken off")
+
+    if ends == "a stop":
+        stepper.on_shards = at(0, stop)
+    elif ends == "a crash afterwards":
+        stepper.on_shards = at(2, break_off)
+    else:
+        stepper.model.register_forward_pre_hook(break_off)
+    with pytest.raises((StoppedError, RuntimeError), match=r"stopped after step 2|broken off"):
+        first.run()
+    assert validated(said) == ([2] if ends == "a crash afterwards" else [])
+    second, _ = training(said, dataset)
+    second.run()
+    assert validated(said) == [2, 4]
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
