@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,9 +28,8 @@ from edgecloud_trainer.checkpoints import (
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
-from edgecloud_trainer.events import EventLog
-from edgecloud_trainer.lines import LineLog
 from edgecloud_trainer.performance import Stopwatch
+from edgecloud_trainer.records import VALIDATION, Records
 from edgecloud_trainer.reduction import Wishes
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import even, rebalanced
@@ -46,9 +44,6 @@ MAY_PASS: Final = ("ENOSPC", "EDQUOT")
 CLOSE_SECONDS: Final = 4.0
 """For a checkpoint that is being written when another rank dies: it would be lost with this process. The storage may
 hang, and the next round waits."""
-SAMPLE_LOG: Final = "samples.jsonl"
-VALIDATION: Final = "validationAccuracy"
-"""Its name in metrics.jsonl."""
 
 
 class StoppedError(Exception):
@@ -89,9 +84,7 @@ class Training:
         self._watch = Stopwatch()
         self._fingerprint = fingerprint(device, torch.get_num_threads())
         self._card = model_card(settings, dataset, stepper.model).dump()
-        self._metrics: results.MetricsLog | None = None
-        self._events: EventLog | None = None
-        self._samples: LineLog | None = None
+        self._records: Records | None = None
 
     def run(self) -> Finished:
         """Train to the end.
@@ -125,9 +118,8 @@ class Training:
 
     def _close(self) -> None:
         self._saver.close(CLOSE_SECONDS)
-        for one in (self._metrics, self._samples, self._events):
-            if one is not None:
-                one.close()
+        if self._records is not None:
+            self._records.close()
 
     def _asked(self, _number: int, _frame: object) -> None:
         self._stop_signal = True
@@ -137,14 +129,11 @@ class Training:
     def _train(self, start: int) -> None:
         stepper, settings = self._stepper, self.settings
         assignment = even(settings.trainer.shards, settings.world_size)
-        if settings.rank == 0:
-            self._metrics = results.MetricsLog(settings.results, start=start)
-            if settings.trainer.tensorboard:
-                self._events = EventLog(settings.results, start=start)
+        records = self._records = Records(settings, self._watch, start=start)
         if settings.trainer.sample_log:
-            self._log_samples()
+            stepper.on_shards = records.write_samples
         shard_seconds: list[float] = []
-        self._validate_late(start)
+        self._validate_late(start, records)
         self._buffers.remember()
         for number in range(start, stepper.total_steps):
             done = number + 1
@@ -160,7 +149,7 @@ class Training:
             )
             shard_seconds.append(outcome.shard_seconds)
             self._report(done, outcome)
-            self._record(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
+            records.write(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
             if done < stepper.total_steps:
                 if outcome.wishes.stop:
                     self._stop_here(done)
@@ -173,7 +162,7 @@ class Training:
             if settings.rank == 0 and done % stepper.steps_per_epoch == 0:
                 self._say_epoch(done, outcome)
             if stepper.validation_due(done):
-                self._validate(done)
+                self._validate(done, records)
 
     def _report(self, done: int, outcome: Outcome) -> None:
         stepper = self._stepper
@@ -197,41 +186,23 @@ class Training:
             "?" if speed is None else f"{speed:,.0f}",
         )
 
-    def _record(self, *, step: int, **values: float) -> None:
-        """Into metrics.jsonl and TensorBoard's files; rank 0 alone has them."""
-        if self._metrics is not None:
-            self._metrics.write(step=step, seconds=self._watch.elapsed, **values)
-        if self._events is not None:
-            self._events.write(step=step, samplesPerSecond=self._watch.samples_per_second, **values)
-
-    def _validate_late(self, start: int) -> None:
+    def _validate_late(self, start: int, records: Records) -> None:
         """What is due at a step comes after its checkpoint: after a stop, and after a crash meanwhile, it is missing.
 
         Rank 0 has metrics.jsonl, and so it knows; where that is lost, it is looked at again.
         """
-        if self._stepper.validation_due(start):
-            known = self._metrics is not None and self._metrics.holds(step=start, name=VALIDATION)
-            if not group.broadcast_object(known, self.settings):
-                self._validate(start)
+        if not self._stepper.validation_due(start):
+            return
+        if not group.broadcast_object(records.knows_validation(start), self.settings):
+            self._validate(start, records)
 
-    def _validate(self, done: int) -> None:
+    def _validate(self, done: int, records: Records) -> None:
         images = self._dataset.validation
         assert images is not None
         self._buffers.bring_together()
         evaluation = self._evaluate(images)
         worker.report(step=done, total_steps=self._stepper.total_steps, accuracy=evaluation.accuracy)
-        self._record(step=done, **{VALIDATION: evaluation.accuracy})
-
-    def _log_samples(self) -> None:
-        """Write which samples each step sees; one file a rank, a line a shard."""
-        settings = self.settings
-        lines = self._samples = LineLog(settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}")
-
-        def write(number: int, shards: Sequence[tuple[int, np.ndarray]]) -> None:
-            for shard, ids in shards:
-                lines.write({"step": number, "round": settings.round, "shard": shard, "ids": ids.tolist()})
-
-        self._stepper.on_shards = write
+        records.write(step=done, **{VALIDATION: evaluation.accuracy})
 
     # -- checkpoints
 
@@ -253,8 +224,8 @@ class Training:
         return time.monotonic() - self._saved_at >= storage.checkpoint_interval_seconds
 
     def _state(self, done: int) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-        if self._events is not None:
-            self._events.flush()  # what a checkpoint knows of is not to be missing there
+        if self._records is not None:
+            self._records.flush()
         tensors, rest, weights = state.held(self._stepper)
         ours = {
             "step": done,
@@ -344,11 +315,8 @@ class Training:
         self._buffers.bring_together()
         group.together(lambda: self._save_now(stepper.total_steps), settings, here=self._saves)
         evaluation = self._evaluate(self._dataset.test)
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._events is not None:
-            self._events.write(step=stepper.total_steps, testAccuracy=evaluation.accuracy)
-            self._events.close()
+        if self._records is not None:
+            self._records.end(step=stepper.total_steps, test_accuracy=evaluation.accuracy)
         exports = settings.export is not None and settings.rank == 0
         finished = Finished(
             evaluation=evaluation.to_json(),
