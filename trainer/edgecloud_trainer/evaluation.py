@@ -17,8 +17,10 @@ from edgecloud_trainer.augment import to_input
 from edgecloud_trainer.data import Dataset, Images
 from edgecloud_trainer.devices import Device
 
-CHUNK: Final = 500
-"""Images in a forward pass; cut by position, so that an image has the same neighbours on any number of ranks."""
+_MOST_IMAGES: Final = 500
+_MOST_PIXELS: Final = _MOST_IMAGES * 64 * 64
+"""In a forward pass, over all its images. What a network's first layers make of them fills the memory, whatever number
+of channels they have themselves: some 0.4 GiB for article-cnn, less than a training step of a usual batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,16 @@ class Evaluation:
         }
 
 
+def images_at_once(shape: tuple[int, int, int]) -> int:
+    """Images [C, H, W] in a forward pass: 500 up to 64x64 pixels, and fewer the larger they are; at least 1.
+
+    Of the shape alone, and images are cut by position: so each has the same neighbours on any number of ranks, and
+    wherever it is evaluated again.
+    """
+    _, height, width = shape
+    return max(1, min(_MOST_IMAGES, _MOST_PIXELS // (height * width)))
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -88,14 +100,15 @@ def evaluate(
     count = len(dataset.classes)
     confusion = torch.zeros(count * count, dtype=torch.int64)
     loss = torch.zeros((), dtype=torch.float64)
-    for number, start in enumerate(range(0, len(images.labels), CHUNK)):
+    size = images_at_once(dataset.shape)
+    for number, start in enumerate(range(0, len(images.labels), size)):
         if number % world_size != rank:
             continue
-        labels = torch.from_numpy(np.array(images.labels[start : start + CHUNK]))
+        labels = torch.from_numpy(np.array(images.labels[start : start + size]))
         with autocast():
             scores = logits_of(
                 model,
-                images.pixels[start : start + CHUNK],
+                images.pixels[start : start + size],
                 mean=dataset.mean,
                 std=dataset.std,
                 device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -24,6 +25,8 @@ TIMEOUT: Final = datetime.timedelta(minutes=10)
 MEETING: Final = datetime.timedelta(days=1)
 """For all ranks to come: they prepare their data before, some may have to decode them, and a round that gave up on
 those would begin their work anew. Whoever dies meanwhile is seen by its launcher."""
+FAREWELL: Final = datetime.timedelta(seconds=10)
+"""For the ranks that are refused to have read why."""
 
 
 SHOWN: Final = 16
@@ -35,11 +38,16 @@ class DisagreementError(RuntimeError):
 
 
 class MixtureError(RuntimeError):
-    """The ranks see different data; or their machines compute differently, and the result was asked to be exact."""
+    """The ranks see different data, or some compute on GPUs and some on CPUs; or their machines compute differently,
+    and the result was asked to be exact."""
 
 
 def join(settings: Settings, device: Device) -> None:
-    """Enter the group that the environment names; alone, there is none."""
+    """Enter the group that the environment names; alone, there is none.
+
+    Raises:
+        MixtureError: some ranks compute on GPUs and some on CPUs; on every rank alike.
+    """
     if settings.world_size == 1:
         return
     store = dist.TCPStore(  # type: ignore[attr-defined]
@@ -51,9 +59,37 @@ def join(settings: Settings, device: Device) -> None:
         wait_for_workers=True,
         multi_tenant=True,
     )
+    _refuse_backends(store, settings, device)  # with all the time of the meeting, for some may still be on their way
     store.set_timeout(TIMEOUT)
     dist.init_process_group(
         device.backend, store=store, rank=settings.rank, world_size=settings.world_size, timeout=TIMEOUT
+    )
+
+
+def _refuse_backends(
+    store: dist.Store,  # type: ignore[name-defined]
+    settings: Settings,
+    device: Device,
+) -> None:
+    """Compare the ranks' backends: groups of different ones would wait for each other until their time is up."""
+    ranks = range(settings.world_size)
+    store.set(f"backend/{settings.rank}", device.backend)
+    said = [value.decode() for value in store.multi_get([f"backend/{rank}" for rank in ranks])]
+    if len(set(said)) == 1:
+        return
+    # The store ends with rank 0, which therefore goes last.
+    store.set(f"refused/{settings.rank}", "")
+    if settings.rank == 0:
+        with contextlib.suppress(dist.DistError):
+            store.wait([f"refused/{rank}" for rank in ranks], FAREWELL)
+    backends = ", ".join(
+        f"{backend} on rank{'s' if said.count(backend) > 1 else ''}"
+        f" {', '.join(str(rank) for rank in ranks if said[rank] == backend)}"
+        for backend in sorted(set(said))
+    )
+    raise MixtureError(
+        f"the workers compute on different devices, and can't exchange anything (their backends: {backends}): write"
+        " trainer.device: cpu, or ask for GPUs in every pool"
     )
 
 
@@ -190,7 +226,7 @@ def broadcast_tensors(
         own = None if tensors is None else tensors[name]
         box = torch.empty(shape, dtype=dtype) if own is None else own.contiguous()
         box = box.to(device.device)
-        dist.broadcast(box, src=source)
+        dist.broadcast(box.reshape(-1).view(torch.uint8), src=source)  # as bytes: not every backend knows every type
         received[name] = box.cpu()
     return received
 

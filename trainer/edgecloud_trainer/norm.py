@@ -106,6 +106,16 @@ def convert(model: nn.Module) -> list[ShardBatchNorm]:
     return [m for m in model.modules() if isinstance(m, ShardBatchNorm) and m.running_mean is not None]
 
 
+def buffer_names(model: nn.Module) -> set[str]:
+    """What a converted model's state dict calls the running statistics, and the counts, of its norms."""
+    return {
+        f"{prefix}{'.' if prefix else ''}{name}"
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, ShardBatchNorm)
+        for name, _ in module.named_buffers(recurse=False)
+    }
+
+
 def set_sizes(model: nn.Module, sizes: Sequence[int]) -> None:
     """Say how many samples each shard of the next forward has, and forget what was gathered before."""
     for module in model.modules():

@@ -30,6 +30,24 @@ def steps_per_epoch(samples: int, batch: int) -> int:
     return max(1, samples // batch)
 
 
+def validation_due(done: int, *, steps_per_epoch: int, total_steps: int, every: int) -> bool:
+    """Whether it is time, after `done` steps, to look at the validation images.
+
+    That is when an epoch has ended and the ranks have one model: so once for each epoch, or for those that end between
+    two exchanges. Nothing else than the step counts, so that a training that goes on from there knows it too.
+
+    Args:
+        done: steps done so far.
+        steps_per_epoch: see `steps_per_epoch`.
+        total_steps: of the training; after the last one the ranks have one model as well.
+        every: they have it after each so many steps.
+    """
+    if done < 1 or (done % every and done != total_steps):
+        return False
+    before = (done - 1) // every * every
+    return done // steps_per_epoch > before // steps_per_epoch
+
+
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, samples: int) -> Ids:
     """The samples' ids in the order of an epoch: int64 [samples], a permutation, read-only.

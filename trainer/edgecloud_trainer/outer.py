@@ -24,6 +24,9 @@ from edgecloud_trainer.reduction import NONE, Wishes
 
 _WORDS: Final = 4
 """Beside the rows' scales: the two wishes, the buffers' scale, and whether all is finite."""
+_LARGEST_IN_A_BUFFER: Final = 2.0**30
+"""At the beginning. All buffers' sums have one scale: beside an attention mask's -3e38, a variance would be rounded to
+nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ class OuterSync:
         self._spec = spec
         self._world_size = world_size
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._buffers = [b for b in model.buffers() if b.is_floating_point() and _can_be_summed(b)]
         self._layout = compression.rows(list(self._named.values()))
         self._common = self._flat()
         self._momentum = torch.zeros_like(self._common)
@@ -124,6 +127,11 @@ class OuterSync:
         """Go on from a checkpoint: after the model has its weights."""
         self._common = self._flat()
         self._momentum = torch.cat([state[name].reshape(-1).to(self._common.device) for name in self._named])
+
+
+def _can_be_summed(buffer: Tensor) -> bool:
+    """Not if it holds infinity, or what stands for it, from the beginning: such a mask is no statistic."""
+    return buffer.numel() == 0 or bool(buffer.abs().max() <= _LARGEST_IN_A_BUFFER)
 
 
 def summed(values: Tensor, world_size: int) -> Tensor:

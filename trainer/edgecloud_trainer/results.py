@@ -35,7 +35,7 @@ class MetricsLog:
     """metrics.jsonl: a line a step. A training that goes on from a checkpoint first drops the lines after it."""
 
     def __init__(self, folder: Path, *, start: int) -> None:
-        path = folder / METRICS
+        path = self._path = folder / METRICS
         self._log = LineLog(path)
         with contextlib.suppress(FileNotFoundError):
             _cut(path, start)
@@ -45,6 +45,10 @@ class MetricsLog:
         """A line. seconds: of training in this process; those of the processes before it are added."""
         line = {"step": step, "seconds": round(self._seconds_before + seconds, 3), **values}
         self._log.write(line)
+
+    def holds(self, *, step: int, name: str) -> bool:
+        """Whether a line of this step has a value of this name."""
+        return any(line["step"] == step and name in line for line in _lines(self._path))
 
     def close(self) -> None:
         self._log.close()

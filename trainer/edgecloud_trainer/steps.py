@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecloud_trainer import norm, optimizers, trial
+from edgecloud_trainer import norm, optimizers, order, trial
 from edgecloud_trainer.augment import Augmenter, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
@@ -51,8 +51,6 @@ class Outcome:
     wait_seconds: float
     seconds: float
     shard_seconds: float
-    common: bool = True
-    """Whether all ranks have the same weights now: with `sync: local` only after an exchange."""
 
 
 class Stepper:
@@ -82,6 +80,9 @@ class Stepper:
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        named = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        self.moved = frozenset(named | norm.buffer_names(model))
+        """What a step moves, by the names of the model's state dict: parameters and the norms' running statistics."""
         ranks = self._ranks = 1 if settings.local else settings.world_size  # that add up their gradients
         self._exact = ExactReduction(self._parameters, ranks, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, ranks)
@@ -134,9 +135,18 @@ class Stepper:
         )
         return outcome if self.outer is None else self._come_together(self.outer, number, outcome, wishes)
 
+    def validation_due(self, done: int) -> bool:
+        """Whether there are validation images, and it is time to look at them after `done` steps."""
+        return self.dataset.validation is not None and order.validation_due(
+            done,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+            every=1 if self.outer is None else self.settings.sync.every_steps,
+        )
+
     def _come_together(self, outer: OuterSync, number: int, outcome: Outcome, wishes: Wishes) -> Outcome:
         """`sync: local`: exchange weights if it is time, and say what the step came to with that."""
-        own = replace(outcome, samples=self.batch, wishes=NONE, common=False, wait_seconds=0.0)
+        own = replace(outcome, samples=self.batch, wishes=NONE, wait_seconds=0.0)
         if not outer.due(number, self.total_steps):
             return own
         settings, began = self.settings, time.perf_counter()
@@ -154,7 +164,6 @@ class Stepper:
         return replace(
             own,
             wishes=exchanged.wishes,
-            common=True,
             wait_seconds=exchanged.wait_seconds,
             seconds=outcome.seconds + time.perf_counter() - began,
         )
@@ -218,7 +227,12 @@ class Stepper:
             NonFiniteError: some weight, running statistic or mean of weights is not finite.
         """
         states = [self.model.state_dict()] + ([self.ema.state] if self.ema is not None else [])
-        values = [value for state in states for value in state.values() if value.is_floating_point()]
+        values = [
+            value
+            for state in states
+            for name, value in state.items()
+            if name in self.moved and value.is_floating_point()  # an attention mask's infinity is as it should be
+        ]
         if not bool(torch.stack([torch.isfinite(value).all() for value in values]).all()):
             raise NonFiniteError(_NOT_FINITE)
 

@@ -5,34 +5,31 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from edgecloud import worker
 from edgecloud.launcher.progress import fitted
-from edgecloud_trainer import group, optimizers, results
+from edgecloud_trainer import group, results, state
+from edgecloud_trainer.alike import OtherBuffers, begin_alike
 from edgecloud_trainer.cards import model_card
 from edgecloud_trainer.checkpoints import (
     AsyncSaver,
     CheckpointError,
     CheckpointStore,
     Saved,
-    flatten,
     layout,
-    unflatten,
 )
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
-from edgecloud_trainer.events import EventLog
-from edgecloud_trainer.lines import LineLog
 from edgecloud_trainer.performance import Stopwatch
+from edgecloud_trainer.records import VALIDATION, Records
 from edgecloud_trainer.reduction import Wishes
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import even, rebalanced
@@ -47,7 +44,6 @@ MAY_PASS: Final = ("ENOSPC", "EDQUOT")
 CLOSE_SECONDS: Final = 4.0
 """For a checkpoint that is being written when another rank dies: it would be lost with this process. The storage may
 hang, and the next round waits."""
-SAMPLE_LOG: Final = "samples.jsonl"
 
 
 class StoppedError(Exception):
@@ -73,6 +69,7 @@ class Training:
         self._device = device
         self._dataset = dataset
         self._stepper = stepper
+        self._buffers = OtherBuffers(stepper)
         self._stop_signal = False
         self._saves = settings.rank == 0 or (settings.own_storage and settings.local_rank == 0)
         self._store = CheckpointStore(
@@ -87,9 +84,7 @@ class Training:
         self._watch = Stopwatch()
         self._fingerprint = fingerprint(device, torch.get_num_threads())
         self._card = model_card(settings, dataset, stepper.model).dump()
-        self._metrics: results.MetricsLog | None = None
-        self._events: EventLog | None = None
-        self._samples: LineLog | None = None
+        self._records: Records | None = None
 
     def run(self) -> Finished:
         """Train to the end.
@@ -123,9 +118,8 @@ class Training:
 
     def _close(self) -> None:
         self._saver.close(CLOSE_SECONDS)
-        for one in (self._metrics, self._samples, self._events):
-            if one is not None:
-                one.close()
+        if self._records is not None:
+            self._records.close()
 
     def _asked(self, _number: int, _frame: object) -> None:
         self._stop_signal = True
@@ -135,18 +129,18 @@ class Training:
     def _train(self, start: int) -> None:
         stepper, settings = self._stepper, self.settings
         assignment = even(settings.trainer.shards, settings.world_size)
-        if settings.rank == 0:
-            self._metrics = results.MetricsLog(settings.results, start=start)
-            if settings.trainer.tensorboard:
-                self._events = EventLog(settings.results, start=start)
+        records = self._records = Records(settings, self._watch, start=start)
         if settings.trainer.sample_log:
-            self._log_samples()
+            stepper.on_shards = records.write_samples
         shard_seconds: list[float] = []
-        validated = start // stepper.steps_per_epoch
+        self._validate_late(start, records)
+        self._buffers.remember()
         for number in range(start, stepper.total_steps):
             done = number + 1
             wishes = Wishes(stop=self._stop_signal or worker.should_stop(), save=settings.rank == 0 and self._due(done))
             outcome = stepper.step(number, assignment, wishes)
+            if number == start:
+                self._buffers.refuse_moved()
             self._watch.add(
                 samples=outcome.samples,
                 seconds=outcome.seconds,
@@ -155,7 +149,7 @@ class Training:
             )
             shard_seconds.append(outcome.shard_seconds)
             self._report(done, outcome)
-            self._record(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
+            records.write(step=done, loss=outcome.loss, accuracy=outcome.accuracy)
             if done < stepper.total_steps:
                 if outcome.wishes.stop:
                     self._stop_here(done)
@@ -167,10 +161,8 @@ class Training:
                 assignment = rebalanced(assignment, group.gather_float(median, settings, self._device))
             if settings.rank == 0 and done % stepper.steps_per_epoch == 0:
                 self._say_epoch(done, outcome)
-            epochs_done = done // stepper.steps_per_epoch
-            if stepper.dataset.validation is not None and outcome.common and epochs_done > validated:
-                validated = epochs_done
-                self._validate(done)
+            if stepper.validation_due(done):
+                self._validate(done, records)
 
     def _report(self, done: int, outcome: Outcome) -> None:
         stepper = self._stepper
@@ -194,30 +186,23 @@ class Training:
             "?" if speed is None else f"{speed:,.0f}",
         )
 
-    def _record(self, *, step: int, **values: float) -> None:
-        """Into metrics.jsonl and TensorBoard's files; rank 0 alone has them."""
-        if self._metrics is not None:
-            self._metrics.write(step=step, seconds=self._watch.elapsed, **values)
-        if self._events is not None:
-            self._events.write(step=step, samplesPerSecond=self._watch.samples_per_second, **values)
+    def _validate_late(self, start: int, records: Records) -> None:
+        """What is due at a step comes after its checkpoint: after a stop, and after a crash meanwhile, it is missing.
 
-    def _validate(self, done: int) -> None:
+        Rank 0 has metrics.jsonl, and so it knows; where that is lost, it is looked at again.
+        """
+        if not self._stepper.validation_due(start):
+            return
+        if not group.broadcast_object(records.knows_validation(start), self.settings):
+            self._validate(start, records)
+
+    def _validate(self, done: int, records: Records) -> None:
         images = self._dataset.validation
         assert images is not None
+        self._buffers.bring_together()
         evaluation = self._evaluate(images)
-        worker.report(step=done, accuracy=evaluation.accuracy)
-        self._record(step=done, validationAccuracy=evaluation.accuracy)
-
-    def _log_samples(self) -> None:
-        """Write which samples each step sees; one file a rank, a line a shard."""
-        settings = self.settings
-        lines = self._samples = LineLog(settings.results / f"rank-{settings.rank}-{SAMPLE_LOG}")
-
-        def write(number: int, shards: Sequence[tuple[int, np.ndarray]]) -> None:
-            for shard, ids in shards:
-                lines.write({"step": number, "round": settings.round, "shard": shard, "ids": ids.tolist()})
-
-        self._stepper.on_shards = write
+        worker.report(step=done, total_steps=self._stepper.total_steps, accuracy=evaluation.accuracy)
+        records.write(step=done, **{VALIDATION: evaluation.accuracy})
 
     # -- checkpoints
 
@@ -239,35 +224,29 @@ class Training:
         return time.monotonic() - self._saved_at >= storage.checkpoint_interval_seconds
 
     def _state(self, done: int) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-        stepper = self._stepper
-        if self._events is not None:
-            self._events.flush()  # what a checkpoint knows of is not to be missing there
-        weights = {f"model.{name}": value for name, value in stepper.model.state_dict().items()}
-        tensors = dict(weights)
-        state: dict[str, Any] = {
+        if self._records is not None:
+            self._records.flush()
+        tensors, rest, weights = state.held(self._stepper)
+        ours = {
             "step": done,
             "fingerprint": self._fingerprint,
             "data": self._dataset.digest,
-            "scaler": stepper.scaler.state_dict(),
             "card": self._card,
         }
-        for place, optimizer in enumerate(stepper.optimizers):
-            flat, rest = flatten(f"optimizer{place}", optimizer.state_dict())
-            tensors |= flat
-            state[f"optimizer{place}"] = rest
-        if stepper.outer is not None:
-            tensors |= {f"outer.{name}": value for name, value in stepper.outer.state().items()}
-        if stepper.ema is not None:
-            tensors |= {f"ema.{name}": value for name, value in stepper.ema.state.items()}
-        return tensors, state, list(weights)
+        return tensors, ours | rest, weights
 
     def _save(self, done: int) -> None:
         self._stepper.check_weights()  # all ranks do, so that all of them say the same
+        self._make_copies_alike()
         if not self._saves:
             return
-        tensors, state, weights = self._state(done)
-        self._saver.submit(done, tensors, state, weights=weights)
+        tensors, rest, weights = self._state(done)
+        self._saver.submit(done, tensors, rest, weights=weights)
         self._saved_at, self._saved_step = time.monotonic(), done
+
+    def _make_copies_alike(self) -> None:
+        if self.settings.own_storage:
+            self._buffers.bring_together()
 
     def _saved(self, saved: Saved) -> None:
         if self.settings.rank > 0:
@@ -279,14 +258,15 @@ class Training:
         log.warning("no checkpoint: %s", error)
 
     def _stop_here(self, done: int) -> None:
+        self._make_copies_alike()
         # Nobody leaves before the checkpoint is there; if it can't be written, all of them fail.
         group.together(lambda: self._save_now(done), self.settings, here=self._saves)
         raise StoppedError(f"stopped after step {done}")
 
     def _save_now(self, done: int) -> None:
         self._stepper.check_weights()
-        tensors, state, weights = self._state(done)
-        self._saver.save_final(done, tensors, state, weights=weights)
+        tensors, rest, weights = self._state(done)
+        self._saver.save_final(done, tensors, rest, weights=weights)
 
     def _restore(self) -> int:
         """Go on from the newest checkpoint that verifies; who holds it sends it, and the others need no storage."""
@@ -296,6 +276,7 @@ class Training:
             log.warning("checkpoint passed over: %s", line)
         source = group.holder(None if loaded is None else (loaded.round, loaded.step), settings)
         if source is None:
+            begin_alike(self._stepper)
             return 0
         if settings.rank != source:
             loaded = None
@@ -306,25 +287,11 @@ class Training:
         tensors = group.broadcast_tensors(
             None if loaded is None else loaded.tensors, settings, self._device, source=source
         )
-        self._take_up(tensors, found)
+        state.take_up(self._stepper, tensors, found)
         step = int(found["step"])
         self._saved_step = step
         log.info("going on after step %d", step)
         return step
-
-    def _take_up(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        stepper = self._stepper
-        model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        stepper.model.load_state_dict(model)
-        for place, optimizer in enumerate(stepper.optimizers):
-            optimizers.take_up(optimizer, unflatten(f"optimizer{place}", tensors, state[f"optimizer{place}"]))
-        if stepper.scaler.is_enabled() and state.get("scaler"):
-            stepper.scaler.load_state_dict(state["scaler"])
-        if stepper.outer is not None:
-            stepper.outer.take_up({n.removeprefix("outer."): t for n, t in tensors.items() if n.startswith("outer.")})
-        if stepper.ema is not None:
-            for name, value in stepper.ema.state.items():
-                value.copy_(tensors[f"ema.{name}"])
 
     # -- the end
 
@@ -345,13 +312,11 @@ class Training:
         """Final checkpoint, evaluation on the test images, results, and the mark that it is done."""
         settings, stepper = self.settings, self._stepper
         performance = self._watch.to_json(world_size=settings.world_size, threads=settings.threads)
+        self._buffers.bring_together()
         group.together(lambda: self._save_now(stepper.total_steps), settings, here=self._saves)
         evaluation = self._evaluate(self._dataset.test)
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._events is not None:
-            self._events.write(step=stepper.total_steps, testAccuracy=evaluation.accuracy)
-            self._events.close()
+        if self._records is not None:
+            self._records.end(step=stepper.total_steps, test_accuracy=evaluation.accuracy)
         exports = settings.export is not None and settings.rank == 0
         finished = Finished(
             evaluation=evaluation.to_json(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,24 @@ def opened(predictor: Reads, card: ExportCard | None = None) -> Opened:
 def appraised(predictor: Reads, material: Material) -> Appraisal:
     model = opened(predictor)
     return Appraisal(opened=model, material=material, answers=ask(model, material, nothing))
+
+
+def test_large_images_are_asked_for_as_the_training_evaluates_them() -> None:
+    """The same ones together, for the same numbers; and no more than fit into the memory."""
+    sizes: list[int] = []
+
+    class Counts(Reads):
+        def logits(self, pixels: np.ndarray) -> np.ndarray:
+            sizes.append(len(pixels))
+            return super().logits(pixels)
+
+    labels = np.zeros(300, np.int64)
+    pixels = np.broadcast_to(np.zeros((1, 3, 1, 1), np.uint8), (300, 3, 128, 128))
+    shape = (3, 128, 128)
+    card = export_card(shape=shape)
+    material = replace(made(), shape=shape, parts={"test": Images(pixels=pixels, labels=labels)})
+    ask(opened(Counts(), card), material, nothing)
+    assert sizes == [125, 125, 50]
 
 
 @pytest.mark.parametrize(("choice", "count"), [("test", 3), ("train", 8), ("validation", 4), ("all", 15)])

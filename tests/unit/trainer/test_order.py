@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud_trainer.hashing import hashes, key_of
-from edgecloud_trainer.order import batch_ids, epoch_order, shard_bounds, steps_per_epoch
+from edgecloud_trainer.order import batch_ids, epoch_order, shard_bounds, steps_per_epoch, validation_due
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -133,3 +133,20 @@ def test_no_shards_is_an_error() -> None:
 def test_order_augmentation_and_data_need_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import edgecloud_trainer.order, edgecloud_trainer.augment"
     subprocess.run([sys.executable, "-c", code + ", edgecloud_trainer.data"], check=True, timeout=60)
+
+
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 20))
+def test_each_epoch_is_validated_once_wherever_a_training_goes_on(epoch: int, epochs: int, every: int) -> None:
+    """As soon as the ranks have one model; counted here as one process would that saw all steps."""
+    total, seen, expected = epoch * epochs, 0, []
+    for done in range(1, total + 1):
+        if (done % every == 0 or done == total) and done // epoch > seen:
+            seen = done // epoch
+            expected.append(done)
+    due = [
+        done for done in range(total + 1) if validation_due(done, steps_per_epoch=epoch, total_steps=total, every=every)
+    ]
+    assert due == expected
+    assert due[-1] == total
+    if every == 1:
+        assert due == list(range(epoch, total + 1, epoch))

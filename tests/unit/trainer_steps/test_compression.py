@@ -126,6 +126,17 @@ def test_what_is_not_finite_is_told(wrong: float) -> None:
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.parametrize("mask", [float("-inf"), torch.finfo(torch.float32).min])
+def test_a_mask_is_left_alone_and_leaves_the_statistics_alone(mask: float) -> None:
+    model = network()
+    model.register_buffer("mask", torch.tensor([0.0, mask]))
+    outer = OuterSync(model, sync(), world_size=1)
+    model[1].running_var.fill_(0.25)
+    assert outer.exchange(share=1.0, seed=0).finite
+    assert model.mask.tolist() == [0.0, mask]
+    assert model[1].running_var.tolist() == [0.25] * 4
+
+
 def test_alone_the_sum_is_the_value() -> None:
     values = torch.arange(-127, 128).to(torch.int8)
     assert summed(values, 1).tolist() == list(range(-127, 128))

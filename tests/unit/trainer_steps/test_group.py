@@ -2,91 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import os
 import socket
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from dataclasses import replace
 
 import pytest
 
+from edgecloud_trainer.settings import Settings
 from tests.ports import free_port
-from tests.unit.trainer_steps.ranks import CONTEXT
+from tests.unit.trainer_steps.ranks import Rank, ended
 
 LIMIT_SECONDS = 2.0
 
 
-def take_part(environment: dict[str, str], said: Connection) -> None:
-    """What a rank does; says that it is ready, and at last what it got, or the exception."""
-    os.environ.update(environment)
-    from edgecloud_trainer import devices, group, settings
+def meet(settings: Settings) -> object:
+    """Join, and hear of the others."""
+    from edgecloud_trainer import devices, group
 
-    if "LIMIT" in environment:
-        group.TIMEOUT = datetime.timedelta(seconds=float(environment["LIMIT"]))  # type: ignore[misc]
-    read = settings.read()
-    said.send("ready")
-    code = 1
-    try:
-        group.join(read, devices.choose(read))
-        if "DATA" in environment:
-            group.agree(read, {}, data=environment["DATA"])
-        said.send(str(group.gather_objects(read.rank, read)))
-        code = 0
-    except Exception as error:
-        said.send(repr(error))
-    finally:
-        group.leave()
-    os._exit(code)  # as a training process ends: what torch leaves to its destructors may abort
-
-
-class Rank:
-    """A rank in a process of its own."""
-
-    def __init__(self, rank: int, port: int, **more: str) -> None:
-        environment = {
-            "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "precision": "fp32"}}), **more,
-        }  # fmt: skip
-        self._said, end = CONTEXT.Pipe(duplex=False)
-        self.process = CONTEXT.Process(target=take_part, args=(environment, end))
-        self.process.start()
-        end.close()
-        assert self._read() == "ready"
-
-    def silent_for(self, seconds: float) -> bool:
-        """Whether it has nothing to say in that time."""
-        return not self._said.poll(seconds)
-
-    def end(self) -> tuple[str, int | None]:
-        """What it said, and its exit code."""
-        said = self._read()
-        self.process.join(60)
-        return said, self.process.exitcode
-
-    def _read(self) -> str:
-        assert self._said.poll(60), "not a word"
-        return str(self._said.recv())
-
-
-@contextlib.contextmanager
-def ended(*ranks: Rank) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for rank in ranks:
-            rank.process.kill()
-            rank.process.join()
+    if "LIMIT" in os.environ:
+        group.TIMEOUT = datetime.timedelta(seconds=float(os.environ["LIMIT"]))  # type: ignore[misc]
+    device = devices.choose(settings)
+    group.join(settings, replace(device, backend=os.environ.get("BACKEND", device.backend)))
+    if "DATA" in os.environ:
+        group.agree(settings, {}, data=os.environ["DATA"])
+    return group.gather_objects(settings.rank, settings)
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_rank_may_take_longer_to_come_than_an_exchange_may_take(first: int) -> None:
     port, limit = free_port(), str(LIMIT_SECONDS)
-    early = Rank(first, port, LIMIT=limit)
+    early = Rank(meet, first, port, LIMIT=limit)
     with ended(early):
         assert early.silent_for(LIMIT_SECONDS + 1), "it waits"
-        late = Rank(1 - first, port, LIMIT=limit)
+        late = Rank(meet, 1 - first, port, LIMIT=limit)
         with ended(late):
             assert [early.end(), late.end()] == [("[0, 1]", 0)] * 2
 
@@ -95,7 +44,7 @@ def test_a_rank_may_take_longer_to_come_than_an_exchange_may_take(first: int) ->
 def test_ranks_with_different_images_are_refused(other: str) -> None:
     """Also where nothing has to be exact: every rank would train on its own images, and the job succeed."""
     port = free_port()
-    ranks = [Rank(0, port, DATA="a" * 64), Rank(1, port, DATA=other)]
+    ranks = [Rank(meet, 0, port, DATA="a" * 64), Rank(meet, 1, port, DATA=other)]
     with ended(*ranks):
         ends = [one.end() for one in ranks]
     same = other[0] == "a"
@@ -103,9 +52,22 @@ def test_ranks_with_different_images_are_refused(other: str) -> None:
     assert ["the workers see different images" in said for said, _ in ends] == [not same] * 2
 
 
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_ranks_with_gpus_and_ranks_without_are_refused(gpus: int) -> None:
+    """A group of NCCL's and one of gloo's would wait for each other for ten minutes, and then fail, again and again."""
+    port = free_port()
+    ranks = [Rank(meet, rank, port, BACKEND="nccl" if rank == gpus else "gloo") for rank in (0, 1)]
+    with ended(*ranks):
+        ends = [one.end() for one in ranks]
+    for said, code in ends:
+        assert code == 1
+        assert "MixtureError" in said and f"gloo on rank {1 - gpus}, nccl on rank {gpus}" in said
+        assert "trainer.device: cpu, or ask for GPUs in every pool" in said
+
+
 def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        rank = Rank(0, other.getsockname()[1])
+        rank = Rank(meet, 0, other.getsockname()[1])
         with ended(rank):
             said, code = rank.end()
     assert code == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from edgecloud.api.spec import StorageSpec
 from edgecloud_trainer import data, devices, models
@@ -19,6 +21,7 @@ from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.group import MixtureError, refuse_other_data
+from edgecloud_trainer.results import read_metrics
 from edgecloud_trainer.settings import Settings, SettingsError, read
 from edgecloud_trainer.shards import even
 from edgecloud_trainer.steps import NonFiniteError, Stepper
@@ -49,12 +52,16 @@ def settings(folder: Path, **trainer: Any) -> Settings:
     )
 
 
-def training(said: Settings, dataset: Dataset, device: Device | None = None) -> tuple[Training, Stepper]:
+def training(
+    said: Settings, dataset: Dataset, device: Device | None = None, *, model: nn.Module | None = None
+) -> tuple[Training, Stepper]:
+    """model: another one than the article's."""
     device = device or devices.choose(said)
     torch.manual_seed(0)
     channels, height, width = dataset.shape
-    model = models.build("article-cnn", classes=len(dataset.classes), channels=channels, height=height, width=width)
-    models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
+    if model is None:
+        model = models.build("article-cnn", classes=len(dataset.classes), channels=channels, height=height, width=width)
+        models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
     stepper = Stepper(said, device, dataset, model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     return Training(said, device, dataset, stepper), stepper
 
@@ -166,6 +173,45 @@ def test_weights_that_are_not_finite_are_not_saved(digits: Dataset, tmp_path: Pa
     assert not (tmp_path / "results/evaluation.json").exists()
 
 
+class Masked(nn.Module):
+    """Looks at half of the image, as a mask of -inf, a constant buffer, says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Parameter(torch.zeros(64))
+        self.norm = nn.BatchNorm1d(64)
+        self.last = nn.Linear(64, 10)
+        self.register_buffer("mask", torch.where(torch.arange(64) < 32, 0.0, float("-inf")))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(self.norm(64 * torch.softmax(self.score + self.mask, 0) * x.flatten(1)))
+        return y
+
+
+@pytest.mark.parametrize("sync", ["every", "local"])
+def test_a_constant_infinity_is_no_trouble_of_the_training(digits: Dataset, tmp_path: Path, sync: str) -> None:
+    said = settings(tmp_path, emaDecay=0.5, sync={"mode": sync, "everySteps": 2})
+    said = replace(said, storage=StorageSpec.parse({"checkpointIntervalSteps": 1}))
+    one, stepper = training(said, digits, model=Masked())
+    finished = one.run()
+    assert math.isfinite(finished.evaluation["loss"])
+    assert stepper.ema is not None
+    for state in (stepper.model.state_dict(), stepper.ema.state):
+        assert torch.equal(state["mask"], Masked().mask)
+        assert bool(torch.isfinite(state["norm.running_var"]).all())
+
+
+@pytest.mark.parametrize("name", ["score", "norm.running_mean", "norm.running_var"])
+@pytest.mark.parametrize("mean", [False, True])
+def test_whatever_a_step_moves_is_looked_at(digits: Dataset, tmp_path: Path, name: str, mean: bool) -> None:
+    _, stepper = training(settings(tmp_path, emaDecay=0.5), digits, model=Masked())
+    stepper.check_weights()
+    assert stepper.ema is not None
+    (stepper.ema.state if mean else stepper.model.state_dict())[name][3] = float("nan")
+    with pytest.raises(NonFiniteError):
+        stepper.check_weights()
+
+
 def test_a_checkpoint_under_way_survives_the_end_of_its_training(digits: Dataset, tmp_path: Path) -> None:
     """Another rank dies while it is being written."""
     said = replace(settings(tmp_path), storage=StorageSpec.parse({"checkpointIntervalSteps": 1}))
@@ -178,6 +224,39 @@ def test_a_checkpoint_under_way_survives_the_end_of_its_training(digits: Dataset
     with pytest.raises(RuntimeError, match="by peer"):
         one.run()
     assert (said.checkpoints / "step-1/manifest.json").exists()
+
+
+def validated(said: Settings) -> list[float]:
+    """The steps that metrics.jsonl has a validation of."""
+    return [line["step"] for line in read_metrics(said.results) if "validationAccuracy" in line]
+
+
+@pytest.mark.parametrize("sync", ["every", "local"])
+@pytest.mark.parametrize("ends", ["a stop", "a crash meanwhile", "a crash afterwards"])
+def test_each_epoch_is_validated_once(digits: Dataset, tmp_path: Path, sync: str, ends: str) -> None:
+    """Also one at whose end, with a checkpoint but before it was validated, the training ends for now."""
+    said = settings(tmp_path, sync={"mode": sync, "everySteps": 2})
+    said = replace(said, storage=StorageSpec.parse({"checkpointIntervalSteps": 1}))
+    dataset = replace(digits, validation=digits.test)
+    first, stepper = training(said, dataset)
+    assert stepper.steps_per_epoch == 2
+
+    def break_off(model: nn.Module | None = None, _: object = None) -> None:
+        if model is None or not model.training:
+            raise RuntimeError("broken off")
+
+    if ends == "a stop":
+        stepper.on_shards = at(0, stop)
+    elif ends == "a crash afterwards":
+        stepper.on_shards = at(2, break_off)
+    else:
+        stepper.model.register_forward_pre_hook(break_off)
+    with pytest.raises((StoppedError, RuntimeError), match=r"stopped after step 2|broken off"):
+        first.run()
+    assert validated(said) == ([2] if ends == "a crash afterwards" else [])
+    second, _ = training(said, dataset)
+    second.run()
+    assert validated(said) == [2, 4]
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

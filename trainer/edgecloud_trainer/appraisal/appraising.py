@@ -11,7 +11,7 @@ import numpy as np
 from edgecloud_trainer.appraisal import scores
 from edgecloud_trainer.appraisal.material import Material, meaning
 from edgecloud_trainer.appraisal.predictors import Opened, PredictorError
-from edgecloud_trainer.evaluation import CHUNK, Evaluation
+from edgecloud_trainer.evaluation import Evaluation, images_at_once
 
 OnProgress = Callable[[int, int], None]
 """Called with (done, total) in images."""
@@ -32,7 +32,7 @@ def ask(opened: Opened, material: Material, on_progress: OnProgress) -> scores.A
     classes = len(opened.card.classes)
     pieces: list[scores.Answers] = []
     done = 0
-    for pixels, labels in material.pieces(CHUNK):
+    for pixels, labels in material.pieces(images_at_once(material.shape)):
         on_progress(done, len(material))
         logits = opened.predictor.logits(pixels)
         if logits.shape != (len(labels), classes) or not np.isfinite(logits).all():

@@ -17,7 +17,7 @@ from edgecloud.edge.finding import model_file
 from edgecloud.edge.layout import MODELS, REPORT
 from edgecloud.edge.runtime import Predictor, images_in_a_run, open_model
 from edgecloud_trainer.devices import Device
-from edgecloud_trainer.evaluation import CHUNK, logits_of
+from edgecloud_trainer.evaluation import images_at_once, logits_of
 from edgecloud_trainer.restoring import MANIFEST, Restored, restore
 
 Kind = Literal["checkpoint"] | Format
@@ -167,7 +167,7 @@ def _of_pt2(path: Path) -> Opened:
         kind="pt2",
         card=model.card.network,
         run=model.card.run,
-        predictor=_InPieces(model, CHUNK),
+        predictor=_InPieces(model, images_at_once(model.card.network.shape)),
         mirror=model.card.mirror,
         computes="cpu, float32",
     )

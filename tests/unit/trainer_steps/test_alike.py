@@ -1,0 +1,142 @@
+"""Ranks whose models begin differently, or have buffers of their own, yet train one network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecloud_trainer.alike import OtherBuffers, digest
+from edgecloud_trainer.checkpoints import read_manifest
+from edgecloud_trainer.data import Dataset, Images
+from edgecloud_trainer.results import read_metrics
+from edgecloud_trainer.settings import Settings, read
+from tests.ports import free_port
+from tests.unit.trainer_steps.ranks import Rank, ended
+
+
+def network(seed: int, *, buffers: bool = False) -> nn.Module:
+    """buffers: such as each rank has for itself, of some types; a model without has BatchNorm's alone."""
+    torch.manual_seed(seed)
+    norm = nn.InstanceNorm2d(4, track_running_stats=True) if buffers else nn.BatchNorm2d(4)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 36, 2))
+    if buffers:
+        model.register_buffer("seen", torch.zeros(3, dtype=torch.int16))
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def noise() -> Dataset:
+    random = np.random.default_rng(0)
+
+    def images(count: int) -> Images:
+        return Images(
+            pixels=random.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8),
+            labels=np.arange(count, dtype=np.int64) % 2,
+        )
+
+    return Dataset(
+        name="noise", train=images(32), validation=images(8), test=images(8), classes=("a", "b"), mean=(0.5,),
+        std=(0.3,), digest="0" * 64,
+    )  # fmt: skip
+
+
+def train(settings: Settings) -> str:
+    """The digests of this rank's model, its mean, and what the evaluation found, after all steps or at a stop."""
+    from edgecloud_trainer import devices, group
+    from edgecloud_trainer.steps import Stepper
+    from edgecloud_trainer.training import StoppedError, Training
+
+    torch.set_num_threads(1)
+    device = devices.choose(settings)
+    seeds, loss = json.loads(os.environ["SEEDS"]), None
+    stepper = Stepper(settings, device, noise(), network(seeds[settings.rank], buffers="BUFFERS" in os.environ))
+    group.join(settings, device)
+    training = Training(settings, device, stepper.dataset, stepper)
+    if "STOP" in os.environ:
+        stepper.on_shards = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    with contextlib.suppress(StoppedError):
+        loss = training.run().evaluation["loss"]
+    assert stepper.ema is not None
+    return json.dumps([digest(stepper.model.state_dict()), digest(stepper.ema.state), loss])
+
+
+def ends(folder: Path, *, seeds: tuple[int, int], trainer: Mapping[str, Any], **environment: str) -> list[Any]:
+    """What two ranks say, one after the other."""
+    spec = {"data": {"name": "digits"}, "precision": "fp32", "batchSize": 16, "shards": 2, "emaDecay": 0.5, "epochs": 1}
+    job, port = {"trainer": {**spec, **trainer}, "ownStorage": True}, free_port()
+    ranks = [
+        Rank(
+            train, rank, port, job=job, SEEDS=json.dumps(seeds), EDGECLOUD_CHECKPOINT_DIR=str(folder / f"{rank}/saved"),
+            EDGECLOUD_RESULTS_DIR=str(folder / f"{rank}/results"), **environment,
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    with ended(*ranks):
+        return [json.loads(said) if code == 0 else said for said, code in (rank.end() for rank in ranks)]
+
+
+@pytest.mark.parametrize("sync", ["every", "local"])
+def test_all_take_the_weights_that_rank_0_begins_with(tmp_path: Path, sync: str) -> None:
+    trainer = {"epochs": 2, "sync": {"mode": sync, "everySteps": 2}}
+    same = ends(tmp_path / "same", seeds=(1, 1), trainer=trainer, STOP="yes")
+    apart = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, STOP="yes")
+    assert same[0] == same[1] == apart[0] == apart[1]
+
+
+def test_buffers_are_rank_0s_on_all(tmp_path: Path) -> None:
+    """In what is evaluated, and in the copies of the checkpoint that workers with storage of their own keep."""
+    for more in ({"STOP": "yes"}, {}):
+        found = ends(tmp_path, seeds=(1, 1), trainer={"epochs": 2}, BUFFERS="yes", **more)
+        assert found[0] == found[1], found
+        step = 2 if more else 4
+        copies = [read_manifest(tmp_path / f"{rank}/saved/step-{step}").weights_sha256 for rank in (0, 1)]
+        assert copies[0] == copies[1]
+    # Rank 0 alone knows that the first epoch's was not done at the stop.
+    metrics = read_metrics(tmp_path / "0/results")
+    assert [line["step"] for line in metrics if "validationAccuracy" in line] == [2, 4]
+
+
+def test_a_result_that_is_to_be_exact_has_no_such_buffers(tmp_path: Path) -> None:
+    for said in ends(tmp_path, seeds=(1, 1), trainer={"deterministic": True}, BUFFERS="yes"):
+        assert "SettingsError" in said
+        assert "its buffers 1.running_mean, 1.running_var, and of all buffers" in said
+    for rank in (0, 1):
+        assert not list((tmp_path / f"{rank}/saved").glob("step-*"))
+
+
+def test_without_such_buffers_nothing_is_exchanged() -> None:
+    """There is no group here that could be asked."""
+    from edgecloud_trainer import devices
+    from edgecloud_trainer.steps import Stepper
+
+    said = read({"EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "deterministic": True}})})
+    said = replace(said, world_size=2)
+    for buffers in (False, True):
+        other = OtherBuffers(Stepper(said, devices.choose(said), noise(), network(0, buffers=buffers)))
+        other.remember()
+        if buffers:
+            with pytest.raises(ValueError, match="process group has not been initialized"):
+                other.bring_together()
+        else:
+            other.bring_together()
+            other.refuse_moved()
+
+
+def test_a_digest_is_of_bits_and_names() -> None:
+    def of(name: str = "a", value: Any = 0.0, dtype: torch.dtype = torch.float32) -> str:
+        return digest({name: torch.tensor(value, dtype=dtype)})
+
+    assert of() == of() == digest({"a": torch.zeros(())})
+    assert len({of(), of("b"), of(value=-0.0), of(value=[0.0]), of(dtype=torch.float64), of(dtype=torch.int32)}) == 6
+    image = torch.arange(24.0).reshape(1, 2, 3, 4)
+    assert digest({"a": image}) == digest({"a": image.to(memory_format=torch.channels_last)})
