@@ -18,7 +18,7 @@ ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionl
 JOB ?= manifests/examples/digits.yaml
 # Tests that wait more than they compute; those that mostly wait, some for a minute; and trainings, which slow each other down more than they gain beyond two.
 PARALLEL := -n 3
-WAITING := -n 4 --maxschedchunk 1
+WAITING := -n 4 --dist loadgroup
 TRAININGS := -n 2
 
 .PHONY: help

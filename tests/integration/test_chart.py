@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.control_plane import ControlPlane, KubectlError, control_plane
 from tests.unit.chart.helm import CHART, HELM, ROOT, needs_helm
 
-pytestmark = needs_helm
+pytestmark = [needs_helm, pytest.mark.xdist_group("chart")]  # one API server for all of them
 
 USER: Final = "--as=system:serviceaccount:ours:edgecloud"
 CRD: Final = "crd/trainingjobs.edgecloud.io"

@@ -21,7 +21,7 @@ from tests.integration.coordinator import Coordinator, another_key, ask, claims,
 from tests.integration.process import OperatorProcess, operator
 from tests.integration.test_operator import all_pods
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("identity")]  # one operator for all of them
 
 JOBS = ("digits", "other")
 
