@@ -6,7 +6,8 @@ import re
 import signal
 from pathlib import Path
 
-from tests.e2e.local import ROOT, Run, run, wait_for
+from tests.e2e.jobs import own_script
+from tests.e2e.local import Run, run, wait_for
 
 EVERY = 25
 """Steps between two checkpoints of the script."""
@@ -39,7 +40,7 @@ def past_a_checkpoint(job: Run, round: int) -> int:
 
 
 def test_killed_in_turn(tmp_path: Path) -> None:
-    with run(tmp_path / "work", ROOT / "manifests/examples/own-script.yaml") as job:
+    with run(tmp_path / "work", own_script(epochs=12)) as job:
         reached = [past_a_checkpoint(job, 1)]
         job.rank(0).send_signal(signal.SIGKILL)
         reached.append(past_a_checkpoint(job, 2))

@@ -32,7 +32,7 @@ class Budget:
     warm_up: int = 5
     """Turns that aren't counted, and are cut short after half of the time."""
     fewest: int = 10
-    most: int = 2000
+    most: int = 1000
 
 
 def by_turns(
