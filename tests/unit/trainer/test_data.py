@@ -125,6 +125,8 @@ def test_classes_that_are_called_like_splits(classes: tuple[str, ...], tmp_path:
 def test_a_class_with_folders_in_it_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
     files = tree({"Test/anna": 4, "Test/ben": 4, "Control/carl": 8})
     assert from_source(write(tmp_path / "set", files), cache).classes == ("Control", "Test")
+    files = tree({"training/d1": 4, "racing/d1": 4, "resting/d1": 4, "resting/d2": 4})
+    assert from_source(write(tmp_path / "dogs", files), cache).classes == ("racing", "resting", "training")
 
 
 def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
