@@ -36,11 +36,6 @@ def choose(settings: Settings) -> Device:
         SettingsError: the precision doesn't go with the device.
     """
     wanted, spec = settings.trainer.device, settings.trainer
-    if spec.precision == "fp16" and spec.deterministic:
-        raise SettingsError(
-            "trainer.precision: fp16 doesn't go with deterministic: true, for how far its loss is scaled depends on"
-            " what went before: write bf16 or fp32"
-        )
     cuda = wanted == "cuda" or (wanted == "auto" and settings.gpus > 0)
     if cuda and torch.cuda.device_count() <= settings.local_rank:
         raise GPUNotVisibleError(

@@ -11,11 +11,12 @@ from typing import Final
 import torch
 from torch import nn
 
+from edgecloud.api.rules import trainer_violations
 from edgecloud_trainer import data, devices, models
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.export.delivery import check_destination
-from edgecloud_trainer.settings import Settings
+from edgecloud_trainer.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
         GPUNotVisibleError, SettingsError, DataError, ModelError, DestinationError: as their modules say.
     """
     spec = settings.trainer
+    # Here, where a standby keeps the error until it has a round to tell it in. A server has refused these, but not for
+    # jobs that it stored before it knew the rule.
+    for broken in trainer_violations(spec):
+        raise SettingsError(f"{'.'.join(map(str, broken.path))}: {broken.message}: {broken.remedy}")
     if settings.export is not None and settings.export.destination is not None:
         check_destination(settings.export.destination)
     _keep_memory()

@@ -54,8 +54,12 @@ class TrainingJob(Model):
     status: TrainingJobStatus | None = Field(None, description="What became of it; written by EdgeCloud.")
 
     @classmethod
-    def parse(cls, value: Any) -> Self:
+    def parse(cls, value: Any, *, stored: bool = False) -> Self:
         """Check plain data, the rules that span fields included.
+
+        Args:
+            value: the data.
+            stored: an API server holds it: of the rules, those that the trainer refuses by itself are left to that.
 
         Raises:
             pydantic.ValidationError: with one entry for each field or rule; a rule's has type `rule` and in its
@@ -69,6 +73,7 @@ class TrainingJob(Model):
                 input=None,
             )
             for broken in violations(job.spec)
+            if not (stored and broken.by_trainer)
         ]
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)

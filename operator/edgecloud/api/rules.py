@@ -16,6 +16,7 @@ from edgecloud.api.spec import (
     EnvVar,
     ExportSpec,
     ProgramSpec,
+    ResourceRequirements,
     TrainingJobSpec,
 )
 from edgecloud.api.trainer import DataSpec, TrainerSpec
@@ -41,9 +42,9 @@ _WORKERS: Final = "(has(self.pools) ? self.pools.map(p, p.workers).sum() : (has(
 def _processes(owner: str, otherwise: str) -> str:
     """The CEL of TrainingJobSpec._processes for the resources of self or of a pool; otherwise: where it has none.
 
-    It reads a number of GPUs as people write it, 8 or "8". Another form ("8e0", "8000m") counts as one here, and in
-    Python as what it comes to: a longer pattern, or CEL's quantities, would cost more than a rule may where a server
-    reckons with texts of 3 MB here, as it did before it looked at maxLength.
+    It reads a number of GPUs as people write it, 8 or "8". Another form ("8e0", "8000m") counts as one: a longer
+    pattern, or CEL's quantities, would cost more than a rule may where a server reckons with texts of 3 MB here, as it
+    did before it looked at maxLength. The ranks themselves are as many as it comes to, and refuse what is too much.
     """
     gpus = f"{owner}.resources.limits['{WHOLE_GPU}']"
     plain = f"type({gpus}) == int || (size({gpus}) < 10 && !{gpus}.matches('\\\\D'))"
@@ -57,6 +58,21 @@ _RANKS: Final = (
     f" ? self.pools.map(p, p.workers * {_processes('p', _processes('self', '1'))}).sum()"
     f" : (has(self.workers) ? self.workers : 1) * {_processes('self', '1')})"
 )
+_PLAIN_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+
+
+def _ranks(spec: TrainingJobSpec) -> int:
+    """_RANKS in Python: TrainingJobSpec.rank_count, but for GPUs that are written strangely. What one of the two took
+    and the other did not, the server would keep and the operator not read."""
+
+    def processes(resources: ResourceRequirements | None) -> int:
+        gpus = ((resources.limits if resources else None) or {}).get(WHOLE_GPU, 1)
+        plain = isinstance(gpus, int) or _PLAIN_NUMBER.fullmatch(gpus)
+        return max(1, min(MAX_PROCESSES, int(gpus))) if plain else 1
+
+    if spec.pools and not spec.processes_per_worker:
+        return sum(pool.workers * processes(pool.resources or spec.resources) for pool in spec.pools)
+    return spec.worker_count() * (spec.processes_per_worker or processes(spec.resources))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +93,13 @@ class Rule:
     """A better path than `path`, where it depends on the object."""
     numbers: Callable[[Any], str] | None = None
     """The values at odds, for the message on a laptop; CEL's messages are fixed texts."""
+    by_trainer: bool = False
+    """Whether the trainer, too, refuses what breaks it, with exit code 2, and the operator need not rely on it.
+
+    Then the operator reads a stored job that breaks it: one from before there was this rule. Left unread, it would stay
+    as it is for ever, with its Pods, and be told nothing. By all other rules the operator goes itself (a trainer or a
+    program, sizes, names), and does not touch what breaks them; so a new one should be one of these.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +109,8 @@ class Violation:
     path: tuple[str | int, ...]
     message: str
     remedy: str
+    by_trainer: bool = False
+    """See Rule."""
 
 
 SPEC_RULES: Final[tuple[Rule, ...]] = (
@@ -135,11 +160,12 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         cel=f"!has(self.trainer) || {_RANKS} <= self.trainer.shards",
-        holds=lambda s: s.trainer is None or s.rank_count() <= s.trainer.shards,
+        holds=lambda s: s.trainer is None or _ranks(s) <= s.trainer.shards,
         path="trainer.shards",
         message="there are more training processes than shards",
         remedy="write shards of at least workers times processesPerWorker, whose default is a worker's GPUs",
-        numbers=lambda s: f"{s.rank_count()} processes, {s.trainer.shards} shards",
+        numbers=lambda s: f"{_ranks(s)} processes, {s.trainer.shards} shards",
+        by_trainer=True,
     ),
     Rule(
         cel="!has(self.storage) || !has(self.storage.sizeLimit) || !has(self.storage.claimName)",
@@ -208,6 +234,7 @@ TRAINER_RULES: Final[tuple[Rule, ...]] = (
         message="there are more shards than images in a batch",
         remedy="write a larger batchSize or fewer shards",
         numbers=lambda t: f"{t.shards} shards, batchSize {t.batch_size}",
+        by_trainer=True,
     ),
     Rule(
         cel="self.precision != 'fp16' || !self.deterministic",
@@ -215,6 +242,7 @@ TRAINER_RULES: Final[tuple[Rule, ...]] = (
         path="precision",
         message="fp16 doesn't go with deterministic: true, for how far its loss is scaled depends on what went before",
         remedy="write bf16 or fp32",
+        by_trainer=True,
     ),
     Rule(
         cel="self.precision != 'fp16' || self.device != 'cpu'",
@@ -222,6 +250,7 @@ TRAINER_RULES: Final[tuple[Rule, ...]] = (
         path="precision",
         message="fp16 needs CUDA, and device is cpu",
         remedy="write bf16, fp32 or auto",
+        by_trainer=True,
     ),
 )
 
@@ -279,10 +308,15 @@ def violations(spec: TrainingJobSpec) -> Iterator[Violation]:
         for index, variable in enumerate(spec.program.env or ()):
             yield from _at(variable, ("program", "env", index))
     if spec.trainer:
-        yield from _at(spec.trainer, ("trainer",))
-        yield from _at(spec.trainer.data, ("trainer", "data"))
+        yield from trainer_violations(spec.trainer)
     if spec.export:
         yield from _at(spec.export, ("export",))
+
+
+def trainer_violations(trainer: TrainerSpec) -> Iterator[Violation]:
+    """Every rule that the trainer's part of a spec breaks by itself."""
+    yield from _at(trainer, ("trainer",))
+    yield from _at(trainer.data, ("trainer", "data"))
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> Iterator[Violation]:
@@ -291,7 +325,9 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Iterator[Violation]:
             blamed = rule.blame(value) if rule.blame else rule.path
             blame = tuple(blamed.split(".")) if blamed else ()
             numbers = f" ({rule.numbers(value)})" if rule.numbers else ""
-            yield Violation(path=(*path, *blame), message=rule.message + numbers, remedy=rule.remedy)
+            yield Violation(
+                path=(*path, *blame), message=rule.message + numbers, remedy=rule.remedy, by_trainer=rule.by_trainer
+            )
 
 
 def changes(old: TrainingJobSpec, new: TrainingJobSpec) -> Iterator[Violation]:

@@ -100,10 +100,13 @@ class TrainerSpec(Model):
     data: DataSpec = Field(description="The images.")
     epochs: Annotated[int, Field(ge=1, le=100000)] = Field(10, description="Passes over the training images.")
     batch_size: Annotated[int, Field(ge=1, le=1048576)] = Field(
-        128, description="Images in a step, over all workers together."
+        128,
+        description="Images in a step, over all workers together; models with batch norms may need two for each shard.",
     )
     shards: Annotated[int, Field(ge=1, le=1024)] = Field(
-        12, description="Virtual shards that a batch is cut into; at least as many as there are ranks."
+        12,
+        description="Virtual shards that a batch is cut into; at least as many as there are ranks. Models with batch"
+        " norms may need two images in each.",
     )
     optimizer: OptimizerSpec | None = Field(None, description="How the weights are moved.")
     schedule: ScheduleSpec | None = Field(None, description="How the learning rate goes.")
@@ -128,8 +131,9 @@ class TrainerSpec(Model):
     )
     deterministic: bool = Field(
         False,
-        description="true: the same weights to the last bit, whatever the workers' number and failures; with sync.mode"
-        " local whatever the failures, for one number of workers.",
+        description="true: the same weights to the last bit, whatever the workers' number and failures, and a model of"
+        " which a step changes other buffers than BatchNorm's is refused; with sync.mode local whatever the failures,"
+        " for one number of workers.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPUs asked for, else the CPU. A GPU asked for and not seen is a failure."

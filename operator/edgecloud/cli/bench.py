@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, Self
 
 import click
 from pydantic import ValidationError
@@ -97,7 +97,8 @@ def bench(file: Path, sizes: tuple[int, ...], workdir: Path | None, output: str)
     Every size trains the whole job in a folder of its own, one after the other, on this machine: its CPUs are shared
     out among the workers, so that more workers than CPUs can't be faster. Writes bench.json and bench.png.
 
-    A size that fails ends it, with that run's exit code; what was measured before is written and printed all the same.
+    A size that fails ends it, with that run's exit code, and Ctrl-C with 130; what was measured before is written and
+    printed all the same.
 
     \b
       edgecloud bench manifests/examples/digits.yaml --workers 1,2
@@ -105,21 +106,27 @@ def bench(file: Path, sizes: tuple[int, ...], workdir: Path | None, output: str)
     folder = (workdir or Path("runs") / f"{file.stem}-bench").absolute()
     _check(read_job(str(file)), sizes)
     found: list[Measured] = []
+    left = list(sizes)
     failure: tuple[int, NoSpeedError] | None = None
-    for size in sizes:
-        try:
-            found.append(_measure(file, size, folder / f"workers-{size}"))
-        except NoSpeedError as error:
-            failure = size, error
-            break
+    with Runs() as runs:
+        while left and failure is None and runs.stopped_by is None:
+            size = left.pop(0)
+            try:
+                found.append(_measure(runs, file, size, folder / f"workers-{size}"))
+            except NoSpeedError as error:
+                failure = size, error
     if found:
         _tell(compared(found), folder, output)
+    more = f" (and not tried: {', '.join(map(str, left))})" if left else ""
     if failure is not None:
         size, reason = failure
-        left = [str(other) for other in sizes[sizes.index(size) + 1 :]]
-        more = f" (and not tried: {', '.join(left)})" if left else ""
         click.echo(f"edgecloud bench: no speed with {_workers(size)}{more}: {reason}", err=True)
-        sys.exit(reason.code)
+    elif runs.stopped_by is not None:
+        click.echo(f"edgecloud bench: stopped by {runs.stopped_by.name}{more}", err=True)
+    if runs.stopped_by is not None:
+        sys.exit(128 + runs.stopped_by)
+    if failure is not None:
+        sys.exit(failure[1].code)
 
 
 def _check(job: TrainingJob, sizes: Sequence[int]) -> None:
@@ -158,12 +165,12 @@ def compared(found: Sequence[Measured]) -> list[Measured]:
     return result
 
 
-def _measure(file: Path, workers: int, folder: Path) -> Measured:
+def _measure(runs: Runs, file: Path, workers: int, folder: Path) -> Measured:
     """Raises NoSpeedError."""
     command = [sys.executable, "-m", "edgecloud.cli.main", "run", str(file), "--workers", str(workers)]
     command += ["--workdir", str(folder), "--fresh", "-o", "json"]
     click.echo(f"{_workers(workers)}:", err=True)
-    returncode, printed = _run(command)
+    returncode, printed = runs.run(command)
     try:
         job = TrainingJob.parse(json.loads(printed))
     except ValueError:
@@ -174,15 +181,45 @@ def _measure(file: Path, workers: int, folder: Path) -> Measured:
     return figures(job)
 
 
-def _run(command: Sequence[str]) -> tuple[int, str]:
-    """Exit code and standard output. Ctrl-C reaches the command too: it stops at a checkpoint, and is waited for."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
-        run = subprocess.Popen(command, stdout=printed)
-        while run.returncode is None:
-            with suppress(KeyboardInterrupt):
-                run.wait()
-        printed.seek(0)
-        return run.returncode, printed.read()
+class Runs:
+    """Runs commands, one after the other; what would end this process ends the one at hand, which is waited for.
+
+    Each has a session of its own: a terminal's Ctrl-C goes to all of a session's foreground, and a run that is told
+    twice stops without a checkpoint. So it comes through here only, wherever it comes from.
+    """
+
+    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+    def __init__(self) -> None:
+        self.stopped_by: signal.Signals | None = None
+        self._run: subprocess.Popen[bytes] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in self._SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as behind nohup: it stays so for the runs, too
+                self._before[number] = signal.signal(number, self._told)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _told(self, number: int, _: FrameType | None) -> None:
+        self.stopped_by = self.stopped_by or signal.Signals(number)
+        if self._run is not None:
+            self._run.send_signal(number)
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        """Exit code and standard output of a command."""
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
+            self._run = subprocess.Popen(command, stdout=printed, start_new_session=True)
+            if self.stopped_by is not None:  # while it was being started
+                self._run.send_signal(self.stopped_by)
+            returncode = self._run.wait()
+            self._run = None
+            printed.seek(0)
+            return returncode, printed.read()
 
 
 def ended(returncode: int, job: TrainingJob | None) -> str:

@@ -117,6 +117,10 @@ def see_job(raw: Any) -> TrainingJob:
     What a newer release has added to status is passed over: it can be read without, and it is written anew from what is
     known. An unknown field of spec is another matter: it may change what the job is.
 
+    A job that breaks a rule which is newer than the job is read too, if the trainer refuses what breaks it: the status
+    tells of that (exit code 2), while of a job that is not read nobody would hear again, nor of its Pods. All bounds of
+    single fields, and the rules that the operator goes by, hold for stored jobs as well.
+
     Raises:
         UnreadableError: it is none, or one of another time.
     """
@@ -132,15 +136,15 @@ def see_job(raw: Any) -> TrainingJob:
         data["status"] = whole["status"]
     try:
         try:
-            return TrainingJob.parse(data)
+            return TrainingJob.parse(data, stored=True)
         except (ValidationError, RecursionError):
             data = _cut(data, MAX_DEPTH)
         try:
-            return TrainingJob.parse(data)
+            return TrainingJob.parse(data, stored=True)
         except ValidationError as error:
             if not (known := _without_unknown_status(data, error)):
                 raise
-            return TrainingJob.parse(known)
+            return TrainingJob.parse(known, stored=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])

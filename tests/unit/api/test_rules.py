@@ -273,11 +273,16 @@ def test_examples(message: str, good: dict[str, Any], bad: dict[str, Any], path:
 
 @pytest.mark.parametrize("gpus", ["8e0", "8000m", "+8", "8.0", "9999999999", "0.5", "1Ki"])
 def test_strange_numbers_of_gpus(gpus: str) -> None:
-    """The laptop, and so the operator, reckons with what they come to, the server with one: see rules._processes."""
-    spec = trainer(2) | {"resources": {"limits": {"nvidia.com/gpu": gpus}}}
-    (rule,) = (rule for rule in RULES[TrainingJobSpec] if "more training processes" in rule.message)
-    assert holds(rule.cel, stored(SPEC, spec))
-    assert bool(rule.holds(TrainingJobSpec.parse(spec))) == (gpus == "0.5")
+    """They count as one: see rules._processes. What the server takes, the operator has to read."""
+    limits = {"limits": {"nvidia.com/gpu": gpus}}
+    pools = [{"name": "a", "workers": 2, "resources": limits}, {"name": "b", "workers": 1}]
+    for spec in (trainer(2) | {"resources": limits}, job(pools=pools, trainer=TRAINER, resources=limits)):
+        assert takes(strategies.resource(spec))
+        assert TrainingJob.parse(strategies.resource(spec)).spec.trainer is not None
+        few = copy.deepcopy(spec) | {"trainer": TRAINER | {"shards": 1}}
+        agree(TrainingJobSpec, few)
+        (broken,) = violations(TrainingJobSpec.parse(few))
+        assert broken.path == ("trainer", "shards")
 
 
 @pytest.mark.parametrize("gpus", [3, "16", 100])
@@ -288,7 +293,11 @@ def test_ranks_are_the_workers_processes(gpus: int | str) -> None:
     made[2]["resources"] = {"limits": {"nvidia.com/gpu": "2", "nvidia.com/mig-1g.10gb": 7}}
     for spec in ({"pools": made, "resources": limits}, {"workers": 3, "resources": limits}, {"pools": made}):
         parsed = TrainingJobSpec.parse(spec | {"program": PROGRAM})
-        assert parsed.rank_count() == sum(parsed.processes_of(index) for index in range(parsed.worker_count()))
+        ranks = sum(parsed.processes_of(index) for index in range(parsed.worker_count()))
+        assert parsed.rank_count() == ranks
+        for shards in {min(ranks, 1024), min(ranks, 1024) - 1}:
+            cut = TrainingJobSpec.parse(spec | {"trainer": TRAINER | {"shards": shards, "batchSize": 1024}})
+            assert (not list(violations(cut))) == (ranks <= shards)
 
 
 def test_every_rule_has_an_example() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.cli.bench import Measured, NoSpeedError, compared, ended, figures
+from edgecloud.cli.bench import Measured, NoSpeedError, Runs, compared, ended, figures
 from edgecloud.cli.main import cli
 from tests.unit.cli.command import job_file
 
@@ -90,6 +94,72 @@ def test_why_a_run_ended() -> None:
     assert ended(130, finished({"phase": "Suspended"}, program=PROGRAM)) == "the run ended with exit code 130"
     assert ended(2, None) == "the run ended with exit code 2"
     assert ended(-9, None) == "the run was ended by SIGKILL"
+
+
+COUNTS = """
+import os, signal, sys
+number = signal.Signals(int(sys.argv[1]))
+signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+(os.killpg if sys.argv[2] == "group" else os.kill)(int(sys.argv[3]), number)
+print(signal.sigwait({number}).name, signal.sigtimedwait({number}, 0.2))
+"""
+BENCH = f"""
+import os, sys
+from edgecloud.cli.bench import Runs
+with Runs() as runs:
+    print(*runs.run([sys.executable, "-c", {COUNTS!r}, *sys.argv[1:], str(os.getpid())]), runs.stopped_by)
+"""
+
+
+@pytest.mark.parametrize(("whom", "number"), [("group", signal.SIGINT), ("process", signal.SIGTERM)])
+def test_a_run_is_told_once_what_would_end_the_bench(whom: str, number: signal.Signals) -> None:
+    """A terminal tells all of a group, and another program only the process that it has started."""
+    done = subprocess.run(
+        [sys.executable, "-c", BENCH, str(int(number)), whom],
+        capture_output=True, text=True, timeout=30, check=False, start_new_session=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["0", number.name, "None", str(int(number))]
+
+
+SUCCEEDS = f"""#!{sys.executable} -S
+import json, os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+size = int(sys.argv[sys.argv.index("--workers") + 1])
+if size == 2:
+    os.kill(os.getppid(), signal.SIGINT)
+spec = {{"workers": size, "program": {{"command": ["python"]}}}}
+job = {{"apiVersion": "edgecloud.io/v1alpha1", "kind": "TrainingJob", "metadata": {{"name": "a"}}, "spec": spec}}
+print(json.dumps(job | {{"status": {{"phase": "Succeeded", "progress": {{"samplesPerSecond": 100.0 * size}}}}}}))
+"""
+
+
+def test_an_interrupt_is_the_end_though_the_run_succeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been at its end when it was told."""
+    file = job_file(tmp_path / "a.yaml")
+    run = tmp_path / "run"
+    run.write_text(SUCCEEDS)
+    run.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(run))
+    arguments = ["bench", str(file), "--workers", "1,2,3", "--workdir", str(tmp_path / "work"), "-o", "json"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "edgecloud bench: stopped by SIGINT (and not tried: 3)"
+    kept = json.loads((tmp_path / "work" / "bench.json").read_text())
+    assert [(one["workers"], one["samples_per_second"]) for one in kept] == [(1, 100.0), (2, 200.0)]
+    assert json.loads(done.stdout) == kept
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Runs() as runs:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert runs.run([sys.executable, "-c", "import signal; print(signal.getsignal(1))"])[1] == "1\n"
+            assert runs.stopped_by is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_sizes_are_compared_with_the_smallest() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.data import DataError, download, filesystem, load
+from edgecloud_trainer.data import source as reading
 from edgecloud_trainer.data.remembering import remember
 from tests.unit.data.server import Site, serving
 from tests.unit.data.tool import data, prepared, snapshot, verified
@@ -253,8 +254,9 @@ def test_a_network_that_is_down_may_pass(tmp_path: Path) -> None:
     assert not caught.value.passing
 
 
-def test_a_job_goes_on_without_its_server(tar: bytes, tmp_path: Path) -> None:
-    """A worker that starts again while the server is away has the images; one without them waits for it."""
+def test_a_job_goes_on_without_its_server(tar: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that starts again while the server is away has the images; one without them waits for it, and so does
+    one that has them as another release has read them."""
     with serving(Site({"/pets.tar": tar})) as site:
         spec = DataSpec(source=f"{site.url}/pets.tar", validation_fraction=0.5)
         first = load(spec, seed=0, cache=tmp_path / "cache")
@@ -264,6 +266,9 @@ def test_a_job_goes_on_without_its_server(tar: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be reached, or breaks off") as caught:
         load(spec, seed=0, cache=tmp_path / "other")
     assert caught.value.passing
+    monkeypatch.setattr(reading, "READING", reading.READING + 1)
+    with pytest.raises(DataError, match="can't be reached, or breaks off"):
+        load(spec, seed=0, cache=tmp_path / "cache")
 
 
 def test_all_has_come_and_nobody_has_said_so(tar: bytes, expected: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.launcher.messages import MAX_TERMINATION, termination
@@ -30,6 +31,7 @@ from edgecloud_operator.kube.sight import (
 )
 from tests.unit.kube.objects import JOB_UID, container, make_job, make_pod, make_service, owner
 
+TRAINER = {"data": {"name": "digits"}}
 NOON = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
 
@@ -422,6 +424,59 @@ def test_what_a_newer_release_says_in_status_is_passed_over() -> None:
 def test_a_job_of_another_time_is_unreadable(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UnreadableError, match=words):
         see_job(make_job(**change))
+
+
+FAILED = {
+    "phase": "Failed",
+    "observedGeneration": 1,
+    "startTime": "2026-11-24T10:00:00Z",
+    "completionTime": "2026-11-24T11:00:00Z",
+}
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"shards": 1},
+        {"precision": "fp16", "deterministic": True},
+        {"precision": "fp16", "device": "cpu"},
+    ],
+    ids=["shards", "exact", "cpu"],
+)
+def test_a_job_that_breaks_a_rule_of_the_trainers_is_read(trainer: dict[str, Any]) -> None:
+    """It is from before there was the rule, or says its GPUs as the server can't count them."""
+    spec = {"workers": 2, "trainer": TRAINER | trainer, "ttlSecondsAfterFinished": 600}
+    with pytest.raises(ValidationError):
+        TrainingJob.parse(make_job(spec=spec))
+    nothing = Observed(listening_since=NOON)
+
+    new = reconcile(see_job(make_job(spec=spec, creationTimestamp="2026-11-24T12:00:00Z")), nothing, NOON)
+    assert new.status is not None and new.status.phase == "Pending"
+    ended = see_job(make_job(spec=spec, status=FAILED | {"mood": "bad"}, creationTimestamp="2026-11-24T10:00:00Z"))
+    plan = reconcile(ended, nothing, NOON)
+    assert plan.status is not None and plan.status.phase == "Failed"
+    plan = reconcile(see_job(ended.with_status(plan.status).dump()), nothing, NOON)
+    assert [(one.kind, one.uid) for one in plan.delete] == [("TrainingJob", JOB_UID)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"trainer": TRAINER}, "exactly one of workers and pools"),
+        ({"workers": 2, "trainer": TRAINER, "program": {"command": ["x"]}}, "exactly one of trainer and program"),
+        (
+            {"workers": 1, "program": {"command": ["x"], "files": {"a": "x" * 200_000, "b": "x" * 200_000}}},
+            "larger than 256 KiB",
+        ),
+        ({"workers": 1, "program": {"command": ["x"], "env": [{"name": "EDGECLOUD_ROUND"}]}}, "set by EdgeCloud"),
+        ({"workers": 1, "trainer": TRAINER | {"shards": 4096}}, "spec.trainer.shards"),
+    ],
+    ids=["both", "two", "large", "env", "bound"],
+)
+def test_a_job_that_breaks_a_rule_that_the_operator_goes_by_is_unreadable(spec: dict[str, Any], words: str) -> None:
+    for status_ in (None, FAILED):
+        with pytest.raises(UnreadableError, match=words):
+            see_job(make_job(spec=spec, status=status_))
 
 
 # Whatever comes

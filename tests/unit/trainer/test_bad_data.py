@@ -188,7 +188,11 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "stranger beside a capital": (
         only(tree({"Train/cat": 1, "Test/cat": 1, "more/cat": 1})),
-        "more/ stands beside train/, which may have test/ and val/ beside it: move it away",
+        "more/ stands beside Train/, which may have test/ and val/ beside it: move it away",
+    ),
+    "stranger of files beside a capital": (
+        only(tree({"Train/cat": 1, "Train/dog": 1, "Meta": 1})),
+        "Meta/ stands beside Train/, which may have test/ and val/ beside it: move it away",
     ),
     "splits by names of their own": (
         only(tree({"seg_train/cat": 1, "seg_test/cat": 1})),

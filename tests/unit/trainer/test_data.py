@@ -11,6 +11,7 @@ from PIL import Image
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.data import Dataset, load
+from edgecloud_trainer.data import source as reading
 from edgecloud_trainer.data.decode import decode
 from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write, zipped
 
@@ -124,6 +125,8 @@ def test_classes_that_are_called_like_splits(classes: tuple[str, ...], tmp_path:
 def test_a_class_with_folders_in_it_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
     files = tree({"Test/anna": 4, "Test/ben": 4, "Control/carl": 8})
     assert from_source(write(tmp_path / "set", files), cache).classes == ("Control", "Test")
+    files = tree({"training/d1": 4, "racing/d1": 4, "resting/d1": 4, "resting/d2": 4})
+    assert from_source(write(tmp_path / "dogs", files), cache).classes == ("racing", "resting", "training")
 
 
 def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
@@ -326,6 +329,23 @@ def test_a_changed_folder_is_another_set(tmp_path: Path, cache: Path) -> None:
     after = from_source(root, cache)
     assert len(after.train) == len(before.train) + 1
     assert after.digest != before.digest
+
+
+@pytest.mark.parametrize("where", ["{}", "{}.tar", "file://{}", "file://{}.tar"])
+def test_what_was_read_otherwise_is_read_anew(
+    where: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an earlier release: its Train/ and Test/ were two classes, and a cache lasts longer than a release."""
+    pack(tmp_path / "pets.tar", tree(SPLIT))
+    source = where.format(write(tmp_path / "pets", tree(SPLIT)))
+    with monkeypatch.context() as then:
+        then.setattr(reading, "READING", reading.READING - 1)
+        before = load(DataSpec(source=source), seed=0, cache=cache)
+    wrong = from_source(write(tmp_path / "other", tree({"train/a": 1, "train/b": 1, "test/a": 1})), tmp_path / "wrong")
+    (earlier,), (other,) = cache.glob("*.images"), (tmp_path / "wrong").glob("*.images")
+    earlier.write_bytes(other.read_bytes())
+    after = load(DataSpec(source=source), seed=0, cache=cache)
+    assert after.digest == before.digest != wrong.digest
 
 
 def test_progress_is_told(tmp_path: Path, cache: Path) -> None:

@@ -21,6 +21,7 @@ from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.group import MixtureError, refuse_other_data
+from edgecloud_trainer.ready import make_ready
 from edgecloud_trainer.results import read_metrics
 from edgecloud_trainer.settings import Settings, SettingsError, read
 from edgecloud_trainer.shards import even
@@ -138,9 +139,21 @@ def test_a_scaled_loss_that_is_not_finite(digits: Dataset, tmp_path: Path) -> No
         one.run()
 
 
+@pytest.mark.parametrize(
+    ("trainer", "says"),
+    [
+        ({"precision": "fp16", "deterministic": True}, r"precision: fp16 doesn't go with .*: write bf16 or fp32$"),
+        ({"precision": "fp16", "device": "cpu"}, r"precision: fp16 needs CUDA, .*: write bf16, fp32 or auto$"),
+        ({"shards": 12, "batchSize": 11}, r"shards: .* \(12 shards, batchSize 11\): write a larger"),
+    ],
+)
+def test_a_rank_refuses_what_the_server_would(trainer: dict[str, Any], says: str, tmp_path: Path) -> None:
+    """The server may have stored the job before it had the rule."""
+    with pytest.raises(SettingsError, match=rf"^trainer\.{says}"):
+        make_ready(settings(tmp_path, **trainer))
+
+
 def test_deterministic_takes_no_fp16(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="write bf16 or fp32"):
-        devices.choose(settings(tmp_path, precision="fp16", deterministic=True))
     auto = settings(tmp_path, precision="auto", deterministic=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "_good", lambda _device: torch.float16)

@@ -97,15 +97,15 @@ def arrange(
     paths = [name.split("/") for name in names]
     _refuse_twins(names, where)
     drop = _wrapping(paths)
-    split_folders = _has_splits(paths, drop, where)
+    train = _train_folder(paths, drop, where)
     found: dict[Split, dict[str, list[int]]] = {}
     for position in sorted(range(len(names)), key=names.__getitem__):
         path = paths[position][drop:]
         split: Split = "train"
-        if len(path) > 1 and split_folders:
+        if len(path) > 1 and train:
             if (meant := _meant(path[0])) is None:
                 raise DataError(
-                    f"{where}: {path[0]}/ stands beside train/, which may have test/ and val/ beside it: move it away"
+                    f"{where}: {path[0]}/ stands beside {train}/, which may have test/ and val/ beside it: move it away"
                 )
             split, path = meant, path[1:]
         if len(path) > 1 and is_image(path[-1]):
@@ -114,7 +114,7 @@ def arrange(
             if left_out is None:
                 raise DataError(f"{where}: {names[position]} {reason}")
             left_out.append(Fault(names[position], reason))
-    _refuse_empty(found, folders, drop, paths, where, split_folders=split_folders)
+    _refuse_empty(found, folders, drop, paths, where, split_folders=bool(train))
     return _labelled(found, where)
 
 
@@ -178,10 +178,11 @@ def _meant(folder: str) -> Split | None:
     return _SPLIT_FOLDERS.get(folder.lower())
 
 
-def _has_splits(paths: Sequence[Sequence[str]], drop: int, where: str) -> bool:
-    """Whether the folders are splits, with those of the classes in them.
+def _train_folder(paths: Sequence[Sequence[str]], drop: int, where: str) -> str:
+    """The folder with the training images' classes in it, if the folders are splits; "" if they are classes.
 
-    They are where one for training has folders of images, or where all have a split's name: then they can't be classes.
+    They are splits where one is called train, or where all have a split's name, or all that have folders of images.
+    Among others that have such folders, Training is a class as they are; but not where Test stands beside it.
 
     Raises:
         DataError: two stand for the same split, or they look like splits and aren't called so, or lie within classes.
@@ -189,9 +190,13 @@ def _has_splits(paths: Sequence[Sequence[str]], drop: int, where: str) -> bool:
     tops = {path[drop] for path in paths if len(path) > drop + 1}
     nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
     only = bool(tops) and all(map(_meant, tops))
-    if "train" in tops or any(_meant(top) == "train" for top in (tops if only else nested)):
+    named = {_meant(top) for top in nested}
+    splits = only or None not in named or len(named) > 2
+    likely = sorted(tops if only else nested) if splits else ()
+    train = "train" if "train" in tops else next((top for top in likely if _meant(top) == "train"), "")
+    if train:
         _refuse_synonyms(tops, where)
-        return True
+        return train
     # test/CLASS/FILE without train/ is half a data set, not a class named test.
     for half in sorted(tops if only else _NEVER_CLASSES & {path[drop] for path in paths if len(path) > drop + 2}):
         raise DataError(f"{where} has {half}/ and no train/: put the training images into train/CLASS/")
@@ -207,7 +212,7 @@ def _has_splits(paths: Sequence[Sequence[str]], drop: int, where: str) -> bool:
             f"{where}: {' and '.join(sorted(meant.values()))} are splits within a folder of one class: put train/ and "
             "test/ around the class folders, as train/CLASS/"
         )
-    return False
+    return ""
 
 
 def _alike(folder: str) -> Split | None:

@@ -37,7 +37,7 @@ class Origin(Model):
         description="Path or URL as it was given, without a URL's secrets; or the name of a named set."
     )
     key: Annotated[str, Field(max_length=128)] = Field(
-        description="Of names, sizes and times of its files: another key, other images."
+        description="Of names, sizes and times of its files, and of how they are read: another key, other images."
     )
     sha256: Sha256 | None = Field(None, description="Of the file, if it is a single one.")
     bytes: Count | None = Field(None, description="Likewise, its size.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from edgecloud_trainer.data.imagefile import Stored
+from edgecloud_trainer.data.source import keyed
 from edgecloud_trainer.data.store import cached, unwritable
 
 
@@ -43,4 +43,5 @@ def recall(cache: Path, url: str) -> tuple[str, str, Stored] | None:
 
 
 def _path(cache: Path, url: str) -> Path:
-    return cache / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}.url"
+    """What an earlier release has noted led to images as that one read them: it stands under another name."""
+    return cache / f"{keyed([url])}.url"

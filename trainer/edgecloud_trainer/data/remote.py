@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
 import time
@@ -25,7 +24,7 @@ from edgecloud_trainer.data.idx import is_idx
 from edgecloud_trainer.data.layout import is_clutter, is_image
 from edgecloud_trainer.data.npy import is_npy
 from edgecloud_trainer.data.observer import Observer, Stage
-from edgecloud_trainer.data.source import Source
+from edgecloud_trainer.data.source import Source, keyed
 
 MAX_FILES: Final = 5_000_000
 """In a folder by URL."""
@@ -51,7 +50,7 @@ def remote_source(url: str, local: Callable[[Path, str], Source], observer: Obse
     if found.is_folder:
         observer.stage(Stage("listing"))
         return _folder(fs, local)
-    key = _key("url", url if not found.version else fs.public, found.version)
+    key = keyed(("url", url if not found.version else fs.public, found.version))
     return Source(
         name=_name(fs.public).partition(".")[0] or "data",
         kind="tar",  # until it is here, and looked at
@@ -60,10 +59,6 @@ def remote_source(url: str, local: Callable[[Path, str], Source], observer: Obse
         read=lambda reading: _file_here(fs, found, key, local, reading).read(reading),
         bring=partial(_file_here, fs, found, key, local),
     )
-
-
-def _key(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:40]
 
 
 def _name(url: str) -> str:
@@ -92,7 +87,7 @@ def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
             files[name] = (path, found)
     files = dict(sorted(files.items()))
     name = _name(fs.public)
-    key = _key("url-folder", fs.public, *(f"{name}\0{found.version}" for name, (_, found) in files.items()))
+    key = keyed(("url-folder", fs.public, *(f"{name}\0{found.version}" for name, (_, found) in files.items())))
     arrays = [name for name in files if "/" not in name and (is_idx(name) or is_cifar(name) or is_npy(name))]
     if arrays:
         wanted = {name: files[name] for name in arrays}

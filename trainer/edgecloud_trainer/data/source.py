@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,6 +18,10 @@ from edgecloud_trainer.data.manifest import Kind, Origin
 
 MAX_FILES: Final = 50_000_000
 _MAX_DEPTH: Final = 8
+READING: Final = 2
+"""Raise it when a reader makes something else of the same files (other splits, classes or pixels): a cache that holds
+what was made of them before is not used then, and they are read anew. Their digest is of what was read, so that a
+training whose images were read rightly goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +83,14 @@ class Listed:
 
 def key_of(kind: str, where: str, files: Iterable[File]) -> str:
     """The key of a source that consists of these files."""
-    digest = hashlib.sha256(f"{kind}\n{where}\n".encode(errors="surrogateescape"))
-    for file in files:
-        digest.update(f"{file.name}\0{file.size}\0{file.mtime_ns}\n".encode(errors="surrogateescape"))
+    return keyed(chain((kind, where), (f"{file.name}\0{file.size}\0{file.mtime_ns}" for file in files)))
+
+
+def keyed(parts: Iterable[str]) -> str:
+    """The key of what these parts tell, as this release reads it."""
+    digest = hashlib.sha256(f"{READING}\n".encode())
+    for part in parts:
+        digest.update(f"{part}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:40]
 
 
