@@ -17,15 +17,11 @@ from torch import Tensor, nn
 from edgecloud_trainer import norm
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
-from edgecloud_trainer.models import ModelError
+from edgecloud_trainer.models import ModelError, trying
 from edgecloud_trainer.settings import Settings, SettingsError
 
 FEW: Final = 2
 """Images of a shard that tell as much as all of them, in no time."""
-
-_OF_THE_MACHINE: Final = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
-_OF_THE_MACHINE_TOO: Final = ("CUDA", "cuDNN", "can't allocate memory")
-"""What RuntimeErrors say that have no class of their own."""
 
 _PLAIN: Final = (bool, int, float, str, NoneType)
 """What a module's attributes may be that a forward can only replace: its mode, what it counts, what it will look up."""
@@ -56,6 +52,7 @@ def check(
     Raises:
         SettingsError: there are shards of one image, and the model takes two at least.
         ModelError: it fails in training mode, or makes something else there.
+        OSError, MemoryError, RuntimeError: the model's own, where another try may work.
     """
     # A rank has all its shards in one forward, in the fast mode.
     together = not settings.trainer.deterministic and settings.trainer.shards > settings.world_size
@@ -63,7 +60,6 @@ def check(
     def wrong(images: int) -> _Wrong | None:
         """What is wrong with shards of so many images."""
         sizes = [images] * (2 if together else 1)
-        needed = [sum(sizes), len(dataset.classes)]
         black = torch.zeros(sum(sizes), *dataset.shape).to(device.device, memory_format=device.memory_format)
         try:
             # With gradients, though none is computed: a model may ask for some on its way.
@@ -72,20 +68,18 @@ def check(
                 norm.set_sizes(model, sizes)
                 logits = model(black)
         except Exception as error:  # the user's or torchvision's code may raise anything
-            if isinstance(error, _OF_THE_MACHINE) or any(word in str(error) for word in _OF_THE_MACHINE_TOO):
-                raise  # another try may find another machine
-            first = (str(error).splitlines() or [""])[0]
+            if trying.may_pass(error):
+                raise
             return _Wrong(
-                f"fails in training mode on shards of {'one image' if images == 1 else f'{images} images'}"
-                f" ({type(error).__name__}: {first})",
+                f"fails in training mode on shards of {trying.images(images)} ({trying.in_a_line(error)})",
                 "correct it, or take another model such as edgenet",
             )
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if shape != needed:
+        instead = trying.made_instead(logits, sum(sizes), len(dataset.classes))
+        if instead is not None:
             return _Wrong(
-                f"makes {shape} of {sum(sizes)} images in training mode",
-                f"one tensor of logits {needed} is needed, as in evaluation mode; switch off what it makes beside, such"
-                " as by aux_logits=False",
+                f"{instead} in training mode",
+                f"one tensor of logits {[sum(sizes), len(dataset.classes)]} is needed, as in evaluation mode; switch off"
+                " what it makes beside, such as by aux_logits=False",
             )
         if not logits.requires_grad:
             return _Wrong("makes logits without a gradient in training mode", "take out what cuts them off from it")

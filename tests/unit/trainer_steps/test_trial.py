@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,10 +108,6 @@ def raises(_logits: Tensor) -> Tensor:
     raise RuntimeError("on purpose\nand more")
 
 
-def of_the_machine(_logits: Tensor) -> Tensor:
-    raise RuntimeError("CUDA error: unspecified launch failure")
-
-
 def wants_eight(logits: Tensor) -> Tensor:
     assert len(logits) >= 8
     return logits
@@ -145,9 +142,32 @@ def test_a_model_that_wants_more_than_a_few_gets_its_shard(digits: Dataset) -> N
         stepper(settings(batchSize=48, deterministic=True), digits, Own(wants_eight))
 
 
-def test_what_another_machine_may_do_is_tried_again(digits: Dataset) -> None:
-    with pytest.raises(RuntimeError, match="CUDA error"):
-        stepper(settings(), digits, Own(of_the_machine))
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("std::bad_alloc"),
+        MemoryError(),
+        OSError(errno.ESTALE, "Stale file handle"),
+        ConnectionResetError("by peer"),
+    ],
+)
+def test_what_another_try_may_do_is_tried_again(digits: Dataset, error: Exception) -> None:
+    def fail(_logits: Tensor) -> Tensor:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        stepper(settings(), digits, Own(fail))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", [AssertionError, NotImplementedError])
+def test_an_error_that_only_speaks_of_cuda_is_the_models(digits: Dataset, kind: type[Exception]) -> None:
+    def fail(_logits: Tensor) -> Tensor:
+        raise kind("without CUDA")
+
+    with pytest.raises(ModelError, match=f"{kind.__name__}: without CUDA"):
+        stepper(settings(), digits, Own(fail))
 
 
 @pytest.mark.parametrize(("ranks", "works"), [(1, False), (12, True)])
