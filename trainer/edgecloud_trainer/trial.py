@@ -1,7 +1,9 @@
 """One forward in training mode before the first step: what works in evaluation only fails here with a sentence.
 
 In the first step it would be a traceback, and the job would be tried anew until no restart is left. Afterwards the
-model is as it was, and so are torch's random numbers. Every rank comes to the same: it follows from the configuration.
+model's parameters, buffers, and attributes of plain types are as they were, and so are torch's random numbers; what
+else a forward moves (a list, other libraries' random numbers) stays moved. Every rank comes to the same, as far as its
+model does what the configuration says.
 """
 
 from __future__ import annotations
@@ -112,9 +114,15 @@ def _remedy(batch: int, shards: int, *, ranks: int, images: int) -> str:
 
 @contextlib.contextmanager
 def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
-    """Put back modes, counters and the like, buffers, moments and torch's random numbers."""
+    """Put back modes, counters and the like, parameters, buffers, moments and torch's random numbers."""
     plain = [(m, {k: v for k, v in vars(m).items() if isinstance(v, _PLAIN)}) for m in model.modules()]
-    kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
+    # Parameters too: a forward may move a codebook, or keep weights within bounds. For now nothing else is as large.
+    kept = [
+        (module, name, tensor, tensor.detach().clone())
+        for module in model.modules()
+        for named in (module.named_parameters, module.named_buffers)
+        for name, tensor in named(recurse=False, remove_duplicate=False)
+    ]
     with torch.random.fork_rng([device.device] if device.device.type == "cuda" else []):
         try:
             yield
@@ -123,8 +131,8 @@ def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
             for module, values in plain:
                 vars(module).update(values)
             with torch.no_grad():
-                for module, name, buffer, value in kept:
-                    if getattr(module, name) is not buffer:
-                        setattr(module, name, buffer)
-                    if not torch.equal(buffer, value):
-                        buffer.copy_(value)
+                for module, name, tensor, value in kept:
+                    if getattr(module, name) is not tensor:
+                        setattr(module, name, tensor)
+                    if not torch.equal(tensor, value):
+                        tensor.copy_(value)

@@ -184,7 +184,7 @@ def test_shards_that_a_rank_has_together(digits: Dataset, ranks: int, works: boo
 
 
 class Changes(nn.Module):
-    """Changes in training whatever it can: buffers in place and not, a counter, random numbers."""
+    """Changes in training whatever it can: buffers and parameters in place and not, a counter, random numbers."""
 
     counts: Tensor
     last: Tensor
@@ -199,12 +199,16 @@ class Changes(nn.Module):
         self.register_buffer("wide", torch.zeros(1).expand(4))
         self.head = nn.Linear(64, 10)
         self.dropout = nn.Dropout()
+        self.codebook, self.sizes = (nn.Parameter(torch.ones(2), requires_grad=False) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.calls += 1
             self.counts += 1
             self.last = x.sum().reshape(1) + 1
+            self.codebook.data.mul_(0.9)
+            self.sizes = nn.Parameter(self.sizes * 0.9, requires_grad=False)
+            self.head.weight.data.clamp_(max=0.01)
         logits: Tensor = self.dropout(self.head(self.norm(x).flatten(1)))
         return logits
 
@@ -212,11 +216,11 @@ class Changes(nn.Module):
 def test_nothing_is_left_of_it(digits: Dataset) -> None:
     model = Changes()
     model.dropout.eval()
-    last = model.last
+    last, sizes = model.last, model.sizes
     before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
     tried = stepper(settings(), digits, model)
     assert torch.equal(torch.get_rng_state(), random)
-    assert model.last is last and model.calls == 0
+    assert model.last is last and model.sizes is sizes and model.calls == 0
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert [module.training for module in model.modules()] == [True, True, True, False]
