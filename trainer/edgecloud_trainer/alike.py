@@ -42,6 +42,15 @@ def from_rank_0(tensors: Mapping[str, Tensor], settings: Settings, device: Devic
     return group.broadcast_tensors(tensors if settings.rank == 0 else None, settings, device)
 
 
+def agree_on_ordinary(stepper: Stepper) -> None:
+    """Before the first step, also of a training that goes on: all ranks go by rank 0's ordinary values.
+
+    By its model as it has been made, not by what a checkpoint has made of it since: buffers may have become large, or
+    finite, and a training that goes on is to be the undisturbed one. All ranks call it.
+    """
+    stepper.use_ordinary(group.broadcast_object(stepper.ordinary, stepper.settings))
+
+
 def begin_alike(stepper: Stepper) -> None:
     """Before the first step of a training: each rank has made its own model, and a user's may not draw its random
     numbers from torch's generator, or its machine computes them differently. Then all take rank 0's weights."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from edgecloud import worker
 from edgecloud.launcher.progress import fitted
 from edgecloud_trainer import group, results, state
-from edgecloud_trainer.alike import OtherBuffers, begin_alike
+from edgecloud_trainer.alike import OtherBuffers, agree_on_ordinary, begin_alike
 from edgecloud_trainer.cards import model_card
 from edgecloud_trainer.checkpoints import (
     AsyncSaver,
@@ -236,8 +236,9 @@ class Training:
         return tensors, ours | rest, weights
 
     def _save(self, done: int) -> None:
-        self._stepper.check_weights()  # all ranks do, so that all of them say the same
         self._make_copies_alike()
+        # What isn't saved is no trouble: other ranks' own buffers, in whose place rank 0's are evaluated.
+        group.together(self._stepper.check_weights, self.settings, here=self._saves)
         if not self._saves:
             return
         tensors, rest, weights = self._state(done)
@@ -271,6 +272,7 @@ class Training:
     def _restore(self) -> int:
         """Go on from the newest checkpoint that verifies; who holds it sends it, and the others need no storage."""
         settings = self.settings
+        agree_on_ordinary(self._stepper)
         loaded = group.together(self._store.choose, settings, here=self._saves)
         for line in self._store.rejected:
             log.warning("checkpoint passed over: %s", line)

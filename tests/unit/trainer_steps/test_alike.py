@@ -59,21 +59,38 @@ def train(settings: Settings) -> str:
     torch.set_num_threads(1)
     device = devices.choose(settings)
     seeds, loss = json.loads(os.environ["SEEDS"]), None
-    stepper = Stepper(settings, device, noise(), network(seeds[settings.rank], buffers="BUFFERS" in os.environ))
+    model = network(seeds[settings.rank], buffers="BUFFERS" in os.environ)
+    model.register_buffer("scale", torch.full((2,), float(os.environ.get("SCALES", "1 1").split()[settings.rank])))
+    stepper = Stepper(settings, device, noise(), model)
     group.join(settings, device)
     training = Training(settings, device, stepper.dataset, stepper)
     if "STOP" in os.environ:
         stepper.on_shards = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ.get("BROKEN") == str(settings.rank):
+        broken(stepper)
     with contextlib.suppress(StoppedError):
         loss = training.run().evaluation["loss"]
     assert stepper.ema is not None
     return json.dumps([digest(stepper.model.state_dict()), digest(stepper.ema.state), loss])
 
 
+def broken(stepper: Stepper) -> None:
+    """After the second step, a buffer that each rank has for itself."""
+
+    def tell(number: int, _shards: object) -> None:
+        if number == 1:
+            stepper.model.get_buffer("scale").fill_(float("nan"))
+
+    stepper.on_shards = tell
+
+
+STORAGE = {"ownStorage": True, "storage": {"checkpointIntervalSteps": 1}}
+
+
 def ends(folder: Path, *, seeds: tuple[int, int], trainer: Mapping[str, Any], **environment: str) -> list[Any]:
     """What two ranks say, one after the other."""
     spec = {"data": {"name": "digits"}, "precision": "fp32", "batchSize": 16, "shards": 2, "emaDecay": 0.5, "epochs": 1}
-    job, port = {"trainer": {**spec, **trainer}, "ownStorage": True}, free_port()
+    job, port = {"trainer": {**spec, **trainer}, **STORAGE}, free_port()
     ranks = [
         Rank(
             train, rank, port, job=job, SEEDS=json.dumps(seeds), EDGECLOUD_CHECKPOINT_DIR=str(folder / f"{rank}/saved"),
@@ -87,10 +104,14 @@ def ends(folder: Path, *, seeds: tuple[int, int], trainer: Mapping[str, Any], **
 
 @pytest.mark.parametrize("sync", ["every", "local"])
 def test_all_take_the_weights_that_rank_0_begins_with(tmp_path: Path, sync: str) -> None:
+    """Also where another rank's have something that is no number, which is left out of means and of what is sent."""
     trainer = {"epochs": 2, "sync": {"mode": sync, "everySteps": 2}}
     same = ends(tmp_path / "same", seeds=(1, 1), trainer=trainer, STOP="yes")
-    apart = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, STOP="yes")
+    apart = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, STOP="yes", SCALES="1 inf")
     assert same[0] == same[1] == apart[0] == apart[1]
+    if sync == "local":
+        on = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, SCALES="1 inf")
+        assert on[0] == on[1] and on[0][2] is not None, "so it is when they go on"
 
 
 def test_buffers_are_rank_0s_on_all(tmp_path: Path) -> None:
@@ -104,6 +125,13 @@ def test_buffers_are_rank_0s_on_all(tmp_path: Path) -> None:
     # Rank 0 alone knows that the first epoch's was not done at the stop.
     metrics = read_metrics(tmp_path / "0/results")
     assert [line["step"] for line in metrics if "validationAccuracy" in line] == [2, 4]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0s_buffers_have_to_be_finite(tmp_path: Path, rank: int) -> None:
+    """All ranks hear of it at the save; what another rank has in its own is nowhere to be seen."""
+    for said in ends(tmp_path, seeds=(1, 1), trainer={"epochs": 2}, BUFFERS="yes", BROKEN=str(rank)):
+        assert ("NonFiniteError" in said) == (rank == 0), said
 
 
 def test_a_result_that_is_to_be_exact_has_no_such_buffers(tmp_path: Path) -> None:
