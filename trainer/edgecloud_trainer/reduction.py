@@ -178,8 +178,9 @@ class _Bucket:
         """
         if self._sent:
             raise ModelError(
-                "trainer.model: a parameter got its gradient in several parts, and the first one is on its way to the other ranks:"
-                " call torch.utils.checkpoint with use_reentrant=False, or write trainer.deterministic: true"
+                "trainer.model: a parameter got its gradient in several parts, and the first one is on its way to the"
+                " other ranks: call torch.utils.checkpoint with use_reentrant=False, or write"
+                " trainer.deterministic: true"
             )
         gradient = self.parameters[place].grad
         assert gradient is not None

@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgecloud_trainer import norm
 from edgecloud_trainer.data import Dataset
@@ -80,8 +80,8 @@ def check(
         if instead is not None:
             return _Wrong(
                 f"{instead} in training mode",
-                f"one tensor of logits {[sum(sizes), len(dataset.classes)]} is needed, as in evaluation mode; switch off"
-                " what it makes beside, such as by aux_logits=False",
+                f"one tensor of logits {[sum(sizes), len(dataset.classes)]} is needed, as in evaluation mode; switch"
+                " off what it makes beside, such as by aux_logits=False",
             )
         if not logits.requires_grad:
             return _Wrong("makes logits without a gradient in training mode", "take out what cuts them off from it")
