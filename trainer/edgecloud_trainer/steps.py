@@ -82,9 +82,10 @@ class Stepper:
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        named = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        self.moved = frozenset(named | norm.buffer_names(model))
-        """What a step moves, by the names of the model's state dict: parameters and the norms' running statistics."""
+        named = model.named_parameters(remove_duplicate=False)
+        self.exchanged = frozenset({name for name, p in named if p.requires_grad} | norm.buffer_names(model))
+        """What a step's exchange moves alike on all ranks, by the names of the model's state dict: the parameters that
+        are trained, and the batch norms' running statistics."""
         ranks = self._ranks = 1 if settings.local else settings.world_size  # that add up their gradients
         self._exact = ExactReduction(self._parameters, ranks, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, ranks)
