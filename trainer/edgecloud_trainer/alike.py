@@ -1,4 +1,5 @@
-"""What all ranks are to hold alike and no step's exchange brings together: the first weights, and other buffers.
+"""What all ranks are to hold alike and no step's exchange brings together: the first weights, other buffers, and
+parameters that a forward moves by itself.
 
 Ranks tell each other a digest; only where these differ do tensors travel, and then they are rank 0's.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from edgecloud_trainer.steps import Stepper
 log = logging.getLogger(__name__)
 
 _NAMED = 5
-"""Buffers that an error names."""
+"""Values that an error names."""
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -42,6 +43,15 @@ def from_rank_0(tensors: Mapping[str, Tensor], settings: Settings, device: Devic
     return group.broadcast_tensors(tensors if settings.rank == 0 else None, settings, device)
 
 
+def agree_on_ordinary(stepper: Stepper) -> None:
+    """Before the first step, also of a training that goes on: all ranks go by rank 0's ordinary values.
+
+    By its model as it has been made, not by what a checkpoint has made of it since: buffers may have become large, or
+    finite, and a training that goes on is to be the undisturbed one. All ranks call it.
+    """
+    stepper.use_ordinary(group.broadcast_object(stepper.ordinary, stepper.settings))
+
+
 def begin_alike(stepper: Stepper) -> None:
     """Before the first step of a training: each rank has made its own model, and a user's may not draw its random
     numbers from torch's generator, or its machine computes them differently. Then all take rank 0's weights."""
@@ -56,25 +66,35 @@ def begin_alike(stepper: Stepper) -> None:
         stepper.ema.take_up(found)
 
 
-class OtherBuffers:
-    """The persistent buffers of a model that are not its norms' running statistics: of an InstanceNorm or a spectral
-    norm, a codebook, a mask. Each rank moves its own; where there are none, nothing here costs anything."""
+class Unexchanged:
+    """What a model's forward moves and no exchange brings together, so that each rank has its own: persistent buffers
+    that are not its batch norms' running statistics (an InstanceNorm's, a spectral norm's, a codebook, a mask), and
+    frozen parameters, which some models keep a codebook in.
+
+    Any such buffer counts. A frozen parameter is a backbone's as a rule, and large: it counts if the first step has
+    moved it. Where there are none of both, nothing here costs anything.
+    """
 
     def __init__(self, stepper: Stepper) -> None:
         self._stepper = stepper
-        self._names = [
+        parameters = {name for name, _ in stepper.model.named_parameters(remove_duplicate=False)}
+        own = [
             name
             for name, value in stepper.model.state_dict().items()
-            if name not in stepper.moved and isinstance(value, Tensor)
+            if name not in stepper.exchanged and isinstance(value, Tensor)
         ]
-        self._before: dict[str, str] | None = None
+        self._names = [name for name in own if name not in parameters]
+        self._frozen = [name for name in own if name in parameters]
+        settings = stepper.settings
+        self._exact = settings.trainer.deterministic and not settings.local
+        self._before: dict[str, str] = {}
 
     def bring_together(self) -> None:
         """Have all ranks hold rank 0's, which are those that its checkpoints hold. All ranks call it."""
         if not self._names:
             return
         stepper = self._stepper
-        held = {f"model.{name}": value for name, value in self._own().items()}
+        held = {f"model.{name}": value for name, value in self._own(self._names).items()}
         if stepper.ema is not None:
             held |= {f"ema.{name}": stepper.ema.state[name] for name in self._names}
         found = from_rank_0(held, stepper.settings, stepper.device)
@@ -83,32 +103,39 @@ class OtherBuffers:
 
     def remember(self) -> None:
         """Before the first step."""
-        settings = self._stepper.settings
-        if self._names and settings.trainer.deterministic and not settings.local:
-            self._before = self._digests()
+        if self._exact:
+            self._before = self._digests(self._names + self._frozen)
+        elif self._stepper.settings.world_size > 1:
+            self._before = self._digests(self._frozen)
 
-    def refuse_moved(self) -> None:
-        """After the first step. All ranks call it.
+    def look(self) -> None:
+        """After the first step: what has it moved? All ranks call it.
 
         Raises:
-            SettingsError: the result was asked to be exact, and the step has moved some; on every rank alike.
+            SettingsError: something, and the result was asked to be exact; on every rank alike.
         """
-        if self._before is None:
+        before, self._before = self._before, {}
+        if not before:
             return
-        before, now, self._before = self._before, self._digests(), None
-        mine = [name for name in self._names if before[name] != now[name]]
-        moved = sorted(set().union(*group.gather_objects(mine, self._stepper.settings)))
-        if moved:
-            named = ", ".join(moved[:_NAMED]) + (f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else "")
-            raise SettingsError(
-                f"trainer.deterministic: true doesn't go with trainer.model {self._stepper.settings.trainer.model}: a"
-                f" step changes its buffers {named}, and of all buffers only BatchNorm's statistics are the same for"
-                " any number of workers: take BatchNorm or a layer without buffers, or leave deterministic out"
-            )
+        now = self._digests(list(before))
+        mine = [name for name in before if before[name] != now[name]]
+        moved = set().union(*group.gather_objects(mine, self._stepper.settings))
+        if moved and self._exact:
+            raise SettingsError(self._refusal(sorted(moved)))
+        self._names += [name for name in self._frozen if name in moved]
 
-    def _own(self) -> dict[str, Tensor]:
+    def _refusal(self, moved: list[str]) -> str:
+        named = ", ".join(moved[:_NAMED]) + (f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else "")
+        return (
+            f"trainer.deterministic: true doesn't go with trainer.model {self._stepper.settings.trainer.model}: a step"
+            f" changes its buffers or frozen parameters {named}, and of these only BatchNorm's statistics are the same"
+            " for any number of workers: take BatchNorm or a layer without them, or leave deterministic out"
+        )
+
+    def _own(self, names: Sequence[str]) -> dict[str, Tensor]:
         state = self._stepper.model.state_dict()
-        return {name: state[name] for name in self._names}
+        return {name: state[name] for name in names}
 
-    def _digests(self) -> dict[str, str]:
-        return {name: digest({name: value}) for name, value in self._own().items()}
+    def _digests(self, names: Sequence[str]) -> dict[str, str]:
+        # Values, not versions: a codebook is moved by way of its `.data` as a rule, which counts none.
+        return {name: digest({name: value}) for name, value in self._own(names).items()}

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
 
 class Ema:
-    """Keeps the mean of a model's floating-point state; what is counted in integers is copied.
+    """Keeps the mean of a model's ordinary values; what is counted in integers, or is none from the beginning, is
+    copied."""
 
-    So is a buffer that holds infinity from the beginning (an attention mask, say): its mean would be NaN.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, *, ordinary: Collection[str]) -> None:
+        """ordinary: the names of those values, as `ordinary.names` gives them."""
         self._decay = decay
+        self.ordinary = ordinary
         self.state: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self._meant = {
-            name
-            for name, value in self.state.items()
-            if value.is_floating_point() and bool(torch.isfinite(value).all())
-        }
 
     @torch.no_grad()
     def update(self, model: nn.Module, number: int, steps: int = 1) -> None:
         """Take the model's state in, that of the last so many steps, the newest of which was step `number` (from 0)."""
         weight = 1 - math.prod(decay_at(step, self._decay) for step in range(number - steps + 1, number + 1))
         for name, value in model.state_dict().items():
-            if name in self._meant:
+            if name in self.ordinary:
                 self.state[name].lerp_(value, weight)
             else:
                 self.state[name].copy_(value)

@@ -10,7 +10,7 @@ the last bit, as long as the number of ranks is the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,9 +24,6 @@ from edgecloud_trainer.reduction import NONE, Wishes
 
 _WORDS: Final = 4
 """Beside the rows' scales: the two wishes, the buffers' scale, and whether all is finite."""
-_LARGEST_IN_A_BUFFER: Final = 2.0**30
-"""At the beginning. All buffers' sums have one scale: beside an attention mask's -3e38, a variance would be rounded to
-nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +38,21 @@ class Exchanged:
 class OuterSync:
     """Holds the weights that all ranks had in common last, and the outer optimiser's momentum."""
 
-    def __init__(self, model: nn.Module, spec: SyncSpec, *, world_size: int) -> None:
+    def __init__(self, model: nn.Module, spec: SyncSpec, *, world_size: int, ordinary: Collection[str]) -> None:
+        """ordinary: the names of those values, as `ordinary.names` gives them."""
         self._spec = spec
         self._world_size = world_size
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._buffers = [b for b in model.buffers() if b.is_floating_point() and _can_be_summed(b)]
+        self._all_buffers = dict(model.named_buffers())
+        self.use_buffers(ordinary)
         self._layout = compression.rows(list(self._named.values()))
         self._common = self._flat()
         self._momentum = torch.zeros_like(self._common)
         self._lengths = compression.row_lengths(self._layout, self._common.device)
+
+    def use_buffers(self, ordinary: Collection[str]) -> None:
+        """Bring those of the buffers together from now on. On all ranks the same: they are sent in a row."""
+        self._buffers = [buffer for name, buffer in self._all_buffers.items() if name in ordinary]
 
     def due(self, number: int, total_steps: int) -> bool:
         """Whether step `number` (from 0) is followed by an exchange: every so many steps, and at the end."""
@@ -127,11 +130,6 @@ class OuterSync:
         """Go on from a checkpoint: after the model has its weights."""
         self._common = self._flat()
         self._momentum = torch.cat([state[name].reshape(-1).to(self._common.device) for name in self._named])
-
-
-def _can_be_summed(buffer: Tensor) -> bool:
-    """Not if it holds infinity, or what stands for it, from the beginning: such a mask is no statistic."""
-    return buffer.numel() == 0 or bool(buffer.abs().max() <= _LARGEST_IN_A_BUFFER)
 
 
 def summed(values: Tensor, world_size: int) -> Tensor:

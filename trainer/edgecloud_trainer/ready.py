@@ -29,7 +29,7 @@ _KEPT_BYTES: Final = 1 << 30
 
 
 def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
-    """Device, data set and initialised model; the same model on every rank.
+    """Device, data set and initialised model. A model of the user's may begin differently on each rank: see alike.py.
 
     In one thread: a standby is forked afterwards, and OpenMP's threads survive no fork.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from edgecloud_trainer import exact
+from edgecloud_trainer.models import ModelError
 
 BUCKET_BYTES: Final = 1 << 20
 """Gradients are sent off in pieces of this size, while the rest of the backward pass runs."""
@@ -173,12 +174,13 @@ class _Bucket:
         """Take a gradient in.
 
         Raises:
-            RuntimeError: another part of a gradient that has left already.
+            ModelError: another part of a gradient that has left already.
         """
         if self._sent:
-            raise RuntimeError(
-                "a parameter got its gradient in several parts, and the first one is on its way to the other ranks:"
-                " call torch.utils.checkpoint with use_reentrant=False, or write trainer.deterministic: true"
+            raise ModelError(
+                "trainer.model: a parameter got its gradient in several parts, and the first one is on its way to the"
+                " other ranks: call torch.utils.checkpoint with use_reentrant=False, or write"
+                " trainer.deterministic: true"
             )
         gradient = self.parameters[place].grad
         assert gradient is not None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecloud_trainer import norm, optimizers, order, trial
+from edgecloud_trainer import norm, optimizers, order, ordinary, trial
 from edgecloud_trainer.augment import Augmenter, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
@@ -27,13 +27,13 @@ from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import Assignment, own
 
 _NOT_FINITE: Final = (
-    "the loss, a gradient or a weight is not finite: lower optimizer.learningRate, set optimizer.gradientClipNorm, or"
-    " write precision: fp32"
+    "the loss, a gradient, a weight or a running statistic is not finite: lower optimizer.learningRate, set"
+    " optimizer.gradientClipNorm, or write precision: fp32"
 )
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss, a gradient or a weight is NaN or infinite."""
+    """The loss, a gradient, a weight or a running statistic is NaN or infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,9 @@ class Stepper:
             setattr(model, "test_time_mirror", spec.data.augment != "none")  # noqa: B010 - a module takes any attribute
         self.norms = norm.convert(model)
         self.optimizers = optimizers.build(model, settings.optimizer)
-        self.ema = Ema(model, spec.ema_decay) if spec.ema_decay is not None else None
+        self.ordinary = ordinary.names(model)
+        """The names of its values that have to be finite; by this rank's model as it began, or see `use_ordinary`."""
+        self.ema = Ema(model, spec.ema_decay, ordinary=self.ordinary) if spec.ema_decay is not None else None
         self.steps_per_epoch = steps_per_epoch(len(dataset.train.labels), spec.batch_size)
         self.total_steps = spec.epochs * self.steps_per_epoch
         self.batch = min(spec.batch_size, len(dataset.train.labels))
@@ -80,13 +82,18 @@ class Stepper:
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        named = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        self.moved = frozenset(named | norm.buffer_names(model))
-        """What a step moves, by the names of the model's state dict: parameters and the norms' running statistics."""
+        named = model.named_parameters(remove_duplicate=False)
+        self.exchanged = frozenset({name for name, p in named if p.requires_grad} | norm.buffer_names(model))
+        """What a step's exchange moves alike on all ranks, by the names of the model's state dict: the parameters that
+        are trained, and the batch norms' running statistics."""
         ranks = self._ranks = 1 if settings.local else settings.world_size  # that add up their gradients
         self._exact = ExactReduction(self._parameters, ranks, spec.shards) if spec.deterministic else None
         self._fast = None if spec.deterministic else FastReduction(self._parameters, ranks)
-        self.outer = OuterSync(model, settings.sync, world_size=settings.world_size) if settings.local else None
+        self.outer = (
+            OuterSync(model, settings.sync, world_size=settings.world_size, ordinary=self.ordinary)
+            if settings.local
+            else None
+        )
         self._divisor = self.batch
         self.on_shards: Callable[[int, Sequence[tuple[int, np.ndarray]]], None] | None = None
         """Told of each step and this rank's (shard, sample ids) before the exchange: each step that counts was told."""
@@ -224,17 +231,25 @@ class Stepper:
         """Look at what a checkpoint would hold: a loss can be finite, and the gradients that move the weights not.
 
         Raises:
-            NonFiniteError: some weight, running statistic or mean of weights is not finite.
+            NonFiniteError: some weight, running statistic or mean of them is not finite, and was at the beginning.
         """
         states = [self.model.state_dict()] + ([self.ema.state] if self.ema is not None else [])
-        values = [
-            value
+        finite = [
+            torch.isfinite(value).all().to(self.device.device)
             for state in states
             for name, value in state.items()
-            if name in self.moved and value.is_floating_point()  # an attention mask's infinity is as it should be
+            if name in self.ordinary
         ]
-        if not bool(torch.stack([torch.isfinite(value).all() for value in values]).all()):
+        if finite and not bool(torch.stack(finite).all()):
             raise NonFiniteError(_NOT_FINITE)
+
+    def use_ordinary(self, names: frozenset[str]) -> None:
+        """Go by these, which all ranks have agreed on."""
+        self.ordinary = names
+        if self.ema is not None:
+            self.ema.ordinary = names
+        if self.outer is not None:
+            self.outer.use_buffers(names)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Forward in the lower precision, where the device does it well."""

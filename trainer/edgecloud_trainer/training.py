@@ -16,7 +16,7 @@ from torch import Tensor
 from edgecloud import worker
 from edgecloud.launcher.progress import fitted
 from edgecloud_trainer import group, results, state
-from edgecloud_trainer.alike import OtherBuffers, begin_alike
+from edgecloud_trainer.alike import Unexchanged, agree_on_ordinary, begin_alike
 from edgecloud_trainer.cards import model_card
 from edgecloud_trainer.checkpoints import (
     AsyncSaver,
@@ -69,7 +69,7 @@ class Training:
         self._device = device
         self._dataset = dataset
         self._stepper = stepper
-        self._buffers = OtherBuffers(stepper)
+        self._unexchanged = Unexchanged(stepper)
         self._stop_signal = False
         self._saves = settings.rank == 0 or (settings.own_storage and settings.local_rank == 0)
         self._store = CheckpointStore(
@@ -134,13 +134,13 @@ class Training:
             stepper.on_shards = records.write_samples
         shard_seconds: list[float] = []
         self._validate_late(start, records)
-        self._buffers.remember()
+        self._unexchanged.remember()
         for number in range(start, stepper.total_steps):
             done = number + 1
             wishes = Wishes(stop=self._stop_signal or worker.should_stop(), save=settings.rank == 0 and self._due(done))
             outcome = stepper.step(number, assignment, wishes)
             if number == start:
-                self._buffers.refuse_moved()
+                self._unexchanged.look()
             self._watch.add(
                 samples=outcome.samples,
                 seconds=outcome.seconds,
@@ -199,7 +199,7 @@ class Training:
     def _validate(self, done: int, records: Records) -> None:
         images = self._dataset.validation
         assert images is not None
-        self._buffers.bring_together()
+        self._unexchanged.bring_together()
         evaluation = self._evaluate(images)
         worker.report(step=done, total_steps=self._stepper.total_steps, accuracy=evaluation.accuracy)
         records.write(step=done, **{VALIDATION: evaluation.accuracy})
@@ -236,8 +236,9 @@ class Training:
         return tensors, ours | rest, weights
 
     def _save(self, done: int) -> None:
-        self._stepper.check_weights()  # all ranks do, so that all of them say the same
         self._make_copies_alike()
+        # What isn't saved is no trouble: other ranks' own buffers, in whose place rank 0's are evaluated.
+        group.together(self._stepper.check_weights, self.settings, here=self._saves)
         if not self._saves:
             return
         tensors, rest, weights = self._state(done)
@@ -246,7 +247,7 @@ class Training:
 
     def _make_copies_alike(self) -> None:
         if self.settings.own_storage:
-            self._buffers.bring_together()
+            self._unexchanged.bring_together()
 
     def _saved(self, saved: Saved) -> None:
         if self.settings.rank > 0:
@@ -271,6 +272,7 @@ class Training:
     def _restore(self) -> int:
         """Go on from the newest checkpoint that verifies; who holds it sends it, and the others need no storage."""
         settings = self.settings
+        agree_on_ordinary(self._stepper)
         loaded = group.together(self._store.choose, settings, here=self._saves)
         for line in self._store.rejected:
             log.warning("checkpoint passed over: %s", line)
@@ -312,7 +314,7 @@ class Training:
         """Final checkpoint, evaluation on the test images, results, and the mark that it is done."""
         settings, stepper = self.settings, self._stepper
         performance = self._watch.to_json(world_size=settings.world_size, threads=settings.threads)
-        self._buffers.bring_together()
+        self._unexchanged.bring_together()
         group.together(lambda: self._save_now(stepper.total_steps), settings, here=self._saves)
         evaluation = self._evaluate(self._dataset.test)
         if self._records is not None:

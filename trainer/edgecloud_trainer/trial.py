@@ -1,7 +1,9 @@
 """One forward in training mode before the first step: what works in evaluation only fails here with a sentence.
 
 In the first step it would be a traceback, and the job would be tried anew until no restart is left. Afterwards the
-model is as it was, and so are torch's random numbers. Every rank comes to the same: it follows from the configuration.
+model's parameters, buffers, and attributes of plain types are as they were, and so are torch's random numbers; what
+else a forward moves (a list, other libraries' random numbers) stays moved. Every rank comes to the same, as far as its
+model does what the configuration says.
 """
 
 from __future__ import annotations
@@ -12,20 +14,16 @@ from types import NoneType
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgecloud_trainer import norm
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
-from edgecloud_trainer.models import ModelError
+from edgecloud_trainer.models import ModelError, trying
 from edgecloud_trainer.settings import Settings, SettingsError
 
 FEW: Final = 2
 """Images of a shard that tell as much as all of them, in no time."""
-
-_OF_THE_MACHINE: Final = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
-_OF_THE_MACHINE_TOO: Final = ("CUDA", "cuDNN", "can't allocate memory")
-"""What RuntimeErrors say that have no class of their own."""
 
 _PLAIN: Final = (bool, int, float, str, NoneType)
 """What a module's attributes may be that a forward can only replace: its mode, what it counts, what it will look up."""
@@ -56,6 +54,7 @@ def check(
     Raises:
         SettingsError: there are shards of one image, and the model takes two at least.
         ModelError: it fails in training mode, or makes something else there.
+        OSError, MemoryError, RuntimeError: the model's own, where another try may work.
     """
     # A rank has all its shards in one forward, in the fast mode.
     together = not settings.trainer.deterministic and settings.trainer.shards > settings.world_size
@@ -63,7 +62,6 @@ def check(
     def wrong(images: int) -> _Wrong | None:
         """What is wrong with shards of so many images."""
         sizes = [images] * (2 if together else 1)
-        needed = [sum(sizes), len(dataset.classes)]
         black = torch.zeros(sum(sizes), *dataset.shape).to(device.device, memory_format=device.memory_format)
         try:
             # With gradients, though none is computed: a model may ask for some on its way.
@@ -72,20 +70,18 @@ def check(
                 norm.set_sizes(model, sizes)
                 logits = model(black)
         except Exception as error:  # the user's or torchvision's code may raise anything
-            if isinstance(error, _OF_THE_MACHINE) or any(word in str(error) for word in _OF_THE_MACHINE_TOO):
-                raise  # another try may find another machine
-            first = (str(error).splitlines() or [""])[0]
+            if trying.may_pass(error):
+                raise
             return _Wrong(
-                f"fails in training mode on shards of {'one image' if images == 1 else f'{images} images'}"
-                f" ({type(error).__name__}: {first})",
+                f"fails in training mode on shards of {trying.images(images)} ({trying.in_a_line(error)})",
                 "correct it, or take another model such as edgenet",
             )
-        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if shape != needed:
+        instead = trying.made_instead(logits, sum(sizes), len(dataset.classes))
+        if instead is not None:
             return _Wrong(
-                f"makes {shape} of {sum(sizes)} images in training mode",
-                f"one tensor of logits {needed} is needed, as in evaluation mode; switch off what it makes beside, such"
-                " as by aux_logits=False",
+                f"{instead} in training mode",
+                f"one tensor of logits {[sum(sizes), len(dataset.classes)]} is needed, as in evaluation mode; switch"
+                " off what it makes beside, such as by aux_logits=False",
             )
         if not logits.requires_grad:
             return _Wrong("makes logits without a gradient in training mode", "take out what cuts them off from it")
@@ -118,9 +114,15 @@ def _remedy(batch: int, shards: int, *, ranks: int, images: int) -> str:
 
 @contextlib.contextmanager
 def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
-    """Put back modes, counters and the like, buffers, moments and torch's random numbers."""
+    """Put back modes, counters and the like, parameters, buffers, moments and torch's random numbers."""
     plain = [(m, {k: v for k, v in vars(m).items() if isinstance(v, _PLAIN)}) for m in model.modules()]
-    kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
+    # Parameters too: a forward may move a codebook, or keep weights within bounds. For now nothing else is as large.
+    kept = [
+        (module, name, tensor, tensor.detach().clone())
+        for module in model.modules()
+        for named in (module.named_parameters, module.named_buffers)
+        for name, tensor in named(recurse=False, remove_duplicate=False)
+    ]
     with torch.random.fork_rng([device.device] if device.device.type == "cuda" else []):
         try:
             yield
@@ -129,8 +131,8 @@ def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
             for module, values in plain:
                 vars(module).update(values)
             with torch.no_grad():
-                for module, name, buffer, value in kept:
-                    if getattr(module, name) is not buffer:
-                        setattr(module, name, buffer)
-                    if not torch.equal(buffer, value):
-                        buffer.copy_(value)
+                for module, name, tensor, value in kept:
+                    if getattr(module, name) is not tensor:
+                        setattr(module, name, tensor)
+                    if not torch.equal(tensor, value):
+                        tensor.copy_(value)

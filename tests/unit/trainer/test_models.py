@@ -242,6 +242,8 @@ def none(**fit): return None
 def raises(**fit): raise RuntimeError("on purpose")
 def strange(other): return None
 def wide(classes, **fit): return Net(classes=classes + 1, **fit)
+class Far(Net):
+    def forward(self, x): raise ConnectionResetError("by peer")
 def square(classes, channels, height, width): return Net(classes, channels, 32, 32)
 def inner(classes, **fit):
     model = Net(classes, **fit)
@@ -262,6 +264,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_own_model(own: str) -> None:
     one_step(build(f"{own}:good", classes=7, channels=2, height=4, width=5), 2, 4, 5)
+
+
+def test_a_connection_that_breaks_is_no_fault_of_the_model(own: str) -> None:
+    with pytest.raises(ConnectionResetError):
+        build(f"{own}:Far", classes=7, channels=2, height=4, width=5)
 
 
 def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
@@ -309,7 +316,7 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
         (
             "their_models:square",
             31,
-            "their_models:square doesn't take images of 31x31 pixels with 3 channel(s) (addmm: mat1",
+            "their_models:square doesn't take images of 31x31 pixels with 3 channel(s) (RuntimeError: addmm: mat1",
         ),
     ],
 )

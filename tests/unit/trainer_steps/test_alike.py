@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecloud_trainer.alike import OtherBuffers, digest
+from edgecloud_trainer.alike import Unexchanged, digest
 from edgecloud_trainer.checkpoints import read_manifest
 from edgecloud_trainer.data import Dataset, Images
 from edgecloud_trainer.results import read_metrics
@@ -25,11 +25,30 @@ from tests.ports import free_port
 from tests.unit.trainer_steps.ranks import Rank, ended
 
 
-def network(seed: int, *, buffers: bool = False) -> nn.Module:
-    """buffers: such as each rank has for itself, of some types; a model without has BatchNorm's alone."""
+class Codebook(nn.Module):
+    """Moves a frozen parameter as such models do, and looks it up; another one stands beside it as a backbone would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes, self.still = (nn.Parameter(torch.ones(4, 1, 1), requires_grad=False) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.codes.data.mul_(0.9).add_(x.detach().mean((0, 2, 3)).reshape(4, 1, 1), alpha=0.1)
+        return x + self.still * self.codes
+
+
+STORAGE = {"ownStorage": True, "storage": {"checkpointIntervalSteps": 1}}
+
+
+def network(seed: int, *, buffers: bool = False, codebook: bool = False) -> nn.Module:
+    """buffers: such as each rank has for itself, of some types; a model without has BatchNorm's alone. codebook: in a
+    frozen parameter."""
     torch.manual_seed(seed)
     norm = nn.InstanceNorm2d(4, track_running_stats=True) if buffers else nn.BatchNorm2d(4)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 36, 2))
+    if codebook:
+        model.insert(2, Codebook())
     if buffers:
         model.register_buffer("seen", torch.zeros(3, dtype=torch.int16))
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -59,11 +78,17 @@ def train(settings: Settings) -> str:
     torch.set_num_threads(1)
     device = devices.choose(settings)
     seeds, loss = json.loads(os.environ["SEEDS"]), None
-    stepper = Stepper(settings, device, noise(), network(seeds[settings.rank], buffers="BUFFERS" in os.environ))
+    kinds: Any = {kind.lower(): True for kind in ("BUFFERS", "CODEBOOK") if kind in os.environ}
+    model = network(seeds[settings.rank], **kinds)
+    if "SCALES" in os.environ:
+        model.register_buffer("scale", torch.full((2,), float(os.environ["SCALES"].split()[settings.rank])))
+    stepper = Stepper(settings, device, noise(), model)
     group.join(settings, device)
     training = Training(settings, device, stepper.dataset, stepper)
     if "STOP" in os.environ:
         stepper.on_shards = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ.get("BROKEN") == str(settings.rank):
+        stepper.on_shards = lambda *_: model.get_buffer("1.running_mean").fill_(float("nan"))
     with contextlib.suppress(StoppedError):
         loss = training.run().evaluation["loss"]
     assert stepper.ema is not None
@@ -73,7 +98,7 @@ def train(settings: Settings) -> str:
 def ends(folder: Path, *, seeds: tuple[int, int], trainer: Mapping[str, Any], **environment: str) -> list[Any]:
     """What two ranks say, one after the other."""
     spec = {"data": {"name": "digits"}, "precision": "fp32", "batchSize": 16, "shards": 2, "emaDecay": 0.5, "epochs": 1}
-    job, port = {"trainer": {**spec, **trainer}, "ownStorage": True}, free_port()
+    job, port = {"trainer": {**spec, **trainer}, **STORAGE}, free_port()
     ranks = [
         Rank(
             train, rank, port, job=job, SEEDS=json.dumps(seeds), EDGECLOUD_CHECKPOINT_DIR=str(folder / f"{rank}/saved"),
@@ -87,16 +112,21 @@ def ends(folder: Path, *, seeds: tuple[int, int], trainer: Mapping[str, Any], **
 
 @pytest.mark.parametrize("sync", ["every", "local"])
 def test_all_take_the_weights_that_rank_0_begins_with(tmp_path: Path, sync: str) -> None:
+    """Also where another rank's have something that is no number, which is left out of means and of what is sent."""
     trainer = {"epochs": 2, "sync": {"mode": sync, "everySteps": 2}}
-    same = ends(tmp_path / "same", seeds=(1, 1), trainer=trainer, STOP="yes")
-    apart = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, STOP="yes")
+    same = ends(tmp_path / "same", seeds=(1, 1), trainer=trainer, STOP="yes", SCALES="1 1")
+    apart = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, STOP="yes", SCALES="1 inf")
     assert same[0] == same[1] == apart[0] == apart[1]
+    if sync == "local":
+        on = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, SCALES="1 inf")
+        assert on[0] == on[1] and on[0][2] is not None, "so it is when they go on"
 
 
-def test_buffers_are_rank_0s_on_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["BUFFERS", "CODEBOOK"])
+def test_buffers_are_rank_0s_on_all(tmp_path: Path, kind: str) -> None:
     """In what is evaluated, and in the copies of the checkpoint that workers with storage of their own keep."""
     for more in ({"STOP": "yes"}, {}):
-        found = ends(tmp_path, seeds=(1, 1), trainer={"epochs": 2}, BUFFERS="yes", **more)
+        found = ends(tmp_path, seeds=(1, 1), trainer={"epochs": 2}, **{kind: "yes"}, **more)
         assert found[0] == found[1], found
         step = 2 if more else 4
         copies = [read_manifest(tmp_path / f"{rank}/saved/step-{step}").weights_sha256 for rank in (0, 1)]
@@ -106,10 +136,18 @@ def test_buffers_are_rank_0s_on_all(tmp_path: Path) -> None:
     assert [line["step"] for line in metrics if "validationAccuracy" in line] == [2, 4]
 
 
-def test_a_result_that_is_to_be_exact_has_no_such_buffers(tmp_path: Path) -> None:
-    for said in ends(tmp_path, seeds=(1, 1), trainer={"deterministic": True}, BUFFERS="yes"):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0s_buffers_have_to_be_finite(tmp_path: Path, rank: int) -> None:
+    """All ranks hear of it at the save; what another rank has in its own is nowhere to be seen."""
+    for said in ends(tmp_path, seeds=(1, 1), trainer={"epochs": 2}, BUFFERS="yes", BROKEN=str(rank)):
+        assert ("NonFiniteError" in said) == (rank == 0), said
+
+
+@pytest.mark.parametrize(("kind", "moved"), [("BUFFERS", "1.running_mean, 1.running_var"), ("CODEBOOK", "2.codes")])
+def test_a_result_that_is_to_be_exact_has_no_such_buffers(tmp_path: Path, kind: str, moved: str) -> None:
+    for said in ends(tmp_path, seeds=(1, 1), trainer={"deterministic": True}, **{kind: "yes"}):
         assert "SettingsError" in said
-        assert "its buffers 1.running_mean, 1.running_var, and of all buffers" in said
+        assert f"its buffers or frozen parameters {moved}, and of these only BatchNorm's" in said
     for rank in (0, 1):
         assert not list((tmp_path / f"{rank}/saved").glob("step-*"))
 
@@ -122,14 +160,14 @@ def test_without_such_buffers_nothing_is_exchanged() -> None:
     said = read({"EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "deterministic": True}})})
     said = replace(said, world_size=2)
     for buffers in (False, True):
-        other = OtherBuffers(Stepper(said, devices.choose(said), noise(), network(0, buffers=buffers)))
+        other = Unexchanged(Stepper(said, devices.choose(said), noise(), network(0, buffers=buffers)))
         other.remember()
         if buffers:
             with pytest.raises(ValueError, match="process group has not been initialized"):
                 other.bring_together()
         else:
             other.bring_together()
-            other.refuse_moved()
+            other.look()
 
 
 def test_a_digest_is_of_bits_and_names() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgecloud.api.trainer import SyncSpec
-from edgecloud_trainer import compression
+from edgecloud_trainer import compression, ordinary
 from edgecloud_trainer.outer import OuterSync, summed
 from edgecloud_trainer.reduction import Wishes
 
@@ -84,14 +84,18 @@ def sync(**fields: float) -> SyncSpec:
     return SyncSpec.parse({"mode": "local", "everySteps": 4, **fields})
 
 
+def outer_sync(model: nn.Module, **fields: float) -> OuterSync:
+    return OuterSync(model, sync(**fields), world_size=1, ordinary=ordinary.names(model))
+
+
 def test_when_an_exchange_is_due() -> None:
-    outer = OuterSync(network(), sync(), world_size=1)
+    outer = outer_sync(network())
     assert [number for number in range(10) if outer.due(number, 10)] == [3, 7, 9]
 
 
 def test_alone_the_plain_outer_step_takes_over_what_was_learnt() -> None:
     model = network()
-    outer = OuterSync(model, sync(outerLearningRate=1.0, outerMomentum=0.0), world_size=1)
+    outer = outer_sync(model, outerLearningRate=1.0, outerMomentum=0.0)
     moved(model)
     learnt = copy.deepcopy(model.state_dict())
     assert outer.exchange(share=1.0, seed=0, wishes=Wishes(stop=True)).wishes == Wishes(stop=True)
@@ -101,11 +105,11 @@ def test_alone_the_plain_outer_step_takes_over_what_was_learnt() -> None:
 
 def test_going_on_from_its_state_is_the_same() -> None:
     one = network()
-    first = OuterSync(one, sync(), world_size=1)
+    first = outer_sync(one)
     moved(one)
     first.exchange(share=1.0, seed=1)
     other = copy.deepcopy(one)
-    second = OuterSync(other, sync(), world_size=1)
+    second = outer_sync(other)
     second.take_up({name: value.clone() for name, value in first.state().items()})
     for model, outer in ((one, first), (other, second)):
         moved(model, 0.05)
@@ -117,7 +121,7 @@ def test_going_on_from_its_state_is_the_same() -> None:
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_told(wrong: float) -> None:
     model = network()
-    outer = OuterSync(model, sync(), world_size=1)
+    outer = outer_sync(model)
     before = copy.deepcopy(outer.state())
     with torch.no_grad():
         model[0].weight[0, 0, 0, 0] = wrong
@@ -130,7 +134,7 @@ def test_what_is_not_finite_is_told(wrong: float) -> None:
 def test_a_mask_is_left_alone_and_leaves_the_statistics_alone(mask: float) -> None:
     model = network()
     model.register_buffer("mask", torch.tensor([0.0, mask]))
-    outer = OuterSync(model, sync(), world_size=1)
+    outer = outer_sync(model)
     model[1].running_var.fill_(0.25)
     assert outer.exchange(share=1.0, seed=0).finite
     assert model.mask.tolist() == [0.0, mask]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgecloud_trainer import ordinary
 from edgecloud_trainer.ema import Ema, decay_at
 
 
@@ -27,7 +28,7 @@ def test_the_first_steps_weigh_more() -> None:
     decays = [1 / 10, 2 / 11, 3 / 12, 0.3, 0.3]  # (1 + 3) / (10 + 3) is above 0.3 already
     assert [decay_at(number, 0.3) for number in range(5)] == decays
     model, mean = Counted(), 0.0
-    ema = Ema(model, 0.3)
+    ema = Ema(model, 0.3, ordinary=ordinary.names(model))
     for number, decay in enumerate(decays):
         model.set(number + 1.0)
         ema.update(model, number)
@@ -39,7 +40,7 @@ def test_the_first_steps_weigh_more() -> None:
 def test_nothing_is_left_of_the_untrained_weights() -> None:
     """A training of 150 steps; without the first steps' weight 0.999 would leave 86 % of them."""
     model = Counted()
-    ema = Ema(model, 0.999)
+    ema = Ema(model, 0.999, ordinary=ordinary.names(model))
     model.set(1.0)
     for number in range(150):
         ema.update(model, number)
@@ -55,7 +56,7 @@ def test_in_the_long_run_the_decay_is_the_users() -> None:
 def test_several_steps_at_once(begin: int) -> None:
     """As after each exchange with `sync: local`: the state counts for each of the steps."""
     model = Counted()
-    at_once, singly = Ema(model, 0.9), Ema(model, 0.9)
+    at_once, singly = (Ema(model, 0.9, ordinary=ordinary.names(model)) for _ in range(2))
     model.set(1.0)
     at_once.update(model, begin + 5, steps=6)
     for number in range(begin, begin + 6):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from edgecloud_trainer import reduction
-from tests.unit.trainer_steps.ranks import CONTEXT
+from edgecloud_trainer.models import ModelError
+from edgecloud_trainer.settings import Settings
+from tests.ports import free_port
+from tests.unit.trainer_steps.ranks import Rank, ended
 
 Uses = tuple[int, ...]
 """The parameters of a rank's step, from the first one used to the last; none without samples."""
@@ -42,49 +43,41 @@ def part() -> reduction.Part:
     )
 
 
-def take_part(rank: int, store: str, said: Connection) -> None:
-    """What a rank does: all steps. Says what each parameter's gradient is after each of them, and what it can't do."""
-    from torch import distributed as dist
+def steps(settings: Settings) -> str:
+    """What each parameter's gradient is after each of the steps, and what can't be done."""
+    from edgecloud_trainer import devices, group
 
     reduction.BUCKET_BYTES = 1  # type: ignore[misc]  # a bucket for each parameter
-    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    group.join(settings, devices.choose(settings))
     parameters = [nn.Parameter(torch.zeros(3)) for _ in range(4)]
     fast = reduction.FastReduction(parameters, 2)
     found: list[list[float]] = []
     for uses in STEPS:
-        backward(parameters, uses[rank], rank)
+        backward(parameters, uses[settings.rank], settings.rank)
         fast.finish(part())
         found.append([float(parameter.grad[0]) for parameter in parameters if parameter.grad is not None])
+    problem = ""
     try:
-        backward(parameters, (3, 3), rank)
-        problem = ""
-    except RuntimeError as error:
+        backward(parameters, (3, 3), settings.rank)
+    except ModelError as error:
         problem = str(error)
-    said.send((found, problem))
-    said.close()
-    os._exit(0)  # as a training process ends: what torch leaves to its destructors may abort
+    return json.dumps([found, problem])
 
 
-def test_ranks_that_use_different_parameters(tmp_path: Path) -> None:
+def test_ranks_that_use_different_parameters() -> None:
     """Each fills its buckets in an order of its own, and they must be sent in one: what is sent first is added up."""
-    ends, processes = [], []
-    for rank in range(2):
-        mine, theirs = CONTEXT.Pipe(duplex=False)
-        processes.append(CONTEXT.Process(target=take_part, args=(rank, str(tmp_path / "store"), theirs)))
-        processes[-1].start()
-        theirs.close()
-        ends.append(mine)
-    try:
-        assert all(end.poll(60) for end in ends), "not a word"
-        found, problems = zip(*(end.recv() for end in ends), strict=True)
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
+    port = free_port()
+    ranks = [Rank(steps, rank, port) for rank in (0, 1)]
+    with ended(*ranks):
+        ends = [rank.end() for rank in ranks]
+    assert [code for _, code in ends] == [0, 0], ends
     expected = [
         [sum(10**rank * (place + 1) * uses[rank].count(place) for rank in range(2)) for place in range(4)]
         for uses in STEPS
     ]
-    assert found == (expected, expected)
-    for problem in problems:  # the first part of the gradient has left
+    for said, _ in ends:
+        found, problem = json.loads(said)
+        assert found == expected
+        # The first part of the gradient has left; no other try would do better.
+        assert problem.startswith("trainer.model: a parameter got its gradient in several parts")
         assert "use_reentrant=False" in problem

@@ -187,7 +187,7 @@ def test_weights_that_are_not_finite_are_not_saved(digits: Dataset, tmp_path: Pa
 
 
 class Masked(nn.Module):
-    """Looks at half of the image, as a mask of -inf, a constant buffer, says."""
+    """Looks at half of the image, as a mask of -inf, a constant buffer, says, and moves a buffer of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,9 +195,14 @@ class Masked(nn.Module):
         self.norm = nn.BatchNorm1d(64)
         self.last = nn.Linear(64, 10)
         self.register_buffer("mask", torch.where(torch.arange(64) < 32, 0.0, float("-inf")))
+        self.bars = nn.Parameter(self.mask.clone(), requires_grad=False)
+        self.register_buffer("mean", torch.zeros(64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.last(self.norm(64 * torch.softmax(self.score + self.mask, 0) * x.flatten(1)))
+        if self.training:
+            self.mean.lerp_(x.flatten(1).mean(0), 0.1)
+        bars = self.mask + self.bars
+        y: torch.Tensor = self.last(self.norm(64 * torch.softmax(self.score + bars, 0) * x.flatten(1)))
         return y
 
 
@@ -214,7 +219,7 @@ def test_a_constant_infinity_is_no_trouble_of_the_training(digits: Dataset, tmp_
         assert bool(torch.isfinite(state["norm.running_var"]).all())
 
 
-@pytest.mark.parametrize("name", ["score", "norm.running_mean", "norm.running_var"])
+@pytest.mark.parametrize("name", ["score", "norm.running_mean", "norm.running_var", "mean"])
 @pytest.mark.parametrize("mean", [False, True])
 def test_whatever_a_step_moves_is_looked_at(digits: Dataset, tmp_path: Path, name: str, mean: bool) -> None:
     _, stepper = training(settings(tmp_path, emaDecay=0.5), digits, model=Masked())

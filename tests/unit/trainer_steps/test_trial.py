@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,10 +108,6 @@ def raises(_logits: Tensor) -> Tensor:
     raise RuntimeError("on purpose\nand more")
 
 
-def of_the_machine(_logits: Tensor) -> Tensor:
-    raise RuntimeError("CUDA error: unspecified launch failure")
-
-
 def wants_eight(logits: Tensor) -> Tensor:
     assert len(logits) >= 8
     return logits
@@ -145,9 +142,32 @@ def test_a_model_that_wants_more_than_a_few_gets_its_shard(digits: Dataset) -> N
         stepper(settings(batchSize=48, deterministic=True), digits, Own(wants_eight))
 
 
-def test_what_another_machine_may_do_is_tried_again(digits: Dataset) -> None:
-    with pytest.raises(RuntimeError, match="CUDA error"):
-        stepper(settings(), digits, Own(of_the_machine))
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("std::bad_alloc"),
+        MemoryError(),
+        OSError(errno.ESTALE, "Stale file handle"),
+        ConnectionResetError("by peer"),
+    ],
+)
+def test_what_another_try_may_do_is_tried_again(digits: Dataset, error: Exception) -> None:
+    def fail(_logits: Tensor) -> Tensor:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        stepper(settings(), digits, Own(fail))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", [AssertionError, NotImplementedError])
+def test_an_error_that_only_speaks_of_cuda_is_the_models(digits: Dataset, kind: type[Exception]) -> None:
+    def fail(_logits: Tensor) -> Tensor:
+        raise kind("without CUDA")
+
+    with pytest.raises(ModelError, match=f"{kind.__name__}: without CUDA"):
+        stepper(settings(), digits, Own(fail))
 
 
 @pytest.mark.parametrize(("ranks", "works"), [(1, False), (12, True)])
@@ -164,7 +184,7 @@ def test_shards_that_a_rank_has_together(digits: Dataset, ranks: int, works: boo
 
 
 class Changes(nn.Module):
-    """Changes in training whatever it can: buffers in place and not, a counter, random numbers."""
+    """Changes in training whatever it can: buffers and parameters in place and not, a counter, random numbers."""
 
     counts: Tensor
     last: Tensor
@@ -179,12 +199,16 @@ class Changes(nn.Module):
         self.register_buffer("wide", torch.zeros(1).expand(4))
         self.head = nn.Linear(64, 10)
         self.dropout = nn.Dropout()
+        self.codebook, self.sizes = (nn.Parameter(torch.ones(2), requires_grad=False) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.calls += 1
             self.counts += 1
             self.last = x.sum().reshape(1) + 1
+            self.codebook.data.mul_(0.9)
+            self.sizes = nn.Parameter(self.sizes * 0.9, requires_grad=False)
+            self.head.weight.data.clamp_(max=0.01)
         logits: Tensor = self.dropout(self.head(self.norm(x).flatten(1)))
         return logits
 
@@ -192,11 +216,11 @@ class Changes(nn.Module):
 def test_nothing_is_left_of_it(digits: Dataset) -> None:
     model = Changes()
     model.dropout.eval()
-    last = model.last
+    last, sizes = model.last, model.sizes
     before, random = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
     tried = stepper(settings(), digits, model)
     assert torch.equal(torch.get_rng_state(), random)
-    assert model.last is last and model.calls == 0
+    assert model.last is last and model.sizes is sizes and model.calls == 0
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert [module.training for module in model.modules()] == [True, True, True, False]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgecloud_trainer.models import custom, torchvision_models
+from edgecloud_trainer.models import custom, torchvision_models, trying
 from edgecloud_trainer.models.article import ArticleCNN
 from edgecloud_trainer.models.edgenet import EdgeNet
 from edgecloud_trainer.models.errors import ModelError
@@ -37,6 +37,7 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
 
     Raises:
         ModelError: there is no such model, or it doesn't take such images.
+        OSError, MemoryError, RuntimeError: the model's own, when it is tried, where another try may work.
     """
     fit = {"classes": classes, "channels": channels, "height": height, "width": width}
     if ":" in name:
@@ -70,21 +71,22 @@ def _tried(name: str, model: nn.Module, *, classes: int, channels: int, height: 
         with torch.no_grad():
             logits = model(torch.zeros(1, channels, height, width))
     except Exception as error:  # the user's or torchvision's code may raise anything
+        if trying.may_pass(error):
+            raise
         raise _misfit(name, error, classes=classes, channels=channels, height=height, width=width) from error
     finally:
         for module in training:
             module.training = True
-    shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != [1, classes]:
-        raise ModelError(f"{name} makes {shape} of one image: logits [1, {classes}] are needed")
+    instead = trying.made_instead(logits, 1, classes)
+    if instead is not None:
+        raise ModelError(f"{name} {instead}: logits [1, {classes}] are needed")
     return model
 
 
 def _misfit(name: str, error: Exception, *, classes: int, channels: int, height: int, width: int) -> ModelError:
-    first = (str(error).splitlines() or [""])[0]
     return ModelError(
-        f"{name} doesn't take images of {width}x{height} pixels with {channels} channel(s) ({first}): "
-        "scale the images, or take another model such as edgenet"
+        f"{name} doesn't take images of {width}x{height} pixels with {channels} channel(s)"
+        f" ({trying.in_a_line(error)}): scale the images, or take another model such as edgenet"
     )
 
 
