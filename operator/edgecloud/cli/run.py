@@ -62,7 +62,7 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
     \b
     Exit code:
       0    the job succeeded, now or in an earlier run in the folder
-      1    it failed
+      1    it failed, likewise
       2    the file or the command line is wrong; nothing was started
       130  stopped by Ctrl-C, 143 by SIGTERM, with a checkpoint
 
@@ -127,7 +127,7 @@ def _trainer_there() -> bool:
 
 
 def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *, fresh: bool, quiet: bool) -> int:
-    from edgecloud_operator.local import LocalRun, Workdir, WorkdirError, prepare
+    from edgecloud_operator.local import Ended, LocalRun, Workdir, WorkdirError, prepare
 
     workdir = Workdir(folder.absolute())
     try:
@@ -139,7 +139,7 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
             if finished:
                 _print_job(job, output)
                 _say_finished(job, workdir.path)
-                return 0
+                return Ended(job=job).exit_code
             display = _display(quiet)
             logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
             with display:

@@ -298,6 +298,19 @@ def test_run_of_what_another_run_wrote(tmp_path: Path) -> None:
     assert "the job is finished" in again.stderr
 
 
+@pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1)])
+def test_a_finished_job_ends_again_as_it_ended(tmp_path: Path, phase: str, code: int) -> None:
+    """`edgecloud run job.yaml && deploy`, a second time."""
+    file = job_file(tmp_path / "a.yaml")
+    record = yaml.safe_load(file.read_text()) | {"status": {"phase": phase}}
+    record["metadata"]["uid"] = "u"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/job.yaml").write_text(yaml.safe_dump(record))
+    done = CliRunner().invoke(cli, ["run", str(file), "--workdir", str(tmp_path / "work")])
+    assert done.exit_code == code, done.output
+    assert f"it has {phase.lower()}" in done.stderr and phase in done.stdout
+
+
 @pytest.mark.parametrize("missing", ["numpy", "PIL"])
 @pytest.mark.parametrize(
     "arguments",
