@@ -167,7 +167,7 @@ class Workdir:
         A link to the folder stays, and leads to the new one.
 
         Raises:
-            WorkdirError: another run is in it, it can't be read or moved, or it holds what no run has made, which stays.
+            WorkdirError: another run is in it, it can't be read or moved, or it holds what no run has made.
         """
         try:
             found = {entry.name for entry in self.path.iterdir()}
