@@ -139,8 +139,7 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
         with workdir.lock():
             job, finished = prepare(job, workdir, workers)
             if finished:
-                _tell(job, output, lambda: _say_finished(job, workdir.path))
-                return Ended(job=job).exit_code
+                return _tell(Ended(job=job), output, lambda: _say_finished(job, workdir.path))
             display = _display(quiet)
             logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
             with display:
@@ -149,8 +148,7 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
         _refuse(str(error))
     except ValidationError as error:
         _refuse(wrong_size(workers, error))
-    _tell(ended.job, output, lambda: _say_how(ended, workdir.path))
-    return ended.exit_code
+    return _tell(ended, output, lambda: _say_how(ended, workdir.path))
 
 
 def _display(quiet: bool) -> Quiet:
@@ -187,18 +185,22 @@ class _ToDisplay(logging.Handler):
         self._shown.note(self.format(record))
 
 
-def _tell(job: TrainingJob, output: Output, say: Callable[[], None]) -> None:
-    """The job, then in words how it ended. Whether anybody reads them changes nothing about the exit code."""
+def _tell(ended: Ended, output: Output, say: Callable[[], None]) -> int:
+    """The job, then in words how it ended; the exit code, which is the same whether anybody reads them or not."""
+    code, unprinted = ended.exit_code, ""
     try:
-        _print_job(job, output)
+        _print_job(ended.job, output)
     except OSError as error:
-        if error.errno not in UNREAD:
-            raise
         nowhere(sys.stdout)
+        if error.errno not in UNREAD:  # a full disk: what was asked for is not there
+            code, unprinted = code or 1, error.strerror or str(error)
     try:
         say()
+        if unprinted:
+            click.echo(f"edgecloud: the job can't be printed: {unprinted}; it stands in job.yaml as well", err=True)
     except OSError:
         nowhere(sys.stderr)
+    return code
 
 
 def _print_job(job: TrainingJob, output: Output) -> None:
