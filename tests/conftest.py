@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,12 @@ from hypothesis import settings
 # Tests run side by side, on few cores: OpenMP's threads spin while they wait for one that has none, which made what
 # takes a second take twenty. Whatever a test starts inherits it; those about numbers of threads set their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests in the background, or under nohup, ignore these, and so would the commands that they start and stop; what is
+# caught is not passed on.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("edgecloud", deadline=None)

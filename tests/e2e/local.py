@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,14 +185,30 @@ class Run:
 
 
 @contextmanager
-def run(folder: Path, job: dict[str, Any] | Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Run]:
-    """Start `edgecloud run` on a job; at the end nothing of it may be left, or the test fails."""
+def run(
+    folder: Path,
+    job: dict[str, Any] | Path,
+    *options: str,
+    env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
+    unread: bool = False,
+) -> Iterator[Run]:
+    """Start `edgecloud run` on a job; at the end nothing of it may be left, or the test fails.
+
+    under: a command that becomes it. unread: what it prints goes into a pipe that nobody reads.
+    """
     file = job if isinstance(job, Path) else folder.with_suffix(".yaml")
     if not isinstance(job, Path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(job))
-    command = [str(EDGECLOUD), "run", str(file), "--workdir", str(folder), *options]
+    command = [*under, str(EDGECLOUD), "run", str(file), "--workdir", str(folder), *options]
     with folder.with_suffix(".out").open("w") as out, folder.with_suffix(".err").open("w") as err:
+        if unread:
+            for stream in (out, err):
+                reader, writer = os.pipe()
+                os.dup2(writer, stream.fileno())
+                os.close(writer)
+                os.close(reader)
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True, start_new_session=True,
             env={**os.environ, **(env or {})},

@@ -71,6 +71,28 @@ def test_stopped_with_a_checkpoint_and_resumed(tmp_path: Path, number: signal.Si
             assert next(x["step"] for x in second.trace() if (x["rank"], x["round"]) == (rank, 2)) == step + 1
 
 
+@pytest.mark.parametrize("option", ["--output=table", "--quiet"])
+def test_stopped_with_a_checkpoint_though_nobody_reads(tmp_path: Path, option: str) -> None:
+    """`edgecloud run job.yaml 2>&1 | tee log`: Ctrl-C ends tee first."""
+    with run(tmp_path / "work", job_dict("unread", program("counts", 100_000)), option, unread=True) as job:
+        job.wait_steps(3)
+        job.process.send_signal(signal.SIGINT)
+        assert job.end(within=15) == 130
+        assert job.status.phase == "Suspended"
+        assert "rank 1 stops after step" in (tmp_path / "work/logs/worker-1.log").read_text()
+
+
+def test_under_nohup_it_outlives_its_terminal(tmp_path: Path) -> None:
+    job = job_dict("kept", program("counts", 100_000))
+    with run(tmp_path / "work", job, under=["nohup"]) as kept:
+        kept.wait_steps(3)
+        kept.process.send_signal(signal.SIGHUP)
+        kept.wait_steps(len(kept.trace()) + 3, ranks=2)
+        assert kept.process.poll() is None and "SIGHUP" not in kept.stderr()
+        kept.process.send_signal(signal.SIGTERM)
+        assert kept.end(within=15) == 143, kept.output()
+
+
 def test_twice_asked_it_stops_at_once(tmp_path: Path) -> None:
     with run(tmp_path / "work", job_dict("twice", program("ignores_sigterm"))) as job:
         job.wait_phase("Running")
@@ -130,8 +152,10 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_progress_in_plain_lines(tmp_path: Path) -> None:
-    with run(tmp_path / "work", job_dict("plain", program("counts", 20))) as job:
+    colours = {"FORCE_COLOR": "1"}  # as GitHub Actions has it; no terminal for all that
+    with run(tmp_path / "work", job_dict("plain", program("counts", 20)), env=colours) as job:
         assert job.end() == 0
+        assert "\x1b" not in job.stderr()
         assert "RoundOpened: round 1 with 2 workers" in job.stderr()
         columns = "NAME PHASE WORKERS PROGRESS ETA LOSS RESTARTS ACCURACY SAMPLES/S ROUND REASON AGE"
         assert " ".join(job.stdout().splitlines()[0].split()) == columns

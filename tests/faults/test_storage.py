@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from edgecloud_trainer import results
 from edgecloud_trainer.events import EventLog
-from tests.e2e.local import wait_for
+from tests.e2e.local import job_dict, program, wait_for
 from tests.e2e.test_trainer import job, run, scalars, until_saved
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
@@ -128,6 +129,39 @@ def test_no_room_for_the_data_may_pass(tmp_path: Path) -> None:
         assert failure and (failure.reason, failure.exit_code) == ("ProgramError", 1)
         assert "free some space" in failure.message
         assert training.status.restarts == 1
+
+
+def test_a_stop_on_a_full_disk(tmp_path: Path) -> None:
+    """It is asked for once, and comes to its end, though job.yaml can't say so. The next run goes on all the same."""
+    work, counting = tmp_path / "work", job_dict("full", program("counts", 150))
+    with mounted(work, "size=256k"), mounted(work / "checkpoints", "size=1m"):
+        with run(work, counting) as first:
+            first.wait_steps(3)
+
+            def full() -> bool:
+                with suppress(OSError), (work / "ballast").open("ab", buffering=0) as ballast:
+                    while ballast.write(b"x" * 4096):
+                        pass
+                return "job.yaml can't be written: No space left" in first.stderr()
+
+            wait_for("a word on it", full, seen=first.output)
+            first.process.send_signal(signal.SIGINT)
+            assert first.end(within=15) == 130, first.output()
+            assert first.stderr().count("can't be written") == 1 and "Traceback" not in first.stderr()
+        (work / "ballast").unlink()
+        with run(work, counting) as second:
+            assert second.end() == 0, second.output()
+            steps = [line["step"] for line in second.trace() if line["rank"] == 1]
+            assert steps == list(range(1, 151)), "stopped at a checkpoint: nothing was done twice"
+
+
+def test_a_disk_that_is_full_from_the_beginning(tmp_path: Path) -> None:
+    with mounted(tmp_path / "work", "size=16k") as work:
+        (work / "ballast").write_bytes(b"x" * (16 << 10))
+        with run(work, job_dict("full", program("counts", 5))) as refused:
+            assert refused.end() == 2, refused.output()
+            assert ".lock can't be written: No space left on device; name another folder" in refused.stderr()
+            assert "Traceback" not in refused.stderr()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 import time
+from contextlib import suppress
 from datetime import datetime
-from typing import Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import click
 from rich.console import Console, Group
@@ -19,6 +23,8 @@ from edgecloud.api.status import ProgressStatus, SummaryStatus, TrainingJobStatu
 
 LINE_SECONDS: Final = 5.0
 """How often a plain progress line is written."""
+UNREAD: Final = (errno.EPIPE, errno.EIO)
+"""The other end of a pipe, or the terminal, is gone."""
 _COLOURS: Final = {
     "Pending": "yellow",
     "Starting": "yellow",
@@ -28,6 +34,49 @@ _COLOURS: Final = {
     "Succeeded": "bold green",
     "Failed": "bold red",
 }
+
+
+class Lasting:
+    """A stream for what must go on when nobody reads any more: what can't be written is left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError as error:
+            self._failed(error)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        if error.errno in UNREAD:
+            nowhere(self._stream)
+
+
+def nowhere(stream: TextIO) -> None:
+    """Have a stream of the process lead nowhere, so that what waits in it fails no flush at the process's end."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def terminal() -> Console | None:
+    """Standard error as a console that pictures move on; None if it is none, whatever FORCE_COLOR says of colours."""
+    if not sys.stderr.isatty():
+        return None
+    console = Console(file=cast("TextIO", Lasting(sys.stderr)))
+    return console if console.is_terminal else None
 
 
 class Quiet:
@@ -53,7 +102,7 @@ class Plain(Quiet):
     """A line for each event, and one for progress every few seconds."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._stream = cast("TextIO", Lasting(stream))
         self._last_line = 0.0
         self._last_step: int | None = None
 

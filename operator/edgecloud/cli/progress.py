@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from edgecloud.cli.display import LINE_SECONDS, printable
+from edgecloud.cli.display import LINE_SECONDS, printable, terminal
 
 _RATE_SECONDS: Final = 0.5
 """A rate is of no use before."""
@@ -161,5 +161,5 @@ def progress(*, quiet: bool = False) -> Silent:
     """What suits the place where standard error goes."""
     if quiet:
         return Silent()
-    console = Console(stderr=True)
-    return Bar(console) if console.is_terminal else Lines(sys.stderr)
+    console = terminal()
+    return Bar(console) if console else Lines(sys.stderr)

@@ -6,19 +6,19 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
 
 from edgecloud.api.columns import table
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
-from edgecloud.cli.display import Plain, Quiet, Terminal, printable
+from edgecloud.cli.display import UNREAD, Plain, Quiet, Terminal, nowhere, printable, terminal
 from edgecloud.validation import validate_files
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
     """Train the job of FILE on this machine, without a cluster.
 
     Each worker is a launcher process that starts the training processes, as in a cluster's Pods. Ctrl-C, or SIGTERM,
-    stops at a checkpoint, and the same command goes on from there; pressed twice it stops at once.
+    stops at a checkpoint, and the same command goes on from there; pressed twice it stops at once. With nohup it
+    outlives its terminal.
 
     \b
     In the folder:
@@ -62,9 +63,10 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
     \b
     Exit code:
       0    the job succeeded, now or in an earlier run in the folder
-      1    it failed
+      1    it failed, likewise
       2    the file or the command line is wrong; nothing was started
-      130  stopped by Ctrl-C, 143 by SIGTERM, with a checkpoint
+      130  stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP (a terminal that is closed),
+           with a checkpoint
 
     \b
       edgecloud run manifests/examples/own-script.yaml
@@ -127,7 +129,7 @@ def _trainer_there() -> bool:
 
 
 def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *, fresh: bool, quiet: bool) -> int:
-    from edgecloud_operator.local import LocalRun, Workdir, WorkdirError, prepare
+    from edgecloud_operator.local import Ended, LocalRun, Workdir, WorkdirError, prepare
 
     workdir = Workdir(folder.absolute())
     try:
@@ -137,9 +139,7 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
         with workdir.lock():
             job, finished = prepare(job, workdir, workers)
             if finished:
-                _print_job(job, output)
-                _say_finished(job, workdir.path)
-                return 0
+                return _tell(Ended(job=job), output, lambda: _say_finished(job, workdir.path))
             display = _display(quiet)
             logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
             with display:
@@ -148,16 +148,14 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
         _refuse(str(error))
     except ValidationError as error:
         _refuse(wrong_size(workers, error))
-    _print_job(ended.job, output)
-    _say_how(ended, workdir.path)
-    return ended.exit_code
+    return _tell(ended, output, lambda: _say_how(ended, workdir.path))
 
 
 def _display(quiet: bool) -> Quiet:
     if quiet:
         return Quiet()
-    console = Console(stderr=True)
-    return Terminal(console) if console.is_terminal else Plain(sys.stderr)
+    console = terminal()
+    return Terminal(console) if console else Plain(sys.stderr)
 
 
 class _Adapter:
@@ -185,6 +183,24 @@ class _ToDisplay(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._shown.note(self.format(record))
+
+
+def _tell(ended: Ended, output: Output, say: Callable[[], None]) -> int:
+    """The job, then in words how it ended; the exit code, which is the same whether anybody reads them or not."""
+    code, unprinted = ended.exit_code, ""
+    try:
+        _print_job(ended.job, output)
+    except OSError as error:
+        nowhere(sys.stdout)
+        if error.errno not in UNREAD:  # a full disk: what was asked for is not there
+            code, unprinted = code or 1, error.strerror or str(error)
+    try:
+        say()
+        if unprinted:
+            click.echo(f"edgecloud: the job can't be printed: {unprinted}; it stands in job.yaml as well", err=True)
+    except OSError:
+        nowhere(sys.stderr)
+    return code
 
 
 def _print_job(job: TrainingJob, output: Output) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TrainingJobStatus
-from edgecloud_operator.controller.cluster import ConflictError
+from edgecloud.api.status import TERMINAL, TrainingJobStatus
+from edgecloud_operator.controller.cluster import AwayError, ConflictError, LaterError
 from edgecloud_operator.core.names import COMPONENT_LABEL, INDEX_LABEL, MEASURER
 from edgecloud_operator.core.observed import Service
 from edgecloud_operator.core.plan import Delete, Event
@@ -17,6 +17,9 @@ from edgecloud_operator.local.workdir import Workdir
 from edgecloud_operator.local.workers import Workers
 
 log = logging.getLogger(__name__)
+
+SAVE_AGAIN_SECONDS: Final = 1.0
+"""Until job.yaml is written again after that has failed."""
 
 
 class LocalCluster:
@@ -41,6 +44,8 @@ class LocalCluster:
         self._on_service = on_service
         self._on_event = on_event
         self._version = 0
+        self._unsaved = ""
+        """Why job.yaml could not be written the last time; "" if it was."""
 
     def suspend(self) -> None:
         """Ask for a checkpoint and a stop, as `kubectl patch` with suspend: true would."""
@@ -56,15 +61,47 @@ class LocalCluster:
         return self.job
 
     def _store(self, job: TrainingJob) -> None:
-        """Keep a job. What can't be saved (a full disk) has not happened, and can be tried again."""
+        """Keep a job. What can't be saved (a full disk) has not happened, and can be tried again.
+
+        Unless it is about the end: a stop that was asked for, or how the training came out. Nothing begins after it
+        that a later run would have to know of, and that run finds the checkpoints.
+
+        Raises:
+            LaterError: it can't be saved.
+        """
         version = self._version + 1
         metadata = job.metadata.model_copy(update={"resource_version": str(version)})
         job = job.model_copy(update={"metadata": metadata})
-        self._workdir.save(job)
+        try:
+            self._workdir.save(job)
+        except OSError as error:
+            self._say_unsaved(error.strerror or str(error))
+            if not (job.spec.suspend or (job.status and job.status.phase in TERMINAL)):
+                raise LaterError(SAVE_AGAIN_SECONDS) from error
+        else:
+            self._say_unsaved("")
         self._version, self.job = version, job
         self._on_written(job)
 
+    def _say_unsaved(self, why: str) -> None:
+        """Once, and not at each attempt."""
+        if why and why != self._unsaved:
+            log.warning(
+                "%s can't be written: %s: free some space, or let it be written; a later run goes on from what it says",
+                self._workdir.job_file,
+                why,
+            )
+        elif self._unsaved and not why:
+            log.warning("%s is written again", self._workdir.job_file)
+        self._unsaved = why
+
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
+        try:
+            await self._create(job, child)
+        except OSError as error:  # a full disk again, or no more processes: a line, and another attempt
+            raise AwayError(f"{error.filename or child['metadata']['name']}: {error.strerror or error}") from error
+
+    async def _create(self, job: TrainingJob, child: dict[str, Any]) -> None:
         if child["kind"] == "Pod":
             assert self.workers is not None
             labels = child["metadata"]["labels"]

@@ -141,7 +141,7 @@ class LocalRun:
             address = f"http://{ADDRESS}:{self._listener.getsockname()[1]}"
             self._workers = Workers(self._workdir, scratch, address, self._saw_pod)
             self._cluster.workers = self._workers
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in _heard():
                 loop.add_signal_handler(number, self.stop, number)
                 stack.callback(loop.remove_signal_handler, number)
             if measure_on(self._cluster.job) is not None:
@@ -187,15 +187,12 @@ class LocalRun:
             await server.stop()
 
     def stop(self, number: signal.Signals) -> None:
-        """Stop at a checkpoint; asked a second time, stop now."""
+        """Stop at a checkpoint; asked a second time, stop now. A terminal that is closed asks twice, and means once."""
         if self._stopped_by is None:
             self._stopped_by = number
+            self._cluster.suspend()
             self._display.note(f"{number.name}: stopping at a checkpoint; once more stops at once")
-            try:
-                self._cluster.suspend()
-            except OSError as error:
-                self._display.note(f"that can't be noted in {self._workdir.job_file}: {error.strerror}")
-        else:
+        elif number != signal.SIGHUP:
             self._at_once = True
             self._over.set()
 
@@ -230,6 +227,12 @@ class LocalRun:
 
     def _key(self) -> tuple[str, str]:
         return (self._cluster.job.metadata.namespace, self._cluster.job.metadata.name)
+
+
+def _heard() -> tuple[signal.Signals, ...]:
+    """The signals that stop a run: without those that who started it has it ignore, as nohup does, and `&` a Ctrl-C."""
+    asked = tuple(n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN)
+    return (signal.SIGTERM, *asked)
 
 
 def _listen() -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ OURS: Final = frozenset({"job.yaml", "checkpoints", "results", "logs", "files", 
 """What a run leaves in its folder, beside the built-in trainer's cache."""
 CACHE: Final = "data"
 _CACHED: Final = (".images", ".lock", ".partial")
+_REMEMBERED: Final = re.compile(r"[0-9a-f]{40}\.(url|[0-9a-f]{16})")
+"""What a URL led to, and such a note half written."""
 _DOWNLOADS: Final = "torchvision"
 
 
@@ -83,7 +86,7 @@ class Workdir:
         """Keep other runs out of the folder for as long as the returned file is open.
 
         Raises:
-            WorkdirError: another run is in it.
+            WorkdirError: another run is in it, or it can't be written.
         """
         try:
             handle = (self.path / LOCK).open("a+", encoding="ascii", errors="replace")
@@ -99,9 +102,14 @@ class Workdir:
             raise WorkdirError(
                 f"another run is using {self.path}{who}: wait for it, or name another folder with --workdir"
             ) from error
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
+        try:
+            handle.truncate(0)
+            os.write(handle.fileno(), f"{os.getpid()}\n".encode())
+        except OSError as error:
+            handle.close()
+            raise WorkdirError(
+                f"{self.path / LOCK} can't be written: {error.strerror}; name another folder with --workdir"
+            ) from error
         return handle
 
     def load(self) -> TrainingJob | None:
@@ -134,40 +142,58 @@ class Workdir:
         return f"{self.job_file} is not a TrainingJob any more: start over with --fresh, or name another --workdir"
 
     def save(self, job: TrainingJob) -> None:
-        """Write job.yaml: beside, flushed, renamed, so that a reader, or a crash, never sees half of it."""
+        """Write job.yaml: beside, flushed, renamed, so that a reader, or a crash, never sees half of it.
+
+        Raises:
+            OSError: it can't be written; what stood there still does.
+        """
         beside = self.job_file.with_name(f".job.yaml.{os.getpid()}")
-        with beside.open("w", encoding="utf-8") as handle:
-            yaml.dump(job.dump(), handle, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-            handle.flush()
-            os.fsync(handle.fileno())
-        beside.replace(self.job_file)
+        try:
+            with beside.open("w", encoding="utf-8") as handle:
+                yaml.dump(job.dump(), handle, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+                handle.flush()
+                os.fsync(handle.fileno())
+            beside.replace(self.job_file)
+        except OSError:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)  # on a full disk it would take what room is left
+            raise
 
     def put_aside(self) -> Path | None:
         """Move the folder of an earlier run out of the way; the new place, or None if there was nothing.
 
         Only the trainer's cache stays, for the next run: its names say what is in it, and decoding takes a while.
 
+        A link to the folder stays, and leads to the new one.
+
         Raises:
-            WorkdirError: another run is in it, it can't be moved, or it holds what no run has made, which stays.
+            WorkdirError: another run is in it, it can't be read or moved, or it holds what no run has made.
         """
-        if not self.path.exists():
+        try:
+            found = {entry.name for entry in self.path.iterdir()}
+            if not found - {LOCK}:
+                return None
+            cache = self._has_cache()
+        except FileNotFoundError:
             return None
-        found = {entry.name for entry in self.path.iterdir()}
-        if not found - {LOCK}:
-            return None
-        cache = self._has_cache()
+        except OSError as error:
+            raise WorkdirError(
+                f"{error.filename or self.path}: {error.strerror}; name another folder with --workdir"
+            ) from error
         ours = OURS | {CACHE} if cache else OURS
         if foreign := sorted(name for name in found - ours if not name.startswith(".job.yaml.")):
             raise WorkdirError(
                 f"{self.path} holds more than a run's files ({', '.join(foreign[:3])}), and is not moved:"
                 " name another folder with --workdir"
             )
+        real = self.path.resolve()  # of a link the name alone would move
         with self.lock():
-            aside = self._move_aside()
-            if cache:
-                with suppress(OSError):  # then the images are decoded again
-                    self.path.mkdir()
-                    (aside / CACHE).rename(self.path / CACHE)
+            aside = _move_aside(real)
+            with suppress(OSError):  # then the images are decoded again
+                if cache or real != self.path:
+                    real.mkdir()
+                if cache:
+                    (aside / CACHE).rename(real / CACHE)
             return aside
 
     def _has_cache(self) -> bool:
@@ -176,20 +202,23 @@ class Workdir:
         if folder.is_symlink() or not folder.is_dir():
             return False
         return all(
-            entry.name == _DOWNLOADS if entry.is_dir() and entry.suffix != ".partial" else entry.suffix in _CACHED
+            entry.name == _DOWNLOADS
+            if entry.is_dir() and entry.suffix != ".partial"
+            else entry.suffix in _CACHED or _REMEMBERED.fullmatch(entry.name)
             for entry in folder.iterdir()
         )
 
-    def _move_aside(self) -> Path:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        for count in range(KEPT_ASIDE):
-            aside = self.path.with_name(f"{self.path.name}.{stamp}" + (f"-{count}" if count else ""))
-            if not aside.exists():
-                try:
-                    return self.path.rename(aside)
-                except OSError as error:
-                    raise WorkdirError(f"{self.path} can't be moved to {aside}: {error.strerror}") from error
-        raise WorkdirError(f"{self.path} can't be moved aside: name another folder with --workdir")
+
+def _move_aside(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for count in range(KEPT_ASIDE):
+        aside = path.with_name(f"{path.name}.{stamp}" + (f"-{count}" if count else ""))
+        if not aside.exists():
+            try:
+                return path.rename(aside)
+            except OSError as error:
+                raise WorkdirError(f"{path} can't be moved to {aside}: {error.strerror}") from error
+    raise WorkdirError(f"{path} can't be moved aside: name another folder with --workdir")
 
 
 class _Dumper(yaml.SafeDumper):

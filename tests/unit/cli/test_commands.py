@@ -298,6 +298,34 @@ def test_run_of_what_another_run_wrote(tmp_path: Path) -> None:
     assert "the job is finished" in again.stderr
 
 
+def finished(tmp_path: Path, phase: str) -> list[str]:
+    """The arguments of a run whose job has finished in that folder already."""
+    file = job_file(tmp_path / "a.yaml")
+    record = yaml.safe_load(file.read_text()) | {"status": {"phase": phase}}
+    record["metadata"]["uid"] = "u"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/job.yaml").write_text(yaml.safe_dump(record))
+    return ["run", str(file), "--workdir", str(tmp_path / "work")]
+
+
+@pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1)])
+def test_a_finished_job_ends_again_as_it_ended(tmp_path: Path, phase: str, code: int) -> None:
+    """`edgecloud run job.yaml && deploy`, a second time."""
+    done = CliRunner().invoke(cli, finished(tmp_path, phase))
+    assert done.exit_code == code, done.output
+    assert f"it has {phase.lower()}" in done.stderr and phase in done.stdout
+
+
+def test_a_job_that_finds_no_room_where_it_is_printed(tmp_path: Path) -> None:
+    """`edgecloud run job.yaml -o json > result.json`"""
+    command = [EDGECLOUD, *finished(tmp_path, "Succeeded"), "-o", "json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "the job can't be printed: No space left on device" in done.stderr
+    assert "it has succeeded" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("missing", ["numpy", "PIL"])
 @pytest.mark.parametrize(
     "arguments",

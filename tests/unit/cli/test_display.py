@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -18,6 +22,8 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Phase
 from edgecloud.cli import display
 from edgecloud.cli.display import Plain, Quiet, Terminal, printable, progress_line
+from edgecloud.cli.progress import Lines, progress
+from edgecloud.cli.run import _display
 from tests.unit.api.strategies import resource
 
 PHASES = get_args(Phase)
@@ -126,6 +132,51 @@ def test_events_and_notes_in_plain_lines() -> None:
         r"WARNING Killed: worker 0: \x1b[2JSIGKILL",
         r"SIGINT: stopping\x07",
     ]
+
+
+# Whoever reads may be gone
+
+
+def test_plain_lines_that_nobody_reads() -> None:
+    """`edgecloud run job.yaml 2>&1 | tee log` and Ctrl-C, of which tee dies first."""
+    theirs, ours = os.pipe()
+    with os.fdopen(ours, "w") as stream, Plain(stream) as plain:
+        plain.note("read")
+        os.close(theirs)
+        plain.note("not read")
+        plain.event("Normal", "Stopped", "m")
+        plain.show(make_job(phase="Running", progress={"step": 1}))
+    # Closing it, as at the end of a process, has flushed what was left in it.
+
+
+def test_plain_lines_on_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as stream:
+        Plain(stream).note("no room for it")
+        display.nowhere(stream)
+
+
+def test_the_live_display_of_a_terminal_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread, and its end, are as silent as its lines."""
+    theirs, ours = pty.openpty()
+    with os.fdopen(ours, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        console = display.terminal()
+        assert console is not None
+        with Terminal(console) as terminal:
+            terminal.note("read")
+            os.close(theirs)
+            terminal.note("not read")
+            terminal.event("Normal", "Stopped", "m")
+            terminal._live.refresh()
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_colours_that_are_asked_for_make_no_terminal(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """As GitHub Actions does; what moves the cursor would fill its log."""
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert type(_display(quiet=False)) is Plain
+    assert type(progress(quiet=False)) is Lines
 
 
 def test_quiet_is_quiet(capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from edgecloud_operator.local import Workdir
 from tests.unit.cli.command import EDGECLOUD, PROGRAMS, environment, job_file
 
 DEADLINE: Final = 60.0
@@ -61,6 +62,12 @@ class Screen:
     def type(self, keys: bytes) -> None:
         os.write(self._side, keys)
 
+    def close(self) -> None:
+        """As when the window is closed; a second time nothing happens."""
+        if self._side >= 0:
+            os.close(self._side)
+        self._side = -1
+
     def _read(self, seconds: float) -> bool:
         """Take what comes within that time; False when nothing can come any more."""
         ready, _, _ = select.select([self._side], [], [], seconds)
@@ -89,13 +96,14 @@ def on_a_terminal(*arguments: str | Path, width: int = 120, cwd: Path) -> Iterat
         stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, env=environment(TERM="xterm-256color", COLUMNS=""),
     )  # fmt: skip
     os.close(theirs)
+    screen = Screen(process, ours)
     try:
-        yield Screen(process, ours)
+        yield screen
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
-        os.close(ours)
+        screen.close()
 
 
 def counts(path: Path, steps: int, seconds: float = 0.02) -> Path:
@@ -135,3 +143,15 @@ def test_ctrl_c_on_a_narrow_terminal(tmp_path: Path) -> None:
     assert "the same command goes on from there" in screen.text
     assert "Traceback" not in screen.text
     assert screen.raw.rindex("\x1b[?25h") > screen.raw.rindex("\x1b[?25l"), "the cursor comes back"
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    """A stop like any other, with a checkpoint, though nobody is left to be told of it."""
+    file = counts(tmp_path, 100_000)
+    with on_a_terminal("run", file, cwd=tmp_path) as screen:
+        screen.until((tmp_path / "runs/counting/checkpoints/counts-0.json").exists, "it has a checkpoint")
+        screen.close()
+        assert screen.process.wait(DEADLINE) == 129
+    assert "stops after step" in (tmp_path / "runs/counting/logs/worker-0.log").read_text()
+    job = Workdir(tmp_path / "runs/counting").load()
+    assert job is not None and job.status is not None and job.status.phase == "Suspended"

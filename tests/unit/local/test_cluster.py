@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TrainingJobStatus
-from edgecloud_operator.controller.cluster import Cluster, ConflictError
+from edgecloud.api.status import Phase, TrainingJobStatus
+from edgecloud_operator.controller.cluster import AwayError, Cluster, ConflictError, LaterError
 from edgecloud_operator.core.builders import build_files, build_service
 from edgecloud_operator.core.observed import Service
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.local import LocalRun, Workdir, prepare
 from edgecloud_operator.local.cluster import LocalCluster
+from edgecloud_operator.local.run import _heard
 from tests.unit.local.jobs import made, make_job
 
 PENDING, RUNNING = TrainingJobStatus(phase="Pending"), TrainingJobStatus(phase="Running")
@@ -106,46 +107,110 @@ def test_a_suspension_is_a_change_of_spec(told: Told, workdir: Workdir) -> None:
     asyncio.run(scenario())
 
 
-def test_what_could_not_be_saved_has_not_happened(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk for a moment: the next write goes through, and is no conflict."""
+def test_what_could_not_be_saved_has_not_happened(
+    told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk for a moment: the next write goes through, and is no conflict. It is said once."""
 
     async def scenario() -> None:
         job = await told.cluster.write_status(told.cluster.job, PENDING)
         with monkeypatch.context() as patch:
             full(patch)
             for _ in range(3):
-                with pytest.raises(OSError, match="No space"):
+                with pytest.raises(LaterError):
                     await told.cluster.write_status(job, RUNNING)
             assert told.cluster.job == job
         assert (await told.cluster.write_status(job, RUNNING)).status == RUNNING
         assert [written.status for written in told.written] == [PENDING, RUNNING]
 
     asyncio.run(scenario())
+    (failed, again) = caplog.messages
+    assert "job.yaml can't be written: No space left on device: free some space" in failed
+    assert "job.yaml is written again" in again
 
 
-def test_a_stop_on_a_full_disk_says_so(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
-    notes: list[str] = []
-
-    class Display:
-        def show(self, job: TrainingJob) -> None:
-            """Nothing."""
-
-        def event(self, event: Event) -> None:
-            """Nothing."""
-
-        def note(self, text: str) -> None:
-            notes.append(text)
-
+def test_a_stop_holds_on_a_full_disk(told: Told, workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        job, _ = prepare(make_job(), workdir, None)
-        run = LocalRun(job, workdir, Display())
-        full(monkeypatch)
-        run.stop(signal.SIGINT)
-        assert len(notes) == 2 and "SIGINT" in notes[0] and "No space left" in notes[1]
-        run.stop(signal.SIGINT)  # the second one stops at once
-        assert run._over.is_set() and run._at_once
+        await told.cluster.write_status(told.cluster.job, RUNNING)
+        with monkeypatch.context() as patch:
+            full(patch)
+            told.cluster.suspend()
+            stopping = told.cluster.job
+            assert stopping.spec.suspend and told.jobs == [stopping]
+            stopped = await told.cluster.write_status(stopping, TrainingJobStatus(phase="Suspended"))
+            assert told.written[-1] == stopped, "it need not be saved to be over"
+        await told.cluster.write_status(stopped, stopped.status or PENDING)
+        loaded = workdir.load()
+        assert loaded is not None and loaded.spec.suspend, "the next write has it all"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_how_it_came_out_holds_on_a_full_disk(told: Told, monkeypatch: pytest.MonkeyPatch, phase: Phase) -> None:
+    async def scenario() -> None:
+        full(monkeypatch)
+        ended = await told.cluster.write_status(told.cluster.job, TrainingJobStatus(phase=phase))
+        assert told.written == [ended] == [told.cluster.job]
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_made_is_tried_again(told: Told, workdir: Workdir) -> None:
+    """A line for it, and no traceback."""
+    job, _ = prepare(make_job(program={"command": ["a"], "files": {"train.py": ""}}), workdir, None)
+    config_map = build_files(job)
+    assert config_map is not None
+    workdir.files.write_text("in the way")
+    with pytest.raises(AwayError, match="files: File exists"):
+        asyncio.run(told.cluster.create(job, config_map))
+
+
+# Signals
+
+
+class Display:
+    """Of which nobody reads a word."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def show(self, job: TrainingJob) -> None:
+        """Nothing."""
+
+    def event(self, event: Event) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_stop_comes_before_the_word_on_it(workdir: Workdir) -> None:
+    job, _ = prepare(make_job(), workdir, None)
+    display = Display()
+    run = LocalRun(job, workdir, display)
+    with pytest.raises(BrokenPipeError):
+        run.stop(signal.SIGINT)
+    saved = workdir.load()
+    assert saved is not None and saved.spec.suspend
+    run.stop(signal.SIGHUP)  # the shell and the kernel both tell of a terminal that is closed
+    assert not run._over.is_set()
+    run.stop(signal.SIGINT)  # the second one stops at once
+    assert run._over.is_set() and run._at_once
+    (note,) = display.notes
+    assert "SIGINT" in note
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    """`nohup edgecloud run ... &`: that the terminal is closed is no matter then."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        assert set(_heard()) == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} - {number}
+    finally:
+        signal.signal(number, before)
+    assert set(_heard()) == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def test_files_are_laid_out(workdir: Workdir) -> None:

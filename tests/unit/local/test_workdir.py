@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edgecloud.api.job import TrainingJob
 from edgecloud.documents import read_documents
 from edgecloud_operator.local import Workdir, WorkdirError, to_yaml
+from edgecloud_trainer.data.remembering import remember
 from tests.unit.api import strategies
 from tests.unit.local.jobs import made, make_job
 
@@ -109,6 +110,13 @@ def test_a_lock_that_cannot_be_opened(tmp_path: Path) -> None:
     workdir = made(tmp_path / "work")
     (workdir.path / ".lock").mkdir()
     with pytest.raises(WorkdirError, match="--workdir"):
+        workdir.lock()
+
+
+def test_a_lock_on_a_full_disk(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    (workdir.path / ".lock").symlink_to("/dev/full")
+    with pytest.raises(WorkdirError, match=r"\.lock can't be written: .*--workdir"):
         workdir.lock()
 
 
@@ -266,6 +274,7 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space"):
         workdir.save(make_job(metadata=OURS, workers=5))
     assert workdir.load() == before
+    assert not list(workdir.path.glob(".job*")), "it takes no room"
 
 
 # Readable
@@ -357,6 +366,8 @@ def with_cache(folder: Path) -> Workdir:
         (workdir.path / "data" / name).mkdir(parents=True)
     for name in ("digits-1.images", "digits-1.lock", "torchvision/cifar-10-python.tar.gz", "4711.partial/images"):
         (workdir.path / "data" / name).write_text(name)
+    remember(workdir.path / "data", "https://example.com/set.tar", key="set-1", name="set.tar")
+    (workdir.path / "data" / f"{40 * 'a'}.{16 * 'b'}").write_text("half a note, of a run that was killed")
     return workdir
 
 
@@ -371,7 +382,7 @@ def test_the_trainers_cache_goes_on_into_the_new_folder(tmp_path: Path) -> None:
         assert workdir.load() is None
 
 
-@pytest.mark.parametrize("own", ["cat.jpg", "train/cat/1.png", "labels.csv", "torchvision.images.zip"])
+@pytest.mark.parametrize("own", ["cat.jpg", "train/cat/1.png", "labels.csv", "torchvision.images.zip", "link.url"])
 def test_a_data_folder_of_the_users_own_is_not_moved(tmp_path: Path, own: str) -> None:
     workdir = with_cache(tmp_path / "work")
     file = workdir.path / "data" / own
@@ -388,6 +399,37 @@ def test_a_link_named_data_is_the_users(tmp_path: Path) -> None:
     (workdir.path / "data").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(WorkdirError, match=r"\(data\)"):
         workdir.put_aside()
+
+
+def test_a_link_to_a_folder_leads_to_the_new_one(tmp_path: Path) -> None:
+    """`runs -> /scratch/runs`: not the link alone is moved, so that the run goes on where it was."""
+    real = with_cache(tmp_path / "scratch/real")
+    workdir = Workdir(tmp_path / "work")
+    workdir.path.symlink_to(real.path)
+    aside = put_aside(workdir)
+    assert aside.parent == tmp_path / "scratch" and Workdir(aside).load() is not None
+    assert workdir.path.is_symlink() and workdir.path.resolve() == real.path
+    assert made(workdir.path).load() is None and (real.path / "data/digits-1.images").exists()
+    aside = put_aside(workdir)
+    assert aside.is_dir() and not aside.is_symlink()
+
+
+@pytest.mark.parametrize("taken", ["work", "up"])
+def test_a_file_is_not_put_aside(tmp_path: Path, taken: str) -> None:
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(WorkdirError, match=r"Not a directory.*--workdir"):
+        Workdir(tmp_path / ("up/work" if taken == "up" else "work")).put_aside()
+    assert (tmp_path / taken).read_text() == "mine"
+
+
+@as_root
+def test_a_folder_that_cannot_be_read_is_not_put_aside(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "locked/work")
+    for folder in (workdir.path, workdir.path.parent):
+        folder.chmod(0o000)
+        with pytest.raises(WorkdirError, match=r"Permission denied.*--workdir"):
+            workdir.put_aside()
+        folder.chmod(0o700)
 
 
 def test_what_a_killed_run_left_half_written_is_its_own(tmp_path: Path) -> None:
