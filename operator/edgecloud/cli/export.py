@@ -267,7 +267,7 @@ def _print_table(report: Report) -> None:
             f"{one.bytes / 1e6:.2f}",
             "" if plain is None or one.format == "onnx" else f"1/{plain / one.bytes:.2f}",
             f"{100 * one.accuracy:.2f} %",
-            f"{one.gate.accuracy_loss:.2f}",
+            one.gate.points,
             f"{100 * one.parity.agreement:.2f} %",
             f"{one.latency.p50:.2f}",
             f"{one.latency.p99:.2f}",
