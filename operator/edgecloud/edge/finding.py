@@ -37,6 +37,23 @@ def model_file(path: Path, format: Format | None = None) -> Path:
     )
 
 
+def hold_against_format(path: Path, found: Format, wanted: Format | None) -> None:
+    """Refuse a model that is of another format than was asked for.
+
+    Args:
+        path: its file.
+        found: what its card says.
+        wanted: None: any.
+
+    Raises:
+        ModelFileError: it is another one.
+    """
+    if wanted not in (None, found):
+        raise ModelFileError(
+            f"{path} is of the format {found}, and --format says {wanted}: name the other file, or leave --format out"
+        )
+
+
 def image_files(places: Iterable[str]) -> Iterator[Path]:
     """The files that are meant: a folder stands for all images below it, a pattern for what it fits.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from edgecloud.edge.card import Format, ModelCard, RunCard
-from edgecloud.edge.finding import model_file
+from edgecloud.edge.finding import hold_against_format, model_file
 from edgecloud.edge.layout import MODELS, REPORT
 from edgecloud.edge.runtime import Predictor, images_in_a_run, open_model
 from edgecloud_trainer.devices import Device
@@ -65,15 +65,17 @@ def open_any(path: Path, *, format: Format | None = None, device: Where = "auto"
 
     Raises:
         RestoreError, CheckpointError, ModelError: it is no checkpoint that can be used.
-        ModelFileError: it is no converted model that can be used.
+        ModelFileError: it is no converted model that can be used, or of another format.
         PredictorError: there is no such device.
     """
     if path.is_dir() and format is None and not _is_export(path):
         return _of_checkpoint(restore(path), device)
     file = model_file(path, format)
     if file.suffix == ".pt2" and file.is_file():
+        hold_against_format(file, "pt2", format)
         return _of_pt2(file)
     model = open_model(file)
+    hold_against_format(file, model.card.format, format)
     threads = f"{model.threads} thread" + ("s" if model.threads > 1 else "")
     return Opened(
         path=file,
