@@ -17,6 +17,7 @@ from rich.text import Text
 
 from edgecloud.cli.display import printable
 from edgecloud.cli.progress import Silent, progress
+from edgecloud.edge.looking import is_there
 
 if TYPE_CHECKING:
     from edgecloud_trainer.data.manifest import Manifest
@@ -316,7 +317,7 @@ def show(file: Path, out: Path, per_class: int, name: SplitName, seed: int) -> N
 
     beside = out.with_name(f"{out.stem}-classes.png")
     for place in (out, beside):
-        if place.exists() and file.exists() and place.samefile(file):
+        if is_there(place) and is_there(file) and place.samefile(file):
             _refuse(f"the picture {place} would take the place of {file}: name another one with --out")
     with _shown(quiet=True):
         stored = open_prepared(file)

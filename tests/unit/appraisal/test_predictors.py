@@ -13,7 +13,7 @@ from edgecloud.edge.runtime import ModelFileError
 from edgecloud_trainer import models
 from edgecloud_trainer.appraisal.predictors import PredictorError, open_any
 from edgecloud_trainer.checkpoints import CheckpointStore
-from edgecloud_trainer.restoring import RestoreError
+from edgecloud_trainer.restoring import RestoreError, restore
 from tests.unit.edge.made import expected, export_card, images, linear, network_card, weights, write
 
 SHAPE = (3, 16, 16)
@@ -145,3 +145,12 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         open_any(tmp_path / "weights.pt")
     with pytest.raises(ModelFileError, match=r"a folder without model-int8\.onnx"):
         open_any(tmp_path, format="onnx-int8")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/model.pt2", "x" * 300 + "/checkpoints/step-5"])
+def test_what_may_not_be_looked_at(tmp_path: Path, name: str) -> None:
+    """As a path that is too long, or in somebody else's folder: the sentence is of the reading that failed."""
+    with pytest.raises(ModelFileError, match=r"can't be read \(File name too long\): check it and its rights"):
+        open_any(tmp_path / name)
+    with pytest.raises(RestoreError, match=r"can't be read \(File name too long\): check it and its rights"):
+        restore(tmp_path / name)

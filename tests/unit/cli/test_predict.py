@@ -91,7 +91,7 @@ def test_folders_and_patterns(tmp_path: Path, model: Path) -> None:
     assert found == ["set/a/1.PNG", "set/b/2.png", "odd[1].png", "more/5.png", "set/b/2.png"]
     done = run_edgecloud("predict", model, f"{tmp_path}/s*/a/*", cwd="/")
     assert done.stdout.split()[0] == str(tmp_path / "set/a/1.PNG")
-    for nothing in ("nothing*.png", "set/**bad", "set/[", "nowhere/*.png"):
+    for nothing in ("nothing*.png", "set/**bad", "set/[", "nowhere/*.png", "x" * 300):
         done = run_edgecloud("predict", model, nothing, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")
         assert f"{nothing} can't be read" in done.stderr
@@ -158,7 +158,7 @@ def test_models_that_cannot_be_used(tmp_path: Path) -> None:
     write(tmp_path / "plain.onnx", linear(*weights()), None)
     for name, said in {
         "model.pt2": "needs torch", "weights.pt": "is no ONNX model but an archive", "text.onnx": "is no ONNX model", "folder": "a folder without model.onnx",
-        "plain.onnx": "export it with edgecloud export", "missing.onnx": "No such file",
+        "plain.onnx": "export it with edgecloud export", "missing.onnx": "No such file", "x" * 300: "name too long",
     }.items():  # fmt: skip
         done = run_edgecloud("predict", tmp_path / name, tmp_path / "a.png")
         assert (done.returncode, done.stdout) == (2, "")

@@ -124,6 +124,8 @@ def test_what_cannot_be_shown(file: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2 and "has no validation images: it has train, test" in done.stderr
     done = data("show", file, "--out", tmp_path / "no" / "a.png")
     assert done.exit_code == 2 and "a.png can't be written (No such file" in done.stderr
+    done = data("show", file, "--out", tmp_path / ("x" * 300))
+    assert done.exit_code == 2 and "can't be written (File name too long): name another place" in done.stderr
 
 
 def test_many_classes_and_strange_names(tmp_path: Path) -> None:
