@@ -157,7 +157,8 @@ def test_models_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04 and so on")
     write(tmp_path / "plain.onnx", linear(*weights()), None)
     for name, said in {
-        "model.pt2": "needs torch", "weights.pt": "is no ONNX model but an archive", "text.onnx": "is no ONNX model", "folder": "a folder without model.onnx",
+        "model.pt2": "needs torch", "weights.pt": "is no ONNX model but an archive",
+        "text.onnx": "is no ONNX model", "folder": "a folder without model.onnx",
         "plain.onnx": "export it with edgecloud export", "missing.onnx": "No such file", "x" * 300: "name too long",
     }.items():  # fmt: skip
         done = run_edgecloud("predict", tmp_path / name, tmp_path / "a.png")
