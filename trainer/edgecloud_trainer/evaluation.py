@@ -44,16 +44,12 @@ class Evaluation:
         return self.correct / max(1, self.total)
 
     def to_json(self) -> dict[str, Any]:
-        """Accuracy with its 95 % interval, per class, and the confusion matrix."""
+        """Accuracy with its 95 % interval, per class (None of a class without images), and the confusion matrix."""
         low, high = wilson(self.correct, self.total)
-        per_class = {
-            name: {
-                "total": int(row.sum()),
-                "correct": int(row[place]),
-                "accuracy": int(row[place]) / max(1, int(row.sum())),
-            }
-            for place, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
-        }
+        per_class: dict[str, dict[str, float | None]] = {}
+        for place, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True)):
+            total, correct = int(row.sum()), int(row[place])
+            per_class[name] = {"total": total, "correct": correct, "accuracy": correct / total if total else None}
         return {
             "accuracy": self.accuracy,
             "interval95": [low, high],

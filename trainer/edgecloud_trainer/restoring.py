@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from edgecloud.edge.card import ModelCard, RunCard
+from edgecloud.edge.looking import is_file, is_folder
 from edgecloud_trainer import models
 from edgecloud_trainer.checkpoints import CheckpointError, Contents, DamagedError, Manifest, layout, load, read_manifest
 
@@ -61,10 +62,10 @@ def restore(path: Path) -> Restored:
 
 def _candidates(path: Path) -> Iterator[Path]:
     """Folders of finished checkpoints, the newest first."""
-    if (path / MANIFEST).is_file():
+    if is_file(path / MANIFEST):
         yield path
         return
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    folder = path / "checkpoints" if is_folder(path / "checkpoints") else path
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:

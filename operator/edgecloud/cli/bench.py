@@ -23,6 +23,7 @@ from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
 from edgecloud.cli.display import printable
 from edgecloud.cli.run import read_job, wrong_size
+from edgecloud.cli.tables import print_whole
 
 USAGE_ERROR: Final = 2
 
@@ -150,7 +151,7 @@ def _tell(measured: Sequence[Measured], folder: Path, output: str) -> None:
     if output == "json":
         click.echo(json.dumps([asdict(one) for one in measured], indent=2))
     else:
-        Console().print(_table(measured))
+        print_whole(_table(measured), Console())
     click.echo(f"results: {folder / 'bench.json'}" + (f"   picture: {folder / 'bench.png'}" if drawn else ""), err=True)
 
 
@@ -285,7 +286,7 @@ def _table(measured: Sequence[Measured]) -> Table:
         "waiting for data",
         "accuracy",
     ):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=" " not in column)
     for one in measured:
         table.add_row(
             str(one.workers),

@@ -17,6 +17,8 @@ from rich.text import Text
 
 from edgecloud.cli.display import printable
 from edgecloud.cli.progress import Silent, progress
+from edgecloud.cli.tables import print_whole
+from edgecloud.edge.looking import is_there
 
 if TYPE_CHECKING:
     from edgecloud_trainer.data.manifest import Manifest
@@ -240,7 +242,7 @@ def stats(file: Path, output: str) -> None:
         manifest = open_prepared(file).manifest
     _print_manifest(manifest, file, output)
     if output == "table":
-        Console().print(_classes(manifest))
+        print_whole(_classes(manifest), Console())
 
 
 @data.command()
@@ -316,7 +318,7 @@ def show(file: Path, out: Path, per_class: int, name: SplitName, seed: int) -> N
 
     beside = out.with_name(f"{out.stem}-classes.png")
     for place in (out, beside):
-        if place.exists() and file.exists() and place.samefile(file):
+        if is_there(place) and is_there(file) and place.samefile(file):
             _refuse(f"the picture {place} would take the place of {file}: name another one with --out")
     with _shown(quiet=True):
         stored = open_prepared(file)
@@ -414,7 +416,7 @@ def _classes(manifest: Manifest) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("CLASS")
     for name in manifest.splits:
-        table.add_column(name.upper(), justify="right")
+        table.add_column(name.upper(), justify="right", no_wrap=True)
     for label, text in enumerate(manifest.classes[:MAX_CLASSES]):
         table.add_row(Text(_line(text)), *(f"{counts.per_class[label]:,}" for counts in manifest.splits.values()))
     if len(manifest.classes) > MAX_CLASSES:

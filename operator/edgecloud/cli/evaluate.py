@@ -208,14 +208,14 @@ def _print_json(appraisals: Sequence[Appraisal]) -> None:
 def _print_tables(appraisals: Sequence[Appraisal]) -> None:
     from rich.console import Console
 
+    from edgecloud.cli.tables import print_whole
     from edgecloud_trainer.appraisal.appraising import Comparison
 
-    console = Console(highlight=False)
     material = appraisals[0].material
     click.echo(printable(f"{material.name}, {material.choice}: {len(material):,} images"))
     for line in _summary(appraisals):
         click.echo(printable(line))
-    console.print(_classes(appraisals))
+    print_whole(_classes(appraisals), Console(highlight=False))
     for number, one in enumerate(appraisals, 1):
         if confused := _confused(one):
             which = f" by {number}" if len(appraisals) > 1 else ""
@@ -255,16 +255,17 @@ def _classes(appraisals: Sequence[Appraisal]) -> Table:
         names = sorted(names, key=lambda name: scores[0][name].f1 or 0.0)[:_LISTED_CLASSES]
     table = Table(title=title)
     table.add_column("class")
-    table.add_column("images", justify="right")
+    table.add_column("images", justify="right", no_wrap=True)
     columns = {"accuracy": "recall", "precision": "precision", "F1": "f1"}
     if len(appraisals) > 1:
         del columns["precision"]  # no terminal is as wide
     for column in columns:
         for number in range(1, len(appraisals) + 1):
-            table.add_column(f"{column} {number}" if len(appraisals) > 1 else column, justify="right")
+            heading = f"{column} {number}" if len(appraisals) > 1 else column
+            table.add_column(heading, justify="right", no_wrap=True)
     for name in names:
         figures = [_percent(getattr(score[name], figure)) for figure in columns.values() for score in scores]
-        table.add_row(Text(printable(name), overflow="fold"), f"{scores[0][name].total:,}", *figures)
+        table.add_row(Text(printable(name)), f"{scores[0][name].total:,}", *figures)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from edgecloud.cli.display import printable
 from edgecloud.cli.progress import progress
+from edgecloud.cli.tables import needed_width, print_whole
 
 if TYPE_CHECKING:
     from edgecloud.edge.card import Format
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 USAGE_ERROR: Final = 2
 _FORMATS: Final[tuple[Format, ...]] = ("onnx", "onnx-int8", "pt2")
 _NEEDED: Final = ("torch", "torchvision", "matplotlib", "onnx", "onnxscript", "onnxruntime", "edgecloud_trainer")
-
-_WIDTH: Final = 120
-"""Of a table that is not on a terminal, which has a width of its own."""
+_COLUMNS: Final = ("file", "MB", "size", "accuracy", "lost", "same class", "p50, ms", "p99, ms", "speed", "gate")
 
 
 class _Formats(click.ParamType["tuple[Format, ...]"]):
@@ -256,28 +255,45 @@ def _print_json(report: Report) -> None:
 
 
 def _print_table(report: Report) -> None:
+    if report.exports:
+        console = Console()
+        print_whole(_table(report, console.width if console.is_terminal else None), console)
+        click.echo("p50, p99, speed: one image, one thread; size and speed against model.onnx", err=True)
+
+
+def _table(report: Report, width: int | None) -> Table:
+    """A row for each file; where that is wider than the terminal, a column for each. width: None: none is too wide."""
+    rows = [_COLUMNS, *_figures(report)]
+    if width is not None and needed_width(_laid_out(report, rows)) > width:
+        rows = list(zip(*rows, strict=True))
+    return _laid_out(report, rows)
+
+
+def _laid_out(report: Report, rows: Sequence[Sequence[str]]) -> Table:
     original = f"original in torch, fp32: {100 * report.original_accuracy:.2f} % of {report.images:,} test images"
     table = Table(title=original, title_justify="left")
-    for column in ("file", "MB", "size", "accuracy", "lost", "same class", "p50, ms", "p99, ms", "speed", "gate"):
-        table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
+    for place, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
+
+
+def _figures(report: Report) -> Iterator[tuple[str, ...]]:
     plain = next((one.bytes for one in report.exports if one.format == "onnx"), None)
     for one in report.exports:
-        table.add_row(
+        yield (
             one.path,
             f"{one.bytes / 1e6:.2f}",
             "" if plain is None or one.format == "onnx" else f"1/{plain / one.bytes:.2f}",
             f"{100 * one.accuracy:.2f} %",
-            f"{one.gate.accuracy_loss:.2f}",
+            one.gate.points,
             f"{100 * one.parity.agreement:.2f} %",
             f"{one.latency.p50:.2f}",
             f"{one.latency.p99:.2f}",
             _speed(one),
             "passed" if one.gate.passed else "failed",
         )
-    if report.exports:
-        console = Console()
-        Console(width=None if console.is_terminal else _WIDTH).print(table)
-        click.echo("p50, p99, speed: one image, one thread; size and speed against model.onnx", err=True)
 
 
 def _speed(one: Measured) -> str:

@@ -8,6 +8,8 @@ from typing import Final
 
 import click
 
+from edgecloud.cli.output import OutputError, end_of_output, guard_output
+
 COMMANDS: Final = {
     "run": "edgecloud.cli.run:run",
     "validate": "edgecloud.cli.validate:validate",
@@ -54,12 +56,12 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point. A reader of our output that goes away early (`| head`) is no error worth a traceback."""
+    """Entry point. Trouble with our own output, such as a reader that goes away early, is worth no traceback."""
+    guard_output()
     try:
         cli.main(prog_name="edgecloud")
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+    except OutputError as error:
+        sys.exit(end_of_output(error))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _TRAINERS:

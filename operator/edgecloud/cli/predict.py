@@ -73,13 +73,14 @@ def predict(
       edgecloud predict model-int8.onnx photos/ 'more/*.png' --top 1 -o json
     """
     try:
-        from edgecloud.edge.finding import image_files, model_file
+        from edgecloud.edge.finding import hold_against_format, image_files, model_file
         from edgecloud.edge.prediction import predict as predictions
         from edgecloud.edge.runtime import ModelFileError, open_model
     except ImportError as error:
         _refuse(f"{error.name or error} is not installed: pip install edgecloud[edge]")
     try:
         opened = open_model(model_file(model, wanted), threads=threads or 0)
+        hold_against_format(opened.path, opened.card.format, wanted)
         if not (files := list(image_files(images))):
             _refuse(f"{', '.join(images[:3])} holds no image: name image files, or a folder of them")
         answers = predictions(opened, files, top=top, way=way)

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgecloud.edge.card import Format
 from edgecloud.edge.images import SUFFIXES
 from edgecloud.edge.layout import MODELS
+from edgecloud.edge.looking import is_folder, is_there
 from edgecloud.edge.runtime import ModelFileError
 
 
@@ -23,18 +24,35 @@ def model_file(path: Path, format: Format | None = None) -> Path:
     Raises:
         ModelFileError: the folder has none.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     name = MODELS[format or "onnx"]
     for folder in (path, path / "results" / "export"):
-        if (folder / name).exists():
+        if is_there(folder / name):
             return folder / name
-    there = sorted(one for one in MODELS.values() if (path / one).exists())
+    there = sorted(one for one in MODELS.values() if is_there(path / one))
     if there:
         raise ModelFileError(f"{path} has no {name}, only {', '.join(there)}: name one of them")
     raise ModelFileError(
         f"{path} is a folder without {name}: name an export's folder, or make one with edgecloud export"
     )
+
+
+def hold_against_format(path: Path, found: Format, wanted: Format | None) -> None:
+    """Refuse a model that is of another format than was asked for.
+
+    Args:
+        path: its file.
+        found: what its card says.
+        wanted: None: any.
+
+    Raises:
+        ModelFileError: it is another one.
+    """
+    if wanted not in (None, found):
+        raise ModelFileError(
+            f"{path} is of the format {found}, and --format says {wanted}: name the other file, or leave --format out"
+        )
 
 
 def image_files(places: Iterable[str]) -> Iterator[Path]:
@@ -45,12 +63,12 @@ def image_files(places: Iterable[str]) -> Iterator[Path]:
     """
     for place in places:
         path = Path(place)
-        if path.is_dir():
+        if is_folder(path):
             yield from _below(path)
         elif os.path.lexists(path) or not (found := _fitting(path)):
             yield path
         else:
-            yield from (one for name in found for one in (_below(name) if name.is_dir() else (name,)))
+            yield from (one for name in found for one in (_below(name) if is_folder(name) else (name,)))
 
 
 def _fitting(pattern: Path) -> list[Path]:

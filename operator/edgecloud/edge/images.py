@@ -8,6 +8,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,6 +26,7 @@ SUFFIXES: Final = frozenset(
     )
 )  # fmt: skip
 """Of the files in a folder, those with such names are images; in lower case."""
+_BITS: Final = 8
 _GREY: Final = frozenset(("1", "L", "LA"))
 _COLOUR: Final = frozenset(("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"))
 
@@ -54,8 +58,8 @@ def open_image(data: bytes, *, upright: bool = False) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
-            if image.mode not in _GREY | _COLOUR:
-                raise ImageError(f"has more than 8 bits in a pixel's channel ({image.mode}): convert it to 8 bits")
+            if (deeper := _deeper(image)) is not None:
+                raise ImageError(f"has more than 8 bits in a pixel's channel ({deeper}): convert it to 8 bits")
             image.load()
             mode = "L" if image.mode in _GREY else "RGB"
             turned = ImageOps.exif_transpose(image) if upright else image
@@ -70,6 +74,26 @@ def open_image(data: bytes, *, upright: bool = False) -> Image.Image:
         raise ImageError(f"isn't an image of a kind that is read ({', '.join(FORMATS)}): take it out") from None
     except Exception as error:  # broken files make Pillow's readers fail in any way there is
         raise ImageError(f"can't be decoded ({error or type(error).__name__}): repair it, or take it out") from error
+
+
+def _deeper(image: Image.Image) -> str | None:
+    """What says of an image, not yet loaded, that its channels have more than 8 bits; None: they have not.
+
+    Of colours Pillow would keep the high byte alone, which is next to black where 12 bits are stored in 16.
+    """
+    if image.mode not in _GREY | _COLOUR:
+        return image.mode
+    if isinstance(image, TiffImageFile):
+        bits = max(image.tag_v2.get(BITSPERSAMPLE, (1,)))
+        return f"{image.mode}, {bits} bits" if bits > _BITS else None
+    for tile in image.tile if isinstance(image, PngImageFile | PpmImageFile) else ():
+        words = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        for word in words:
+            if isinstance(word, str) and ";16" in word:
+                return word
+            if isinstance(word, int) and word >= 2**_BITS:
+                return f"{image.mode}, values up to {word}"
+    return None
 
 
 def to_pixels(image: Image.Image) -> Pixels:

@@ -45,13 +45,11 @@ def gate(accuracy: float, original: float, max_accuracy_loss: float, *, file: st
     """
     loss = 100 * (original - accuracy)
     passed = loss <= max_accuracy_loss + _SLACK
+    found = Gate(passed=passed, max_accuracy_loss=max_accuracy_loss, accuracy_loss=loss)
+    if passed:
+        return found
     message = (
-        f"{file} loses {loss:.2f} points of accuracy ({100 * original:.2f} % to {100 * accuracy:.2f} %), and may lose "
-        f"{max_accuracy_loss:g}: calibrate it with more images, train longer, or raise the gate"
+        f"{file} loses {found.points} points of accuracy ({100 * original:.2f} % to {100 * accuracy:.2f} %), and may "
+        f"lose {max_accuracy_loss:g}: calibrate it with more images, train longer, or raise the gate"
     )
-    return Gate(
-        passed=passed,
-        max_accuracy_loss=max_accuracy_loss,
-        accuracy_loss=loss,
-        message="" if passed else message,
-    )
+    return found.model_copy(update={"message": message})

@@ -69,6 +69,16 @@ class Gate(Model):
     accuracy_loss: float = Field(description="Percentage points that it has lost against the original.")
     message: Annotated[str, Field(max_length=1024)] = ""
 
+    @property
+    def points(self) -> str:
+        """The loss with two decimals; with more where it would read like the limit that it is above."""
+        text = f"{self.accuracy_loss:.2f}"
+        for decimals in range(3, 10):
+            if self.passed or float(text) > self.max_accuracy_loss:
+                break
+            text = f"{self.accuracy_loss:.{decimals}f}"
+        return text
+
 
 class Machine(Model):
     """What it was measured on."""

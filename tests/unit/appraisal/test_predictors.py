@@ -13,7 +13,7 @@ from edgecloud.edge.runtime import ModelFileError
 from edgecloud_trainer import models
 from edgecloud_trainer.appraisal.predictors import PredictorError, open_any
 from edgecloud_trainer.checkpoints import CheckpointStore
-from edgecloud_trainer.restoring import RestoreError
+from edgecloud_trainer.restoring import RestoreError, restore
 from tests.unit.edge.made import expected, export_card, images, linear, network_card, weights, write
 
 SHAPE = (3, 16, 16)
@@ -105,6 +105,8 @@ def test_an_exports_folder(tmp_path: Path) -> None:
         assert found.workdir == tmp_path
         np.testing.assert_allclose(found.predictor.logits(pixels), expected(pixels, matrix, bias), atol=1e-3)
     assert open_any(export, format="onnx-int8").kind == "onnx-int8"
+    with pytest.raises(ModelFileError, match="is of the format onnx, and --format says onnx-int8: name the other file"):
+        open_any(export / "model.onnx", format="onnx-int8")
     assert open_any(tmp_path).kind == "checkpoint"
 
 
@@ -123,6 +125,8 @@ def test_pt2(tmp_path: Path) -> None:
     assert (found.kind, found.computes) == ("pt2", "cpu, float32")
     pixels = images(600)
     np.testing.assert_allclose(found.predictor.logits(pixels), pixels.astype(np.float32).sum(axis=(2, 3)))
+    with pytest.raises(ModelFileError, match="is of the format pt2, and --format says onnx"):
+        open_any(tmp_path / "model.pt2", format="onnx")
     (tmp_path / "broken.pt2").write_bytes((tmp_path / "model.pt2").read_bytes()[:500])
     with pytest.raises(ModelFileError, match=r"broken\.pt2 can't be opened"):
         open_any(tmp_path / "broken.pt2")
@@ -136,5 +140,17 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("x")
     with pytest.raises(ModelFileError, match="is no ONNX model"):
         open_any(tmp_path / "model.txt")
+    (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04 and so on")
+    with pytest.raises(ModelFileError, match="is no ONNX model but an archive"):
+        open_any(tmp_path / "weights.pt")
     with pytest.raises(ModelFileError, match=r"a folder without model-int8\.onnx"):
         open_any(tmp_path, format="onnx-int8")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + "/model.pt2", "x" * 300 + "/checkpoints/step-5"])
+def test_what_may_not_be_looked_at(tmp_path: Path, name: str) -> None:
+    """As a path that is too long, or in somebody else's folder: the sentence is of the reading that failed."""
+    with pytest.raises(ModelFileError, match=r"can't be read \(File name too long\): check it and its rights"):
+        open_any(tmp_path / name)
+    with pytest.raises(RestoreError, match=r"can't be read \(File name too long\): check it and its rights"):
+        restore(tmp_path / name)

@@ -47,7 +47,7 @@ def test_help_tells_of_every_option(name: str) -> None:
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
     found = {module.name for module in pkgutil.iter_modules(edgecloud.cli.__path__)}
-    assert found - {"main", "display", "progress", "bar"} == set(COMMANDS)
+    assert found - {"main", "display", "progress", "output", "tables"} == set(COMMANDS)
 
 
 def test_help_of_the_whole() -> None:
@@ -166,8 +166,26 @@ def test_a_reader_that_is_gone(arguments: tuple[str, ...]) -> None:
         )
     finally:
         os.close(write)
-    assert done.stderr == ""
-    assert done.returncode != 0
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("argument", "unbuffered"), [("crd", ""), ("crd", "1"), ("--help", "")])
+def test_a_disk_that_is_full(argument: str, unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [EDGECLOUD, argument], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+        )  # fmt: skip
+    assert done.returncode == 1
+    said = "edgecloud: standard output can't be written (No space left on device): send it to another place\n"
+    assert done.stderr == said
+
+
+def test_characters_that_the_output_has_not(tmp_path: Path) -> None:
+    """Of a name, and of what we draw ourselves."""
+    file = job_file(tmp_path / "→.yaml")
+    done = run_edgecloud("validate", file, env=environment(PYTHONIOENCODING="latin-1"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}/\\u2192.yaml: ok (digits)\n", "")
 
 
 # completion

@@ -91,7 +91,7 @@ def test_folders_and_patterns(tmp_path: Path, model: Path) -> None:
     assert found == ["set/a/1.PNG", "set/b/2.png", "odd[1].png", "more/5.png", "set/b/2.png"]
     done = run_edgecloud("predict", model, f"{tmp_path}/s*/a/*", cwd="/")
     assert done.stdout.split()[0] == str(tmp_path / "set/a/1.PNG")
-    for nothing in ("nothing*.png", "set/**bad", "set/[", "nowhere/*.png"):
+    for nothing in ("nothing*.png", "set/**bad", "set/[", "nowhere/*.png", "x" * 300):
         done = run_edgecloud("predict", model, nothing, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (1, "")
         assert f"{nothing} can't be read" in done.stderr
@@ -129,6 +129,14 @@ def test_an_exports_folder(tmp_path: Path) -> None:
     assert "has no model.onnx, only model-int8.onnx: name one of them" in done.stderr
 
 
+def test_a_file_of_another_format(tmp_path: Path, model: Path) -> None:
+    """Figures of the one model must not pass for the other's."""
+    picture(tmp_path / "a.png")
+    done = run_edgecloud("predict", model, tmp_path / "a.png", "--format", "onnx-int8")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{model} is of the format onnx, and --format says onnx-int8: name the other file" in done.stderr
+
+
 @pytest.mark.parametrize("way", ["crop", "stretch"])
 def test_other_sizes(tmp_path: Path, model: Path, way: str) -> None:
     """The same picture, larger and with something beside it that only the crop leaves out."""
@@ -146,10 +154,12 @@ def test_models_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "model.pt2").write_text("x")
     (tmp_path / "text.onnx").write_text("x")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04 and so on")
     write(tmp_path / "plain.onnx", linear(*weights()), None)
     for name, said in {
-        "model.pt2": "needs torch", "text.onnx": "is no ONNX model", "folder": "a folder without model.onnx",
-        "plain.onnx": "export it with edgecloud export", "missing.onnx": "No such file",
+        "model.pt2": "needs torch", "weights.pt": "is no ONNX model but an archive",
+        "text.onnx": "is no ONNX model", "folder": "a folder without model.onnx",
+        "plain.onnx": "export it with edgecloud export", "missing.onnx": "No such file", "x" * 300: "name too long",
     }.items():  # fmt: skip
         done = run_edgecloud("predict", tmp_path / name, tmp_path / "a.png")
         assert (done.returncode, done.stdout) == (2, "")

@@ -64,6 +64,18 @@ def test_all_together_and_split_anew(file: Path, tmp_path: Path) -> None:
     assert found["test"] & {name for name in FILES if name.startswith("train/")}
 
 
+def test_parts_are_of_all_training_images(tmp_path: Path) -> None:
+    """Validation's, too, and not of what test leaves: the two are as large where they are asked for as large."""
+    files = tree({"cat": 40, "dog": 20})
+    whole = prepared(write(tmp_path / "pets", files), tmp_path / "a.images", "--split", "validation=0.3,test=0.3")
+    counts = {split: one["perClass"] for split, one in whole["splits"].items()}
+    assert counts == {"train": [16, 8], "validation": [12, 6], "test": [12, 6]}
+    again = divided(tmp_path / "a.images", tmp_path / "b.images", "--merge", "--split", "validation=0.55,test=0.4")
+    counts = {split: one["perClass"] for split, one in again["splits"].items()}  # type: ignore[attr-defined]
+    assert counts == {"train": [2, 1], "validation": [22, 11], "test": [16, 8]}
+    assert again["options"]["split"] == {"validation": 0.55, "test": 0.4}  # type: ignore[index]
+
+
 def test_splits_that_cannot_be_made(file: Path, tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     for arguments, expected in (
@@ -71,6 +83,10 @@ def test_splits_that_cannot_be_made(file: Path, tmp_path: Path) -> None:
         ((file, "--out", file, "--split", "validation=0.1"), "a.images is there already: pass --force"),
         ((tmp_path / "no", "--out", tmp_path / "b.images", "--split", "test=0.1"), "no can't be read (No such file"),
         ((file, "--out", tmp_path / "b.images"), "Missing option '--split'"),
+        (
+            (file, "--out", tmp_path / "b.images", "--merge", "--split", "test=0.6,validation=0.4"),
+            "validation=0.4 and test=0.6 leave no images to train on: write parts whose sum is below 1",
+        ),
     ):
         done = data("split", *arguments)
         assert done.exit_code == 2
@@ -124,6 +140,8 @@ def test_what_cannot_be_shown(file: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2 and "has no validation images: it has train, test" in done.stderr
     done = data("show", file, "--out", tmp_path / "no" / "a.png")
     assert done.exit_code == 2 and "a.png can't be written (No such file" in done.stderr
+    done = data("show", file, "--out", tmp_path / ("x" * 300))
+    assert done.exit_code == 2 and "can't be written (File name too long): name another place" in done.stderr
 
 
 def test_many_classes_and_strange_names(tmp_path: Path) -> None:

@@ -55,3 +55,12 @@ def test_the_gate(accuracy: float, allowed: float, passed: bool) -> None:
 def test_what_a_failed_gate_says() -> None:
     said = gate(0.8542, 0.9, 1.0, file="model-int8.onnx").message
     assert said.startswith("model-int8.onnx loses 4.58 points of accuracy (90.00 % to 85.42 %), and may lose 1: ")
+
+
+def test_a_loss_just_above_the_gate_does_not_read_like_the_gate() -> None:
+    said = gate((1700 - 18) / 1797, 1700 / 1797, 1.0, file="model-int8.onnx")
+    assert said.message.startswith(
+        "model-int8.onnx loses 1.002 points of accuracy (94.60 % to 93.60 %), and may lose 1:"
+    )
+    assert gate((1700 - 18) / 1797, 1700 / 1797, 1.01, file="a").points == "1.00"
+    assert gate(0.9, 0.9 + 1e-8, 0.0, file="a").points == "0.000001"

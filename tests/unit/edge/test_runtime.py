@@ -106,7 +106,7 @@ def test_what_isnt_an_onnx_file(tmp_path: Path) -> None:
         "text.onnx": "is no ONNX model that onnxruntime",
         "cut.onnx": "is no ONNX model that onnxruntime",
         "pipe.onnx": "no regular file",
-        "zipped.onnx": "needs torch: use edgecloud evaluate",
+        "zipped.onnx": "is no ONNX model but an archive",
         "missing.onnx": "can't be read",
         ".": "is a folder: name the file in it",
     }.items():

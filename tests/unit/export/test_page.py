@@ -75,6 +75,8 @@ def test_a_complaint_names_format_loss_and_every_way_out() -> None:
         assert word in int8
     assert "calibrat" not in pt2
     assert "--calibration-images" in complaints(lost, COMMAND)[0]
+    (just,) = complaints(report(measured("pt2", lost=1.0017)), COMMAND)
+    assert just.startswith("pt2 has lost 1.002 points") and "and 1 are allowed" in just
 
 
 def test_a_problem_is_a_complaint() -> None:

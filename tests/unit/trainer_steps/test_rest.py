@@ -141,6 +141,12 @@ def test_evaluation_counts() -> None:
     assert json.loads(json.dumps(said)) == said
 
 
+def test_a_class_without_images_has_no_accuracy() -> None:
+    said = Evaluation(classes=("cat", "eel"), confusion=np.array([[0, 2], [0, 0]]), loss=0.5).to_json()["perClass"]
+    assert said["cat"] == {"total": 2, "correct": 0, "accuracy": 0.0}
+    assert said["eel"] == {"total": 0, "correct": 0, "accuracy": None}
+
+
 def test_pictures_are_pictures(tmp_path: Path) -> None:
     results.draw_confusion(evaluation(), tmp_path / "confusion.png")
     metrics = [{"step": n, "seconds": n / 2, "loss": 1 / n, "accuracy": 1 - 1 / n} for n in range(1, 40)]

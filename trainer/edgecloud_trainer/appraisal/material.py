@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.card import ModelCard
+from edgecloud.edge.looking import is_folder, is_there
 from edgecloud_trainer.data import Dataset, Images, load
 from edgecloud_trainer.data.dataset import Labels, Pixels, Progress
 
@@ -63,7 +64,7 @@ class Material:
 
 def spec_of(data: str) -> DataSpec:
     """What somebody means by a name or a path: a path if there is one, else a name."""
-    if _NAME.fullmatch(data) and not Path(data).exists():
+    if _NAME.fullmatch(data) and not is_there(Path(data)):
         return DataSpec(name=data)
     if len(data) > 1024:
         raise MaterialError(f"--data {data[:64]}...: this is no path: write at most 1024 characters")
@@ -72,7 +73,7 @@ def spec_of(data: str) -> DataSpec:
 
 def cache_folder(workdir: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
     """Where decoded images are kept: in the run's own folder, else in the user's cache."""
-    if workdir is not None and (workdir / "data").is_dir():
+    if workdir is not None and is_folder(workdir / "data"):
         return workdir / "data"
     cache = environment.get("XDG_CACHE_HOME", "")
     return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / _CACHE

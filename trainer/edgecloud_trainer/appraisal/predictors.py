@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from edgecloud.edge.card import Format, ModelCard, RunCard
-from edgecloud.edge.finding import model_file
+from edgecloud.edge.finding import hold_against_format, model_file
 from edgecloud.edge.layout import MODELS, REPORT
+from edgecloud.edge.looking import is_file, is_folder, is_there
 from edgecloud.edge.runtime import Predictor, images_in_a_run, open_model
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.evaluation import images_at_once, logits_of
@@ -50,7 +51,7 @@ class Opened:
     def workdir(self) -> Path | None:
         """The folder of the run that it lies in, if it looks like one."""
         for folder in self.path.parents:
-            if (folder / "checkpoints").is_dir():
+            if is_folder(folder / "checkpoints"):
                 return folder
         return None
 
@@ -65,15 +66,17 @@ def open_any(path: Path, *, format: Format | None = None, device: Where = "auto"
 
     Raises:
         RestoreError, CheckpointError, ModelError: it is no checkpoint that can be used.
-        ModelFileError: it is no converted model that can be used.
+        ModelFileError: it is no converted model that can be used, or of another format.
         PredictorError: there is no such device.
     """
-    if path.is_dir() and format is None and not _is_export(path):
+    if is_folder(path) and format is None and not _is_export(path):
         return _of_checkpoint(restore(path), device)
     file = model_file(path, format)
-    if file.suffix == ".pt2" and file.is_file():
+    if file.suffix == ".pt2" and is_file(file):
+        hold_against_format(file, "pt2", format)
         return _of_pt2(file)
     model = open_model(file)
+    hold_against_format(file, model.card.format, format)
     threads = f"{model.threads} thread" + ("s" if model.threads > 1 else "")
     return Opened(
         path=file,
@@ -87,9 +90,9 @@ def open_any(path: Path, *, format: Format | None = None, device: Where = "auto"
 
 
 def _is_export(path: Path) -> bool:
-    if (path / MANIFEST).exists() or (path / "checkpoints").is_dir():
+    if is_there(path / MANIFEST) or is_folder(path / "checkpoints"):
         return False
-    return any((path / name).exists() for name in (REPORT, *MODELS.values()))
+    return any(is_there(path / name) for name in (REPORT, *MODELS.values()))
 
 
 def _of_checkpoint(found: Restored, where: Where) -> Opened:

@@ -22,7 +22,8 @@ def hold_back(name: str, contents: Contents, fractions: Mapping[Split, float], *
     Args:
         name: of the set, for messages.
         contents: what it has.
-        fractions: of the training images, each from 0 to below 1; of validation and test only.
+        fractions: each from 0 to below 1, of validation and test only; test's of the training images, validation's of
+            those that are left (see `in_turn`).
         seed: another seed holds others back.
 
     Raises:
@@ -43,6 +44,26 @@ def hold_back(name: str, contents: Contents, fractions: Mapping[Split, float], *
         kept = kept[stay]
     parts["train"] = train.pick(kept)
     return replace(contents, parts=parts)
+
+
+def in_turn(fractions: Mapping[Split, float]) -> dict[Split, float]:
+    """Parts of all training images, as `hold_back` takes them: validation's of those that test leaves.
+
+    Args:
+        fractions: each from 0 to below 1, of validation and test only.
+
+    Raises:
+        DataError: they leave nothing to train on.
+    """
+    found = dict(fractions)
+    test, validation = found.get("test", 0.0), found.get("validation", 0.0)
+    if test + validation >= 1:
+        raise DataError(
+            f"validation={validation:g} and test={test:g} leave no images to train on: write parts whose sum is below 1"
+        )
+    if test and validation:
+        found["validation"] = validation / (1 - test)
+    return found
 
 
 def together(contents: Contents) -> Contents:

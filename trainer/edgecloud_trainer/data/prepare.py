@@ -14,7 +14,7 @@ from typing import Final
 
 from edgecloud_trainer.data.dataset import Contents, DataError, Split
 from edgecloud_trainer.data.files import Reading
-from edgecloud_trainer.data.holding import hold_back, together
+from edgecloud_trainer.data.holding import hold_back, in_turn, together
 from edgecloud_trainer.data.imagefile import SUFFIX, write
 from edgecloud_trainer.data.locate import find_source, inside
 from edgecloud_trainer.data.locking import locked
@@ -79,6 +79,7 @@ def prepare(text: str, out: Path, wish: Wish, observer: Observer, *, force: bool
     Raises:
         DataError: the source can't be used, or the file not be written.
     """
+    fractions = in_turn(wish.split)
     _refuse_place(out, force=force)
     source = find_source(text, observer, skip_broken=wish.skip_broken, follow_links=wish.follow_links)
     if inside(out.parent, source):
@@ -94,7 +95,7 @@ def prepare(text: str, out: Path, wish: Wish, observer: Observer, *, force: bool
             downloads=wish.downloads,
         )
         here = source.here(reading)
-        contents = hold_back(source.name, here.read(reading), wish.split, seed=wish.seed)
+        contents = hold_back(source.name, here.read(reading), fractions, seed=wish.seed)
         provenance = Provenance(name=source.name, source=_with_digest(here).origin(), options=wish.options())
         return _finish(out, scratch, contents, provenance, observer)
 
@@ -123,12 +124,13 @@ def divide(
     Raises:
         DataError: the file can't be used, or the other one not be written.
     """
+    parts = in_turn(fractions)
     _refuse_place(out, force=force)
     stored = open_prepared(path)
     manifest, contents = stored.manifest, as_contents(stored)
     if merge:
         contents = together(contents)
-    contents = hold_back(f"{path}", contents, fractions, seed=seed)
+    contents = hold_back(f"{path}", contents, parts, seed=seed)
     options = manifest.options.model_copy(update={"split": dict(fractions), "seed": seed})
     provenance = Provenance(name=manifest.name, source=manifest.source, options=options, derived_from=manifest.sha256)
     contents = replace(contents, skipped=manifest.faults(), skipped_count=manifest.skipped_count)

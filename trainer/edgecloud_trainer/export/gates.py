@@ -39,7 +39,7 @@ def _lost(one: Measured, report: Report, knobs: Knobs) -> str:
         images = f"calibrate on more images ({knobs.calibration_images}, now {report.calibration_images})"
         remedy = f"{images}, {remedy}"
     return (
-        f"{one.format} has lost {one.gate.accuracy_loss:.2f} points of accuracy against the original"
+        f"{one.format} has lost {one.gate.points} points of accuracy against the original"
         f" ({100 * one.accuracy:.2f} % of {report.images} images, not {100 * report.original_accuracy:.2f} %), and"
         f" {one.gate.max_accuracy_loss:g} are allowed: {remedy}"
     )

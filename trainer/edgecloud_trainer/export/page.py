@@ -87,7 +87,7 @@ def _table(report: Report) -> str:
             "" if plain is None else f"{plain / one.bytes:.2f}",
             f"{100 * one.accuracy:.2f} %",
             f"{100 * one.accuracy_interval.low:.2f} to {100 * one.accuracy_interval.high:.2f}",
-            f"{one.gate.accuracy_loss:.2f}",
+            one.gate.points,
             f"{100 * one.parity.agreement:.2f} %",
             f"{one.parity.max_difference:.2g}",
             "" if one.memory is None else f"{one.load_milliseconds:.0f}",

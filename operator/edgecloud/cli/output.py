@@ -1,0 +1,65 @@
+"""Standard output, whatever takes it: a terminal of few characters, a reader that goes away early, a full disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+FAILED: Final = 1
+READER_GONE: Final = 141
+"""As a shell has it of a program that SIGPIPE ended."""
+
+
+class OutputError(Exception):
+    """Standard output takes no more; the OSError is its cause.
+
+    It is no OSError itself, for of those click and rich make exit codes of their own.
+    """
+
+
+class _Raw(io.FileIO):
+    """A descriptor whose errors can't be taken for those of other files."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OutputError from error
+
+
+def guard_output() -> None:
+    """From now on errors of standard output are OutputError; what its encoding lacks is printed as `\\u2192`."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper):  # such as None, where whoever started us has closed it
+        return
+    stream.flush()
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Raw(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def end_of_output(error: OutputError) -> int:
+    """What the command ends with: silently where the reader has gone away (`| head`), else with a sentence."""
+    # What is left in the buffers would fail again when the interpreter ends.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    cause = error.__cause__
+    if isinstance(cause, BrokenPipeError):
+        return READER_GONE
+    why = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+    with suppress(OSError):
+        click.echo(f"edgecloud: standard output can't be written ({why}): send it to another place", err=True)
+    return FAILED
