@@ -19,6 +19,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
 from edgecloud.cli.display import UNREAD, Plain, Quiet, Terminal, nowhere, printable, terminal
+from edgecloud.cli.output import OutputError
 from edgecloud.validation import validate_files
 
 if TYPE_CHECKING:
@@ -190,10 +191,12 @@ def _tell(ended: Ended, output: Output, say: Callable[[], None]) -> int:
     code, unprinted = ended.exit_code, ""
     try:
         _print_job(ended.job, output)
-    except OSError as error:
+        sys.stdout.flush()
+    except OutputError as error:
         nowhere(sys.stdout)
-        if error.errno not in UNREAD:  # a full disk: what was asked for is not there
-            code, unprinted = code or 1, error.strerror or str(error)
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in UNREAD:  # a full disk: what was asked for is not there
+            code, unprinted = code or 1, getattr(cause, "strerror", None) or str(cause)
     try:
         say()
         if unprinted:
