@@ -137,12 +137,18 @@ class _Situation:
         return leaving or (asked is not None and asked.reason == "Stopping")
 
     def resize(self) -> tuple[bool, float | None]:
-        """Whether the round should have other members and could have the right ones, and else when it might."""
+        """Whether the round should have other members and could have the right ones, and else when it might.
+
+        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long. Once
+        somebody has stopped it goes on, so that what was asked for is not taken for a stop that nobody asked for.
+        """
         present = {state.member.index for state in self.states}
         if not all(self.wanted(state) for state in self.states):
             return True, None
         at_its_end = any(state.doing == "succeeded" for state in self.states)
-        if at_its_end or not set(candidates(self.job, self.observed, self.now)) - present:
+        there = candidates(self.job, self.observed, self.now)
+        begun = any(state.doing in ("stopping", "preempted") for state in self.states)
+        if at_its_end or not set(there) - present or not (begun or enough(self.job, there)):
             return False, None
         left = GROW_SECONDS - (self.now - (self.rendezvous.opened_at or self.now)).total_seconds()
         return (True, None) if left <= 0 else (False, left)

@@ -449,6 +449,26 @@ def test_a_worker_that_was_added_and_never_comes_stops_nobody() -> None:
     assert scene.settle().directives["pod-0"].action == "run"
 
 
+def test_a_job_that_is_not_elastic_goes_on_until_all_that_were_added_are_there() -> None:
+    scene = Scene(workers=2).running().spec(workers=4).up(2).later(GROW_SECONDS)
+    plan = scene.settle()
+    assert [plan.directives[uid].action for uid in ("pod-0", "pod-1", "pod-2")] == ["run", "run", "wait"]
+    scene.up(3).settle()
+    assert scene.decide().directives["pod-0"].action == "stop"
+    scene.all_say(state="preempted").settle()
+    assert (scene.rendezvous.round, scene.members) == (2, (0, 1, 2, 3))
+
+
+def test_a_stop_for_newcomers_costs_nothing_though_one_of_them_falls_silent_meanwhile() -> None:
+    scene = Scene(workers=2).running().spec(workers=4).up(2, 3).later(GROW_SECONDS)
+    scene.settle()
+    scene.later(15, heard=False).all_say(state="stopping").says(2, round=0).settle()
+    scene.all_say(state="preempted").settle()
+    assert (scene.condition("Running").reason, scene.members, scene.budget.unpaid) == ("Resizing", (), 0)
+    scene.says(3, round=0).settle()
+    assert scene.members == (0, 1, 2, 3)
+
+
 def test_a_worker_that_is_not_wanted_any_more_leaves_at_once() -> None:
     scene = Scene(workers=3).running().spec(workers=2)
     plan = scene.settle()
