@@ -84,21 +84,37 @@ def _unheard_of(states: tuple[MemberState, ...]) -> bool:
 
 
 def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Reason, str] | None, float | None]:
-    """Whether a deadline has passed, and else how long the nearest has to go."""
+    """Whether a deadline has passed, and else how long it is until one may have: the nearest, or the members' say."""
     spec, now = context.job.spec, context.now
     assert status.start_time is not None
     if status.running_time is None and spec.start_deadline_seconds is not None:
         left = spec.start_deadline_seconds - (now - status.start_time).total_seconds()
+        reason: Reason = "StartDeadlineExceeded"
         text = (
             f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s): the workers' logs show where"
             " they are; a program reports its steps with edgecloud.worker.report"
         )
-        return (("StartDeadlineExceeded", text), None) if left <= 0 else (None, left)
-    if status.running_time is not None and spec.active_deadline_seconds is not None:
+    elif status.running_time is not None and spec.active_deadline_seconds is not None:
         left = spec.active_deadline_seconds - (now - status.running_time).total_seconds()
+        reason = "ActiveDeadlineExceeded"
         text = f"not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s) of first running"
-        return (("ActiveDeadlineExceeded", text), None) if left <= 0 else (None, left)
-    return None, None
+    else:
+        return None, None
+    left = left if left > 0 else _until_heard(context, status)
+    return (None, left) if left > 0 else ((reason, text), None)
+
+
+def _until_heard(context: Context, status: TrainingJobStatus) -> float:
+    """Seconds for which an operator that has just come up still expects a word of some member of the round.
+
+    Until then the job may have started, or have succeeded, while nobody listened.
+    """
+    observed = context.observed
+    living = {pod.uid for pod in observed.pods if pod.owned and not pod.dead}
+    members = (status.rendezvous or Rendezvous()).members if status.measuring is None else ()
+    if all(member.pod_uid in observed.launchers for member in members if member.pod_uid in living):
+        return 0.0
+    return SILENT_SECONDS - (context.now - observed.listening_since).total_seconds()
 
 
 def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJobStatus, float | None]:

@@ -29,7 +29,7 @@ CAUSE_SECONDS: Final = 5.0
 GROW_SECONDS: Final = 60.0
 """Arrivals are batched: a round is not widened earlier than this after it was opened."""
 SMALLER_SECONDS: Final = 15.0
-"""How long an elastic job waits for the missing before it goes on without them."""
+"""How long an elastic job waits for the missing before it goes on without them, from when it could."""
 
 
 BELIEVED_ROUNDS: Final = 10**6
@@ -137,12 +137,18 @@ class _Situation:
         return leaving or (asked is not None and asked.reason == "Stopping")
 
     def resize(self) -> tuple[bool, float | None]:
-        """Whether the round should have other members and could have the right ones, and else when it might."""
+        """Whether the round should have other members and could have the right ones, and else when it might.
+
+        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long. Once
+        somebody has stopped it goes on, so that what was asked for is not taken for a stop that nobody asked for.
+        """
         present = {state.member.index for state in self.states}
         if not all(self.wanted(state) for state in self.states):
             return True, None
         at_its_end = any(state.doing == "succeeded" for state in self.states)
-        if at_its_end or not set(candidates(self.job, self.observed, self.now)) - present:
+        there = candidates(self.job, self.observed, self.now)
+        begun = any(state.doing in ("stopping", "preempted") for state in self.states)
+        if at_its_end or not set(there) - present or not (begun or enough(self.job, there)):
             return False, None
         left = GROW_SECONDS - (self.now - (self.rendezvous.opened_at or self.now)).total_seconds()
         return (True, None) if left <= 0 else (False, left)
@@ -249,11 +255,10 @@ def _open(
     there = candidates(job, observed, now)
     if not enough(job, there):
         return Step(status=status)
-    if len(there) < job.spec.worker_count():
-        running = conditions.get(status, "Running")
-        waited = (now - running.last_transition_time).total_seconds() if running else 0.0
-        if patient and waited < SMALLER_SECONDS:
-            return Step(status=status, wait=SMALLER_SECONDS - waited)
+    if patient and len(there) < job.spec.worker_count():
+        left = SMALLER_SECONDS - (now - _smaller_since(job, status, observed, there)).total_seconds()
+        if left > 0:
+            return Step(status=status, wait=left)
     number = 1 + _highest(status, observed)
     opened = Rendezvous(
         round=number,
@@ -261,6 +266,25 @@ def _open(
         opened_at=now,
     )
     return Step(status=status.model_copy(update={"rendezvous": opened}))
+
+
+def _smaller_since(job: TrainingJob, status: TrainingJobStatus, observed: Observed, there: dict[int, str]) -> datetime:
+    """Since when a round could have been opened with some of those who are there.
+
+    Not before the last one ended, this operator listened, and enough had arrived: images are pulled for minutes, and
+    then the launchers are heard within seconds of each other. Whoever was in a round had arrived long before.
+    """
+
+    def arrival(index: int) -> datetime:
+        launcher = observed.launchers[there[index]]
+        return observed.listening_since if launcher.report.round else launcher.since
+
+    arrived = sorted(there, key=arrival)
+    counts = range(job.spec.min_workers or 1, len(arrived) + 1)
+    last = next(arrived[count - 1] for count in counts if enough(job, arrived[:count]))
+    moments = [observed.listening_since, arrival(last)]
+    running = conditions.get(status, "Running")
+    return max([*moments, running.last_transition_time] if running else moments)
 
 
 def _highest(status: TrainingJobStatus, observed: Observed) -> int:

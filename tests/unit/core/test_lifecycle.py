@@ -9,6 +9,7 @@ import pytest
 
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS
+from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.plan import Plan
 from tests.unit.core.build import NOW, Scene, make_pod, make_progress
 
@@ -248,6 +249,39 @@ def test_a_job_that_is_done_at_its_deadline_has_succeeded() -> None:
     scene = Scene(activeDeadlineSeconds=100).running().later(200).all_say(state="succeeded")
     scene.settle()
     assert scene.status.phase == "Succeeded"
+
+
+def test_a_job_that_was_done_while_the_operator_was_away_has_succeeded() -> None:
+    scene = Scene(activeDeadlineSeconds=100).running().later(200).operator_restarts()
+    assert scene.settle().requeue_after == SILENT_SECONDS
+    scene.later(5).says(0, state="succeeded").settle()
+    assert scene.status.phase == "Running"
+    scene.says(1, state="succeeded").settle()
+    assert scene.status.phase == "Succeeded"
+
+
+def test_a_job_that_started_while_the_operator_was_away_is_in_time() -> None:
+    scene = Scene(startDeadlineSeconds=60).started().later(3600).operator_restarts()
+    assert scene.settle().requeue_after == SILENT_SECONDS
+    scene.later(5).all_say(state="running", progress=make_progress(9)).settle()
+    assert scene.status.phase == "Running"
+
+
+def test_a_deadline_waits_for_no_member_that_stays_silent() -> None:
+    scene = Scene(activeDeadlineSeconds=100).running().later(200).operator_restarts().says(0, state="running")
+    scene.later(SILENT_SECONDS).settle()
+    assert scene.condition("Failed").reason == "ActiveDeadlineExceeded"
+
+
+@pytest.mark.parametrize("heard", [pytest.param(True, id="all are heard"), pytest.param(False, id="its Pod is gone")])
+def test_an_operator_that_comes_up_holds_to_a_deadline_that_nobody_can_speak_for(heard: bool) -> None:
+    scene = Scene(activeDeadlineSeconds=100).running().later(200).operator_restarts().says(0, state="running")
+    if heard:
+        scene.says(1, state="running")
+    else:
+        scene.vanishes(1)
+    scene.settle()
+    assert scene.condition("Failed").reason == "ActiveDeadlineExceeded"
 
 
 def test_success_comes_before_a_stray_failure() -> None:

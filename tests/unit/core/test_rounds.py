@@ -52,6 +52,44 @@ def test_workers_beyond_the_spec_are_no_candidates() -> None:
     assert scene.members == (0, 1)
 
 
+def test_an_elastic_job_waits_for_the_missing_from_when_enough_have_arrived() -> None:
+    """However long its image was pulled: the others are heard a moment later, and need no second round."""
+    scene = Scene(workers=4, minWorkers=2).accepted().later(60).up(0)
+    scene.settle()
+    scene.later(20).up(1)
+    assert scene.settle().requeue_after == SMALLER_SECONDS
+    scene.later(14).up(2).settle()
+    assert scene.members == ()
+    scene.later(1).settle()
+    assert scene.members == (0, 1, 2)
+
+
+def test_who_alone_can_mount_the_checkpoints_has_to_have_arrived() -> None:
+    scene = Scene(workers=4, minWorkers=2, storage={"claimName": "c", "accessMode": "ReadWriteOnce"}).accepted()
+    scene.up(1, 2).later(60).up(0)
+    assert scene.settle().requeue_after == SMALLER_SECONDS
+
+
+def test_an_operator_that_comes_up_hears_the_others_before_it_opens_a_smaller_round() -> None:
+    scene = Scene(workers=3, minWorkers=2).running().dies(2, 143).all_say(state="preempted")
+    scene.settle()
+    scene.vanishes(2).up(2).later(14).operator_restarts()
+    scene.says(0, round=1, state="preempted").says(1, round=1, state="preempted")
+    assert scene.settle().requeue_after == SMALLER_SECONDS
+    scene.later(5).says(2, round=0).settle()
+    assert scene.members == (0, 1, 2)
+
+
+def test_those_who_stopped_late_have_been_there_all_the_time() -> None:
+    """After a lost node the rest wait for 15 seconds from the end of the round, not from when they all had stopped."""
+    scene = Scene(workers=3, minWorkers=2).running().later(100).vanishes(2)
+    assert scene.settle().requeue_after == SMALLER_SECONDS
+    assert scene.members == ()
+    scene.later(10).says(0, state="preempted").says(1, state="preempted").settle()
+    scene.later(5).settle()
+    assert scene.members == (0, 1)
+
+
 def test_a_round_is_above_all_that_anybody_knows() -> None:
     scene = Scene().accepted().up().says(1, round=6)
     scene.settle()
@@ -447,6 +485,26 @@ def test_a_worker_that_was_added_joins_after_a_minute() -> None:
 def test_a_worker_that_was_added_and_never_comes_stops_nobody() -> None:
     scene = Scene(workers=1).running().spec(workers=2).later(600)
     assert scene.settle().directives["pod-0"].action == "run"
+
+
+def test_a_job_that_is_not_elastic_goes_on_until_all_that_were_added_are_there() -> None:
+    scene = Scene(workers=2).running().spec(workers=4).up(2).later(GROW_SECONDS)
+    plan = scene.settle()
+    assert [plan.directives[uid].action for uid in ("pod-0", "pod-1", "pod-2")] == ["run", "run", "wait"]
+    scene.up(3).settle()
+    assert scene.decide().directives["pod-0"].action == "stop"
+    scene.all_say(state="preempted").settle()
+    assert (scene.rendezvous.round, scene.members) == (2, (0, 1, 2, 3))
+
+
+def test_a_stop_for_newcomers_costs_nothing_though_one_of_them_falls_silent_meanwhile() -> None:
+    scene = Scene(workers=2).running().spec(workers=4).up(2, 3).later(GROW_SECONDS)
+    scene.settle()
+    scene.later(15, heard=False).all_say(state="stopping").says(2, round=0).settle()
+    scene.all_say(state="preempted").settle()
+    assert (scene.condition("Running").reason, scene.members, scene.budget.unpaid) == ("Resizing", (), 0)
+    scene.says(3, round=0).settle()
+    assert scene.members == (0, 1, 2, 3)
 
 
 def test_a_worker_that_is_not_wanted_any_more_leaves_at_once() -> None:
