@@ -13,7 +13,7 @@ from edgecloud_operator.core.members import called_away, death, was_in_round
 from edgecloud_operator.core.observed import Observed, Pod
 
 MAX_WORDS: Final = 700
-"""Characters of an export's own words in a message: they name the format, what it lost, and the remedy."""
+"""Characters in a message of an export's own words (the format, what it lost, the remedy), or of the cluster's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +78,17 @@ def free(pod: Pod) -> bool:
 def _sentence(cause: Failure, reason: Reason, max_restarts: int) -> str:
     report = cause.report
     how = report.signal or (f"exit code {report.exit_code}" if report.exit_code is not None else report.reason)
+    said = " ".join(report.message.split())[:MAX_WORDS]
+    if report.reason == "PodLost" or (report.reason == "StartFailed" and cause.rank is None):
+        how = said or how  # no log tells of what the cluster did, or could not do
     what = f"worker {cause.worker}: {report.reason} ({how})"
     if reason == "RestartBudgetExceeded":
         return f"{what}, and the {max_restarts} restarts of restartPolicy.maxRestarts are used up"
     if reason == "ExportFailed":
-        return f"{what}: {' '.join(report.message.split())[:MAX_WORDS]}"
+        return f"{what}: {said}"
     if reason == "BadConfiguration":
-        return f"{what}: a configuration error is not tried again; the last lines say what to change"
+        unstarted = report.reason == "StartFailed" and cause.rank is None
+        image = "its image has to be of the node's architecture, with the python3 that starts a worker"
+        change = image if unstarted else "the last lines say what to change"
+        return f"{what}: a configuration error is not tried again; {change}"
     return f"{what}: a rule of restartPolicy.exitCodeRules ends the job"

@@ -253,6 +253,25 @@ def test_a_pod_that_failed_before_its_worker_began_says_why() -> None:
     assert scene.status.last_failure.message == why
 
 
+def test_an_image_without_the_launchers_program_ends_the_job_at_once_and_says_so() -> None:
+    words = 'StartError: exec: "python3": executable file not found in $PATH'
+    scene = Scene().accepted().up(0, 1)
+    scene.launchers.clear()
+    scene.dies(1, 128, failure=make_failure(None, reason="StartFailed", message=words)).settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Failed", 0)
+    message = scene.condition("Failed").message
+    assert f"worker 1: StartFailed ({words}): a configuration error is not tried again; its image has to" in message
+    assert scene.status.last_failure is not None and scene.status.last_failure.message == words
+
+
+def test_a_job_whose_pods_are_lost_says_in_the_clusters_words_why() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 0}).running()
+    scene.dies(1, 137).changes(1, why="Evicted: The node was low on resource: memory.").settle()
+    assert scene.condition("Failed").reason == "RestartBudgetExceeded"
+    assert "PodLost (the worker was killed by SIGKILL" in scene.condition("Failed").message
+    assert "(Evicted: The node was low on resource: memory.)), and the 0" in scene.condition("Failed").message
+
+
 def test_stray_dead_pods_together_cost_one_restart() -> None:
     scene = Scene(workers=3).accepted().up().dies(0, 137).dies(1, 1).dies(2, 137)
     scene.settle()
