@@ -206,8 +206,8 @@ def _silent_members(situation: _Situation) -> list[Failure]:
 
 def steps_until(states: tuple[MemberState, ...], observed: Observed) -> float:
     """Until when, in epoch seconds, the ranks of a round count as stepping, by the newest step that they reported."""
-    reports = [observed.launchers[s.member.pod_uid].report for s in states if s.member.pod_uid in observed.launchers]
-    return SILENT_SECONDS + max((report.progress.reported_at for report in reports if report.progress), default=0.0)
+    launchers = [observed.launchers[s.member.pod_uid] for s in states if s.member.pod_uid in observed.launchers]
+    return SILENT_SECONDS + max((one.progress_at for one in launchers if one.report.progress), default=0.0)
 
 
 def _stopping(situation: _Situation) -> Step:

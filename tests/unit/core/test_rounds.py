@@ -491,6 +491,23 @@ def test_a_resize_does_not_wait_for_the_missing() -> None:
 # Silence
 
 
+@pytest.mark.parametrize("skew", [-3600.0, 0.0, 3600.0])
+def test_a_workers_clock_does_not_hold_up_the_others(skew: float) -> None:
+    """Nor does it have a worker given up that is cut off from the operator, but steps along with the others."""
+    scene = Scene(workers=3, minWorkers=2).running()
+    for step in range(1, 26):
+        scene.later(1, heard=False)
+        for index in (0, 1):
+            scene.polls(index, progress=make_progress(step, reported_at=scene.now.timestamp() + skew))
+        scene.settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
+    assert scene.status.progress is not None and scene.status.progress.reported_at == scene.now
+    for seconds in (14, 1):
+        assert scene.rendezvous.round == 1
+        scene.later(seconds, heard=False).polls(0).polls(1).settle()
+    assert scene.status.restarts == 1 and scene.members == ()
+
+
 def test_an_elastic_job_goes_on_without_the_silent_when_no_rank_steps() -> None:
     scene = Scene(workers=3, minWorkers=2).running()
     scene.later(14, heard=False).says(0).says(1).settle()
