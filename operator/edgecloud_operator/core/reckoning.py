@@ -111,7 +111,7 @@ def pause(status: TrainingJobStatus, observed: Observed, now: datetime) -> float
     failure, rejected = status.last_failure, (status.budget or Budget()).rejected
     if failure is None or not any(pod.owned and never_ran(pod, observed) for pod in observed.pods):
         return 0.0
-    length = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(max(0, rejected - 1), 10))
+    length = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(max(0, rejected - 1), 10))
     return max(0.0, length - abs((now - failure.at).total_seconds()))
 
 
