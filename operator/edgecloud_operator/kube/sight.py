@@ -195,14 +195,15 @@ def see_pod(raw: Any) -> SeenPod | None:
     metadata, spec, status = (_mapping(whole.get(key)) for key in ("metadata", "spec", "status"))
     phase = _phase(status.get("phase"))
     container = _container(status, _CONTAINERS[role])
-    termination = _termination(container, role)
+    created_at = _moment(metadata.get("creationTimestamp")) or EPOCH
+    termination = _termination(container, role, created_at)
     pod = Pod(
         name=which.name,
         uid=which.uid,
         index=index,
         role=role,
         phase=phase,
-        created_at=_moment(metadata.get("creationTimestamp")) or EPOCH,
+        created_at=created_at,
         terminating=metadata.get("deletionTimestamp") is not None,
         running_since=_running_since(phase, container, status),
         node=_text(spec.get("nodeName"), 253),
@@ -268,7 +269,7 @@ def _running_since(phase: PodPhase, container: dict[str, Any], status: dict[str,
     return started
 
 
-def _termination(container: dict[str, Any], role: Role) -> Termination | None:
+def _termination(container: dict[str, Any], role: Role, created_at: datetime) -> Termination | None:
     """How our container ended. Its message is its program's, if that came to write one."""
     ended = _ended(container)
     code = ended.get("exitCode")
@@ -279,7 +280,7 @@ def _termination(container: dict[str, Any], role: Role) -> Termination | None:
     if role == "measure":
         return Termination(exit_code=code, out_of_memory=out_of_memory, message=message)
     end = parse_termination(message, code, out_of_memory=out_of_memory)
-    return unstarted(end, _unstarted(container), _moment(ended.get("finishedAt")) or EPOCH)
+    return unstarted(end, _unstarted(container), max(_moment(ended.get("finishedAt")) or EPOCH, created_at))
 
 
 def _ended(container: dict[str, Any]) -> dict[str, Any]:

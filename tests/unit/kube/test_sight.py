@@ -332,6 +332,8 @@ def test_an_image_that_lacks_the_program_is_not_tried_again(said: Any, told: boo
     if end.failure is not None:
         words = (end.failure.reason, end.failure.message, end.failure.at)
         assert words == ("StartFailed", f"StartError: {said}", NOON.timestamp())
+        undated = ended(exitCode=128, reason="StartError", message=said)
+        assert undated is not None and undated.failure == end.failure, "at the earliest when the Pod was made"
     program = ended(exitCode=128, reason="Error", message=said)
     assert program is not None and program.failure is None, "a program's own words are no runtime's"
 
