@@ -121,6 +121,7 @@ def admit(last: Launcher | None, report: PollRequest, *, current_round: int, now
         heard_at=now,
         since=last.since if last is not None and same_state else now,
         first_step=_first_step(last, report.progress, same_round=same_round),
+        progress_at=_progress_at(last, report.progress, now),
     )
     return Admitted(launcher=launcher, news=_news(last, launcher), dropped=dropped)
 
@@ -132,6 +133,21 @@ def _news(last: Launcher | None, now: Launcher) -> Literal["state", "progress", 
     if any(getattr(last.report, name) != getattr(now.report, name) for name in _STATE):
         return "state"
     return "progress" if last.report.progress != now.report.progress else "none"
+
+
+def _progress_at(last: Launcher | None, progress: ProgressReport | None, now: datetime) -> float:
+    """When progress was made, by the operator's clock: when it was first heard of.
+
+    Of a launcher that was never heard before, only its own clock tells how old its progress is by now.
+    """
+    if progress is None:
+        return 0.0
+    if last is None:
+        return min(progress.reported_at, now.timestamp())
+    old = last.report.progress
+    if old is not None and (old.step, old.reported_at) == (progress.step, progress.reported_at):
+        return last.progress_at
+    return now.timestamp()
 
 
 def _first_step(

@@ -85,7 +85,9 @@ class Launcher:
     since: datetime
     """When this operator first heard the state that the report is in."""
     first_step: tuple[int, float] | None = None
-    """Step and epoch seconds of the first progress heard in the round, for the speed."""
+    """Step and epoch seconds, by the worker's clock, of the first progress heard in the round, for the speed."""
+    progress_at: float = 0.0
+    """Epoch seconds, by this operator's clock, of the report's progress: a worker's own clock may be wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

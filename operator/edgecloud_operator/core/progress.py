@@ -102,7 +102,7 @@ def _progress(speakers: list[Launcher], old: ProgressStatus | None) -> ProgressS
     first = said[0]
     step = max(report.step for report in said)
     total = next((report.total_steps for report in said if report.total_steps), None)
-    newest = max(report.reported_at for report in said)
+    newest = max(launcher.progress_at for launcher in speakers)
 
     def value(name: str) -> float | None:
         return next((getattr(report, name) for report in said if getattr(report, name) is not None), None)

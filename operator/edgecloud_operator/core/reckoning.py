@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from edgecloud.api.job import TrainingJob
@@ -13,7 +14,11 @@ from edgecloud_operator.core.members import called_away, death, was_in_round
 from edgecloud_operator.core.observed import Observed, Pod
 
 MAX_WORDS: Final = 700
-"""Characters of an export's own words in a message: they name the format, what it lost, and the remedy."""
+"""Characters in a message of an export's own words (the format, what it lost, the remedy), or of the cluster's."""
+PAUSE_SECONDS: Final = 10.0
+"""How long a Pod that never ran keeps its name: another one would most likely come to the same bad node."""
+MAX_PAUSE_SECONDS: Final = 300.0
+"""The pause doubles each time up to this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +55,64 @@ def reckoned(status: TrainingJobStatus, observed: Observed) -> TrainingJobStatus
     return status.model_copy(update={"budget": budget.model_copy(update={"paid_pods": kept})})
 
 
-def stray(job: TrainingJob, status: TrainingJobStatus, observed: Observed) -> list[Failure]:
-    """Pods that died outside a round and have not been reckoned with: nobody would ever pay for them otherwise."""
-    rendezvous = status.rendezvous or Rendezvous()
-    known = {member.pod_uid for member in rendezvous.members} | set((status.budget or Budget()).paid_pods)
-    return [
-        Failure(
-            worker=pod.index,
-            rank=None,
-            node=pod.node,
-            round=rendezvous.round,
-            report=(pod.termination and pod.termination.failure)
-            or death(pod.termination, why=pod.why, rank=0, at=pod.running_since or pod.created_at),
-            aftermath=was_in_round(observed.launchers.get(pod.uid), pod, before=rendezvous.round + 1),
-        )
+def reckon_strays(
+    job: TrainingJob, status: TrainingJobStatus, observed: Observed, now: datetime, *, missed: bool
+) -> Reckoning:
+    """Reckon with Pods that died outside a round: nobody would ever pay for them otherwise.
+
+    missed: whether the job can't train without them. Else those that never ran cost nothing: what one node does not
+    take may be taken by the next, and the pause between two tries keeps them few.
+    """
+    rendezvous, budget = status.rendezvous or Rendezvous(), status.budget or Budget()
+    known = {member.pod_uid for member in rendezvous.members} | set(budget.paid_pods)
+    strays = [
+        pod
         for pod in observed.pods
         if pod.owned and pod.dead and pod.index < job.spec.worker_count() and not free(pod) and pod.uid not in known
     ]
+    if not strays:
+        return Reckoning(status=status)
+    rejected = [pod for pod in strays if never_ran(pod, observed)]
+    if rejected:
+        status = status.model_copy(update={"budget": budget.model_copy(update={"rejected": budget.rejected + 1})})
+    due = strays if missed else [pod for pod in strays if pod not in rejected]
+    if due:
+        return pay(job, status, [_stray(pod, rendezvous.round, observed, now) for pod in due], observed)
+    cause = _stray(rejected[0], rendezvous.round, observed, now)
+    return Reckoning(status=reckoned(status, observed).model_copy(update={"last_failure": cause.to_status()}))
+
+
+def _stray(pod: Pod, number: int, observed: Observed, now: datetime) -> Failure:
+    at = now if never_ran(pod, observed) else pod.running_since or pod.created_at
+    return Failure(
+        worker=pod.index,
+        rank=None,
+        node=pod.node,
+        round=number,
+        report=(pod.termination and pod.termination.failure) or death(pod.termination, why=pod.why, rank=0, at=at),
+        aftermath=was_in_round(observed.launchers.get(pod.uid), pod, before=number + 1),
+    )
+
+
+def never_ran(pod: Pod, observed: Observed) -> bool:
+    """Whether a Pod is dead and its worker's container never began: its node did not take it, or could not prepare it.
+
+    For all that is known: the API server may have lost the status of a container that was never heard.
+    """
+    began = pod.termination is not None or pod.running_since is not None or pod.uid in observed.launchers
+    return pod.dead and not began
+
+
+def pause(status: TrainingJobStatus, observed: Observed, now: datetime) -> float:
+    """Seconds from now on for which Pods that never ran still keep their names; none left: 0.
+
+    Counted from the newest failure. If that was at a time which cannot be, then there is no pause.
+    """
+    failure, rejected = status.last_failure, (status.budget or Budget()).rejected
+    if failure is None or not any(pod.owned and never_ran(pod, observed) for pod in observed.pods):
+        return 0.0
+    length = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(max(0, rejected - 1), 10))
+    return max(0.0, length - abs((now - failure.at).total_seconds()))
 
 
 def free(pod: Pod) -> bool:
@@ -78,11 +124,17 @@ def free(pod: Pod) -> bool:
 def _sentence(cause: Failure, reason: Reason, max_restarts: int) -> str:
     report = cause.report
     how = report.signal or (f"exit code {report.exit_code}" if report.exit_code is not None else report.reason)
+    said = " ".join(report.message.split())[:MAX_WORDS]
+    if report.reason == "PodLost" or (report.reason == "StartFailed" and cause.rank is None):
+        how = said or how  # no log tells of what the cluster did, or could not do
     what = f"worker {cause.worker}: {report.reason} ({how})"
     if reason == "RestartBudgetExceeded":
         return f"{what}, and the {max_restarts} restarts of restartPolicy.maxRestarts are used up"
     if reason == "ExportFailed":
-        return f"{what}: {' '.join(report.message.split())[:MAX_WORDS]}"
+        return f"{what}: {said}"
     if reason == "BadConfiguration":
-        return f"{what}: a configuration error is not tried again; the last lines say what to change"
+        unstarted = report.reason == "StartFailed" and cause.rank is None
+        image = "its image has to be of the node's architecture, with the python3 that starts a worker"
+        change = image if unstarted else "the last lines say what to change"
+        return f"{what}: a configuration error is not tried again; {change}"
     return f"{what}: a rule of restartPolicy.exitCodeRules ends the job"

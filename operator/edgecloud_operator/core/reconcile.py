@@ -21,7 +21,7 @@ from edgecloud_operator.core.members import member_states
 from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
 from edgecloud_operator.core.progress import with_progress
-from edgecloud_operator.core.reckoning import free, reckoned
+from edgecloud_operator.core.reckoning import free, never_ran, pause, reckoned
 from edgecloud_operator.core.rounds import advance, stopped
 
 
@@ -192,10 +192,11 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
         return _fail(context, old, status, *overdue)
     status, blocked_in = with_blocked(context, status)
     status, stalled_in = with_stalled(context, status)
+    paused = pause(status, observed, now) or None
     states = member_states(job.spec, status.rendezvous or Rendezvous(), observed, now)
     waits = [
         wait
-        for wait in (step.wait, deadline, blocked_in, stalled_in, *waits_for_silence(context, states))
+        for wait in (step.wait, deadline, blocked_in, stalled_in, paused, *waits_for_silence(context, states))
         if wait is not None
     ]
     # What must not go backwards is written before anything is done about it.
@@ -254,7 +255,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
     """Children to create and to delete, by what stands in status; and whether creates are held back."""
     job, observed, settings = context.job, context.observed, context.settings
     if unreachable(job, settings):
-        return (), _done(job, status, observed), False
+        return (), _done(context, status), False
     if half := half_gang(job, status, observed):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
@@ -267,24 +268,27 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
         image = status.image or job.spec.image or settings.trainer_image
         missing = (index for index in range(job.spec.worker_count()) if index not in taken)
         create = tuple(build_pod(job, index, image, settings) for index in missing)
-    return create, _done(job, status, observed), False
+    return create, _done(context, status), False
 
 
-def _done(job: TrainingJob, status: TrainingJobStatus, observed: Observed) -> tuple[Delete, ...]:
-    """Pods outside of the round that are of no use any more."""
+def _done(context: Context, status: TrainingJobStatus) -> tuple[Delete, ...]:
+    """Pods outside of the round that are of no use any more. Those that never ran keep their names for a pause."""
+    job, observed = context.job, context.observed
+    held = pause(status, observed, context.now) > 0
     members = {member.pod_uid for member in (status.rendezvous or Rendezvous()).members}
     paid = set(status.budget.paid_pods if status.budget else ())
     return tuple(
         _delete(pod)
         for pod in observed.pods
-        if pod.owned and not pod.terminating and pod.uid not in members and _done_with(job, pod, paid)
+        if pod.owned and not pod.terminating and pod.uid not in members
+        if _done_with(job, pod, paid, held=held and never_ran(pod, observed))
     )
 
 
-def _done_with(job: TrainingJob, pod: Pod, paid: set[str]) -> bool:
+def _done_with(job: TrainingJob, pod: Pod, paid: set[str], *, held: bool) -> bool:
     if pod.index >= job.spec.worker_count():
         return True
-    return pod.dead and (pod.uid in paid or free(pod))
+    return pod.dead and not held and (pod.uid in paid or free(pod))
 
 
 def _delete(pod: Pod) -> Delete:

@@ -22,7 +22,7 @@ from edgecloud_operator.core.members import (
     was_in_round,
 )
 from edgecloud_operator.core.observed import Observed
-from edgecloud_operator.core.reckoning import pay, reckoned, stray
+from edgecloud_operator.core.reckoning import pay, reckon_strays, reckoned
 
 CAUSE_SECONDS: Final = 5.0
 """How long a weak failure waits for a better cause."""
@@ -60,11 +60,12 @@ def advance(job: TrainingJob, status: TrainingJobStatus, observed: Observed, now
     states = member_states(job.spec, rendezvous, observed, now)
     if states and all(state.doing == "succeeded" for state in states):
         return Step(status=status, succeeded=True)
-    if failures := stray(job, status, observed):
-        reckoning = pay(job, status, failures, observed)
-        status = reckoning.status
-        if reckoning.failed:
-            return Step(status=status, failed=reckoning.failed)
+    alive = [pod.index for pod in observed.pods if pod.owned and not pod.dead and not pod.terminating]
+    wanted = [index for index in alive if index < job.spec.worker_count()]
+    strays = reckon_strays(job, status, observed, now, missed=not states and not enough(job, wanted))
+    status = strays.status
+    if strays.failed:
+        return Step(status=status, failed=strays.failed)
     if not states:
         return _open(job, status, observed, now)
     beyond = range(rendezvous.round + 1, rendezvous.round + 1 + BELIEVED_ROUNDS)
@@ -212,8 +213,8 @@ def _silent_members(situation: _Situation) -> list[Failure]:
 
 def steps_until(states: tuple[MemberState, ...], observed: Observed) -> float:
     """Until when, in epoch seconds, the ranks of a round count as stepping, by the newest step that they reported."""
-    reports = [observed.launchers[s.member.pod_uid].report for s in states if s.member.pod_uid in observed.launchers]
-    return SILENT_SECONDS + max((report.progress.reported_at for report in reports if report.progress), default=0.0)
+    launchers = [observed.launchers[s.member.pod_uid] for s in states if s.member.pod_uid in observed.launchers]
+    return SILENT_SECONDS + max((one.progress_at for one in launchers if one.report.progress), default=0.0)
 
 
 def _stopping(situation: _Situation) -> Step:
@@ -265,6 +266,8 @@ def _open(
         members=tuple(Member(index=index, pod_uid=there[index]) for index in sorted(there)),
         opened_at=now,
     )
+    if status.budget is not None:
+        status = status.model_copy(update={"budget": status.budget.model_copy(update={"rejected": 0})})
     return Step(status=status.model_copy(update={"rendezvous": opened}))
 
 

@@ -22,7 +22,7 @@ from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core import builders, measurer
 from edgecloud_operator.core.names import CA_ANNOTATION, JOB_LABEL, MANAGED_BY_LABEL, MANAGER
 from edgecloud_operator.core.observed import Pod, PodPhase, Role, Service, Termination
-from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
+from edgecloud_operator.core.termination import MAX_BYTES, parse_termination, unstarted
 
 SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGER},{JOB_LABEL}"
 """Label selector of every child; what doesn't fit it is not watched."""
@@ -195,21 +195,22 @@ def see_pod(raw: Any) -> SeenPod | None:
     metadata, spec, status = (_mapping(whole.get(key)) for key in ("metadata", "spec", "status"))
     phase = _phase(status.get("phase"))
     container = _container(status, _CONTAINERS[role])
-    termination = _termination(container, role)
+    created_at = _moment(metadata.get("creationTimestamp")) or EPOCH
+    termination = _termination(container, role, created_at)
     pod = Pod(
         name=which.name,
         uid=which.uid,
         index=index,
         role=role,
         phase=phase,
-        created_at=_moment(metadata.get("creationTimestamp")) or EPOCH,
+        created_at=created_at,
         terminating=metadata.get("deletionTimestamp") is not None,
         running_since=_running_since(phase, container, status),
         node=_text(spec.get("nodeName"), 253),
         termination=termination,
         blocked=_blocked(phase, status),
         over=termination is not None,
-        why=_why(phase, status, began=termination is not None),
+        why=_why(phase, status, container, began=termination is not None),
     )
     # Thousands of Pods have the same certificates.
     ca = sys.intern(_text(_mapping(metadata.get("annotations")).get(CA_ANNOTATION), MAX_CA))
@@ -268,9 +269,9 @@ def _running_since(phase: PodPhase, container: dict[str, Any], status: dict[str,
     return started
 
 
-def _termination(container: dict[str, Any], role: Role) -> Termination | None:
+def _termination(container: dict[str, Any], role: Role, created_at: datetime) -> Termination | None:
     """How our container ended. Its message is its program's, if that came to write one."""
-    ended = _mapping(_mapping(container.get("state")).get("terminated"))
+    ended = _ended(container)
     code = ended.get("exitCode")
     if type(code) is not int:
         return None
@@ -278,7 +279,21 @@ def _termination(container: dict[str, Any], role: Role) -> Termination | None:
     message, out_of_memory = _text(ended.get("message"), MAX_BYTES), ended.get("reason") == "OOMKilled"
     if role == "measure":
         return Termination(exit_code=code, out_of_memory=out_of_memory, message=message)
-    return parse_termination(message, code, out_of_memory=out_of_memory)
+    end = parse_termination(message, code, out_of_memory=out_of_memory)
+    return unstarted(end, _unstarted(container), max(_moment(ended.get("finishedAt")) or EPOCH, created_at))
+
+
+def _ended(container: dict[str, Any]) -> dict[str, Any]:
+    return _mapping(_mapping(container.get("state")).get("terminated"))
+
+
+def _unstarted(container: dict[str, Any]) -> str:
+    """The runtime's words, in one line, on why a container could not be started; empty if it was."""
+    ended = _ended(container)
+    if (word := ended.get("reason")) not in ("StartError", "ContainerCannotRun"):
+        return ""
+    said = " ".join(_text(ended.get("message"), MAX_MESSAGE).split())
+    return f"{word}: {said}" if said else str(word)
 
 
 def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | None:
@@ -307,18 +322,20 @@ def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | No
     return None
 
 
-def _why(phase: PodPhase, status: dict[str, Any], *, began: bool) -> str:
-    """Why a Pod failed, where the end of its worker's container doesn't tell: evicted, not admitted, not prepared.
+def _why(phase: PodPhase, status: dict[str, Any], container: dict[str, Any], *, began: bool) -> str:
+    """Why a Pod failed, where its worker's program can't tell: evicted, not admitted, not prepared, not started.
 
-    began: whether that container had begun; then what came before it went well.
+    container: our own, with its worker. began: whether it had its turn; then what came before it went well.
     """
+    if words := _unstarted(container):
+        return words
     if phase != "Failed":
         return ""
     if word := _text(status.get("reason"), 64):
         said = _text(status.get("message"), MAX_MESSAGE)
         return f"{word}: {said}" if said else word
     for one in map(_mapping, _sequence(status.get("initContainerStatuses")) if not began else ()):
-        ended = _mapping(_mapping(one.get("state")).get("terminated"))
+        ended = _ended(one)
         code = ended.get("exitCode")
         if type(code) is int and code != 0:
             said = _text(ended.get("message"), MAX_MESSAGE).strip() or _text(ended.get("reason"), 64)

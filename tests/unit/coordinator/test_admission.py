@@ -53,13 +53,15 @@ def refused(last: Launcher, report: PollRequest) -> Refusal:
     return result
 
 
-LAST = Launcher(report=make_report(progress=PROGRESS), heard_at=NOW, since=NOW, first_step=(3, 90.0))
+LAST = Launcher(
+    report=make_report(progress=PROGRESS), heard_at=NOW, since=NOW, first_step=(3, 90.0), progress_at=NOW.timestamp()
+)
 
 
 def test_the_first_word() -> None:
     launcher = taken(None, make_report(progress=PROGRESS)).launcher
     assert launcher == Launcher(
-        report=make_report(progress=PROGRESS), heard_at=LATER, since=LATER, first_step=(7, 100.0)
+        report=make_report(progress=PROGRESS), heard_at=LATER, since=LATER, first_step=(7, 100.0), progress_at=100.0
     )
 
 
@@ -101,6 +103,33 @@ def test_the_first_step_of_a_round_stays() -> None:
     assert taken(LAST, make_report(sequence=11, progress=NEWER)).launcher.first_step == (3, 90.0)
     silent = replace(LAST, first_step=None)
     assert taken(silent, make_report(sequence=11, progress=NEWER)).launcher.first_step == (9, 101.0)
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 0.0, 3600.0])
+def test_progress_is_as_old_as_the_operators_clock_says(skew: float) -> None:
+    made = ProgressReport(step=7, reported_at=LATER.timestamp() + skew)
+    quiet = replace(LAST, report=make_report(), progress_at=0.0)
+    first = taken(quiet, make_report(sequence=11, progress=made)).launcher
+    assert first.progress_at == LATER.timestamp()
+
+    later = LATER + timedelta(seconds=30)
+    for report in (make_report(sequence=12), make_report(sequence=12, progress=made)):
+        again = admit(first, report, current_round=2, now=later)
+        assert isinstance(again, Admitted)
+        assert again.launcher.progress_at == LATER.timestamp(), "said again is not done again"
+    for change in ({"step": 8}, {"reported_at": made.reported_at + 1}):
+        report = make_report(sequence=12, progress=made.model_copy(update=change))
+        newer = admit(first, report, current_round=2, now=later)
+        assert isinstance(newer, Admitted)
+        assert newer.launcher.progress_at == later.timestamp()
+        assert newer.launcher.report.progress == report.progress, "for the speed, its own clock is good enough"
+
+
+@pytest.mark.parametrize("age", [3600.0, -3600.0])
+def test_an_operator_that_has_just_come_up_asks_the_worker_how_old_its_progress_is(age: float) -> None:
+    made = ProgressReport(step=7, reported_at=LATER.timestamp() - age)
+    assert taken(None, make_report(progress=made)).launcher.progress_at == LATER.timestamp() - max(0.0, age)
+    assert taken(None, make_report()).launcher.progress_at == 0.0
 
 
 @pytest.mark.parametrize("said", [{"progress": NEWER}, {"failure": FAILURE, "state": "failed"}])

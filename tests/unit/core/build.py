@@ -12,6 +12,7 @@ from typing import Any, Self
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Budget, Condition, ConditionType, Member, Reason, Rendezvous, TrainingJobStatus
 from edgecloud.protocol import FailureReport, PollRequest, ProgressReport
+from edgecloud_operator.coordinator.admission import Admitted, admit
 from edgecloud_operator.core import conditions, names
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.core.observed import Launcher, Observed, Pod, Service, Termination
@@ -140,7 +141,13 @@ def make_report(uid: str = "pod-0", **fields: Any) -> PollRequest:
 
 
 def make_launcher(uid: str = "pod-0", *, at: datetime = NOW, since: datetime | None = None, **report: Any) -> Launcher:
-    return Launcher(report=make_report(uid, **report), heard_at=at, since=since or at)
+    said = make_report(uid, **report)
+    return Launcher(report=said, heard_at=at, since=since or at, progress_at=progress_at(said))
+
+
+def progress_at(report: PollRequest) -> float:
+    """As if the clocks agreed, and all were heard at once."""
+    return report.progress.reported_at if report.progress else 0.0
 
 
 def make_observed(
@@ -250,7 +257,19 @@ class Scene:
         said = last.report.model_copy(update=fields)
         same = (said.state, said.round) == (last.report.state, last.report.round)
         since = last.since if same else self.now
-        self.launchers[uid] = replace(last, report=said, heard_at=self.now, since=since)
+        at = progress_at(said)
+        self.launchers[uid] = replace(last, report=said, heard_at=self.now, since=since, progress_at=at)
+        return self
+
+    def polls(self, index: int, **report: Any) -> Self:
+        """The same through the coordinator's door, which goes by the operator's clock."""
+        uid, number = self.uid(index), self.rendezvous.round
+        last = self.launchers.get(uid)
+        sequence = last.report.sequence + 1 if last else 1
+        fields = {"round": number, "state": "running", "sequence": sequence} | report
+        result = admit(last, make_report(uid, **fields), current_round=number, now=self.now)
+        assert isinstance(result, Admitted), result
+        self.launchers[uid] = result.launcher
         return self
 
     def all_say(self, **report: Any) -> Self:

@@ -235,3 +235,26 @@ def test_a_decision_says_when_time_alone_would_change_it(story: Any) -> None:
         )
         scene.later(0.01, heard=False)
     assert scene.status.phase in ("Failed", "Pending", "Recovering", "Running")
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0])
+def test_a_workers_clock_does_not_tell_whether_a_job_is_stalled(skew: float) -> None:
+    scene = Scene().running()
+    for step in range(5):
+        scene.later(STALLED_SECONDS / 2, heard=True)
+        for index in (0, 1):
+            scene.polls(index, progress=make_progress(step, reported_at=scene.now.timestamp() + skew))
+        scene.settle()
+        assert scene.condition("Stalled").status == "False"
+    scene.later(STALLED_SECONDS - 1).settle()
+    assert scene.condition("Stalled").status == "False"
+    scene.later(1).settle()
+    assert scene.condition("Stalled").status == "True"
+
+
+def test_an_operator_that_comes_up_finds_a_job_stalled_that_has_been_for_long() -> None:
+    scene = Scene().running()
+    stuck = make_progress(7, reported_at=scene.now.timestamp())
+    scene.later(2 * STALLED_SECONDS).operator_restarts()
+    scene.polls(0, progress=stuck).polls(1, progress=stuck).settle()
+    assert scene.condition("Stalled").status == "True"

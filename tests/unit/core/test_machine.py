@@ -45,8 +45,9 @@ MEASURED_ENDS: list[tuple[int | None, str]] = [
     (3, ""),
     (2, '{"error": "no model"}'),
 ]
-CALM_ROUNDS = 150
-"""Of 2.5 seconds each: enough for the slowest way there is, a stop that nobody answers and a batched growth."""
+CALM_ROUNDS = 270
+"""Of 2.5 seconds each: enough for the slowest way there is, a stop that nobody answers and a batched growth, and for
+the longest pause before a Pod is replaced that never ran."""
 
 
 class WorldMachine(RuleBasedStateMachine):
@@ -198,10 +199,12 @@ class WorldMachine(RuleBasedStateMachine):
             self.world.worker_dies(worker, code, out_of_memory=out_of_memory)
         self.goes_on(pace)
 
-    @rule(place=PLACES, how=st.sampled_from(("drained", "drained", "vanishes", "lost", "lost")), pace=PACES)
+    @rule(place=PLACES, how=st.sampled_from(("drained", "drained", "vanishes", "lost", "lost", "rejected")), pace=PACES)
     def pod_goes(self, place: int, how: str, pace: int) -> None:
         if pod := pod_of(self.world, place):
-            if how == "vanishes":
+            if pod.phase == "Pending" and pod.role == "worker" and not pod.terminating and how in ("rejected", "lost"):
+                self.world.node_rejects(pod)
+            elif how == "vanishes":
                 self.world.pod_vanishes(pod)
             elif how == "lost" and (pod.uid in self.world.workers or pod == self.world.measuring()):
                 self.world.node_is_lost(pod)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from edgecloud_operator.core.failures import MAX_UNPAID
 from edgecloud_operator.core.rounds import BELIEVED_ROUNDS, CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
-from tests.unit.core.build import Scene, make_failure, make_progress, member
+from tests.unit.core.build import Scene, make_failure, make_pod, make_progress, member
 
 # Opening
 
@@ -291,6 +292,93 @@ def test_a_pod_that_failed_before_its_worker_began_says_why() -> None:
     assert scene.status.last_failure.message == why
 
 
+def test_an_image_without_the_launchers_program_ends_the_job_at_once_and_says_so() -> None:
+    words = 'StartError: exec: "python3": executable file not found in $PATH'
+    scene = Scene().accepted().up(0, 1)
+    scene.launchers.clear()
+    scene.dies(1, 128, failure=make_failure(None, reason="StartFailed", message=words)).settle()
+    assert (scene.status.phase, scene.status.restarts) == ("Failed", 0)
+    message = scene.condition("Failed").message
+    assert f"worker 1: StartFailed ({words}): a configuration error is not tried again; its image has to" in message
+    assert scene.status.last_failure is not None and scene.status.last_failure.message == words
+
+
+def test_a_job_whose_pods_are_lost_says_in_the_clusters_words_why() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 0}).running()
+    scene.dies(1, 137).changes(1, why="Evicted: The node was low on resource: memory.").settle()
+    assert scene.condition("Failed").reason == "RestartBudgetExceeded"
+    assert "PodLost (the worker was killed by SIGKILL" in scene.condition("Failed").message
+    assert "(Evicted: The node was low on resource: memory.)), and the 0" in scene.condition("Failed").message
+
+
+WHY = "UnexpectedAdmissionError: Allocate failed due to no healthy devices present"
+
+
+def rejected(scene: Scene, index: int, number: int) -> Scene:
+    """A node has rejected the worker's newest Pod, of which nothing is known but that."""
+    uid = f"rejected-{number}"
+    scene.pods[uid] = make_pod(index, uid=uid, phase="Failed", created_at=scene.now, running_since=None, why=WHY)
+    return scene
+
+
+def test_pods_that_no_node_takes_cost_a_job_nothing_while_it_trains_without_them() -> None:
+    scene = Scene(workers=3, minWorkers=2, restartPolicy={"maxRestarts": 0}).accepted().up(0, 1)
+    rejected(scene, 2, -1).settle()
+    scene.later(15).settle()
+    del scene.pods["rejected--1"]
+    assert (scene.members, scene.budget.rejected) == ((0, 1), 0)
+    scene.running()
+    for number, length in enumerate([10, 20, 40, 80, 160, 300, 300]):
+        plan = rejected(scene.later(1), 2, number).settle()
+        assert plan.delete == plan.create == ()
+        assert scene.status.last_failure is not None and scene.status.last_failure.message == WHY
+        assert scene.status.last_failure.at == scene.now
+        plan = scene.later(length - 1).settle()
+        assert plan.delete == () and plan.requeue_after is not None and plan.requeue_after <= 1
+        plan = scene.later(1).settle()
+        assert [target.uid for target in plan.delete] == [f"rejected-{number}"]
+        del scene.pods[f"rejected-{number}"]
+        assert len(scene.settle().create) == 1
+    assert (scene.status.phase, scene.rendezvous.round, scene.members) == ("Running", 1, (0, 1))
+    assert (scene.status.restarts, scene.budget.spent, scene.budget.unpaid) == (0, 0, 0)
+    scene.up(2).later(60).settle()
+    scene.all_say(state="preempted").settle()
+    assert (scene.members, scene.budget.rejected) == ((0, 1, 2), 0)
+
+
+def test_pods_that_no_node_takes_are_paid_by_a_job_that_waits_for_them_and_it_says_why_it_failed() -> None:
+    scene = Scene(workers=2, restartPolicy={"maxRestarts": 2}).accepted().up(0)
+    seconds = 0
+    for number in range(3):
+        rejected(scene, 1, number).settle()
+        while scene.status.phase != "Failed" and not scene.decide().delete:
+            scene.later(1).settle()
+            seconds += 1
+        del scene.pods[f"rejected-{number}"]
+    assert (scene.status.phase, scene.status.restarts, seconds) == ("Failed", 2, 10 + 20)
+    words = f"worker 1: PodLost ({WHY}), and the 2 restarts of restartPolicy.maxRestarts are used up"
+    assert scene.condition("Failed").message == words
+
+
+def test_a_pod_that_no_node_took_beside_one_that_crashed() -> None:
+    scene = Scene(workers=4, minWorkers=2).accepted().up(0, 1).later(15)
+    scene.settle()
+    scene.running().up(2).dies(2, 1)
+    plan = rejected(scene, 3, 0).settle()
+    assert (scene.status.restarts, scene.budget.rejected) == (1, 1)
+    assert [target.name for target in plan.delete] == ["digits-worker-2"], "only the other one is replaced at once"
+
+
+def test_a_failure_at_a_time_that_cannot_be_holds_no_name_for_ever() -> None:
+    scene = rejected(Scene(workers=1).accepted(), 0, 0)
+    scene.settle()
+    assert scene.status.last_failure is not None
+    for years in (-70, 70):
+        at = scene.now + timedelta(days=365 * years)
+        scene.with_status(last_failure=scene.status.last_failure.model_copy(update={"at": at}))
+        assert [target.uid for target in scene.settle().delete] == ["rejected-0"]
+
+
 def test_stray_dead_pods_together_cost_one_restart() -> None:
     scene = Scene(workers=3).accepted().up().dies(0, 137).dies(1, 1).dies(2, 137)
     scene.settle()
@@ -528,6 +616,23 @@ def test_a_resize_does_not_wait_for_the_missing() -> None:
 
 
 # Silence
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 0.0, 3600.0])
+def test_a_workers_clock_does_not_hold_up_the_others(skew: float) -> None:
+    """Nor does it have a worker given up that is cut off from the operator, but steps along with the others."""
+    scene = Scene(workers=3, minWorkers=2).running()
+    for step in range(1, 26):
+        scene.later(1, heard=False)
+        for index in (0, 1):
+            scene.polls(index, progress=make_progress(step, reported_at=scene.now.timestamp() + skew))
+        scene.settle()
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
+    assert scene.status.progress is not None and scene.status.progress.reported_at == scene.now
+    for seconds in (14, 1):
+        assert scene.rendezvous.round == 1
+        scene.later(seconds, heard=False).polls(0).polls(1).settle()
+    assert scene.status.restarts == 1 and scene.members == ()
 
 
 def test_an_elastic_job_goes_on_without_the_silent_when_no_rank_steps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -176,7 +177,7 @@ def speaker(
     index: int, step: int, *, number: int = 3, first: tuple[int, float] | None = None, **values: Any
 ) -> Launcher:
     launcher = make_launcher(f"pod-{index}", round=number, state="running", progress=make_progress(step, **values))
-    return Launcher(report=launcher.report, heard_at=NOW, since=NOW, first_step=first)
+    return replace(launcher, first_step=first)
 
 
 def progressed(*launchers: Launcher, old: TrainingJobStatus | None = None) -> TrainingJobStatus:

@@ -246,6 +246,12 @@ class World:
         self.books.credit += 1
         self.worker_ends(worker, code, told=False, out_of_memory=out_of_memory)
 
+    def node_rejects(self, pod: Pod) -> None:
+        """A node does not take a Pod that was to run there."""
+        self.books.credit += 1
+        why = "UnexpectedAdmissionError: no healthy devices"
+        self._pod_is(replace(pod, phase="Failed", node=f"node-{pod.index}", why=why))
+
     def pod_vanishes(self, pod: Pod) -> None:
         """Somebody removed it by force."""
         self.books.credit += 1

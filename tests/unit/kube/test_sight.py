@@ -308,6 +308,36 @@ def test_without_a_message_the_exit_code_is_all_there_is(message: Any) -> None:
     assert ended(exitCode=137, message=message, reason="Error") == Termination(exit_code=137)
 
 
+RUNC = "failed to create containerd task: OCI runtime create failed: unable to start container process: "
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (RUNC + 'exec: "python3": executable file not found in $PATH: unknown', True),
+        (RUNC + 'exec: "/run/l.pyz": stat /run/l.pyz: no such file or directory: unknown', True),
+        (RUNC + 'exec: "/run/l.pyz": permission denied: unknown', True),
+        ("crun: executable file `python3` not found in $PATH: No such file or directory", True),
+        ("exec /usr/bin/python3: exec format error", True),
+        (RUNC + "nvidia-container-cli: initialization error: nvml error: driver not loaded", False),
+        ("failed to mount /data: no space left on device", False),
+        ("context deadline exceeded", False),
+        (None, False),
+    ],
+)
+def test_an_image_that_lacks_the_program_is_not_tried_again(said: Any, told: bool) -> None:
+    end = ended(exitCode=128, reason="StartError", message=said, finishedAt="2026-11-24T12:00:00Z")
+    assert end is not None and (end.exit_code, end.round) == (128, 0)
+    assert (end.failure is not None) is told
+    if end.failure is not None:
+        words = (end.failure.reason, end.failure.message, end.failure.at)
+        assert words == ("StartFailed", f"StartError: {said}", NOON.timestamp())
+        undated = ended(exitCode=128, reason="StartError", message=said)
+        assert undated is not None and undated.failure == end.failure, "at the earliest when the Pod was made"
+    program = ended(exitCode=128, reason="Error", message=said)
+    assert program is not None and program.failure is None, "a program's own words are no runtime's"
+
+
 def test_out_of_memory() -> None:
     assert ended(exitCode=137, reason="OOMKilled") == Termination(exit_code=137, out_of_memory=True)
 
@@ -357,6 +387,13 @@ def test_a_worker_that_ended_is_dead_though_a_sidecar_runs_on(phase: str, state:
         (status("Failed", initContainerStatuses=[container("proxy", terminated={"exitCode": 143})],
                 containerStatuses=[container(terminated={"exitCode": 1})]), ""),
         (status("Failed", reason="x" * 100, message="y" * 5000), "x" * 64 + ": " + "y" * MAX_MESSAGE),
+        (status("Failed", containerStatuses=[container(terminated={"exitCode": 128, "reason": "StartError",
+                                                                   "message": "no such\ndevice"})]),
+         "StartError: no such device"),
+        (status("Running", containerStatuses=[container(terminated={"exitCode": 127, "reason": "ContainerCannotRun"})]),
+         "ContainerCannotRun"),
+        (status("Failed", containerStatuses=[container(terminated={"exitCode": 1, "reason": "Error",
+                                                                   "message": "mine"})]), ""),
     ],
 )  # fmt: skip
 def test_why_a_pod_failed_before_or_beside_its_worker(fields: dict[str, Any], why: str) -> None:
