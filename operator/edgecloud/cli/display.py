@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import time
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final, TextIO, cast
 
@@ -20,11 +17,10 @@ from rich.text import Text
 from edgecloud.api.columns import short_duration
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import ProgressStatus, SummaryStatus, TrainingJobStatus
+from edgecloud.cli.output import UNREAD, nowhere
 
 LINE_SECONDS: Final = 5.0
 """How often a plain progress line is written."""
-UNREAD: Final = (errno.EPIPE, errno.EIO)
-"""The other end of a pipe, or the terminal, is gone."""
 _COLOURS: Final = {
     "Pending": "yellow",
     "Starting": "yellow",
@@ -61,14 +57,6 @@ class Lasting:
     def _failed(self, error: OSError) -> None:
         if error.errno in UNREAD:
             nowhere(self._stream)
-
-
-def nowhere(stream: TextIO) -> None:
-    """Have a stream of the process lead nowhere, so that what waits in it fails no flush at the process's end."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)
 
 
 def terminal() -> Console | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 FAILED: Final = 1
 READER_GONE: Final = 141
 """As a shell has it of a program that SIGPIPE ended."""
+
+
+UNREAD: Final = (errno.EPIPE, errno.EIO)
+"""The other end of a pipe, or the terminal, is gone."""
 
 
 class OutputError(Exception):
@@ -53,9 +58,7 @@ def guard_output() -> None:
 def end_of_output(error: OutputError) -> int:
     """What the command ends with: silently where the reader has gone away (`| head`), else with a sentence."""
     # What is left in the buffers would fail again when the interpreter ends.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    nowhere(sys.stdout)
     cause = error.__cause__
     if isinstance(cause, BrokenPipeError):
         return READER_GONE
@@ -63,3 +66,11 @@ def end_of_output(error: OutputError) -> int:
     with suppress(OSError):
         click.echo(f"edgecloud: standard output can't be written ({why}): send it to another place", err=True)
     return FAILED
+
+
+def nowhere(stream: TextIO) -> None:
+    """Have a stream of the process lead nowhere, so that what waits in it fails no flush at the process's end."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

@@ -18,8 +18,8 @@ from edgecloud.api.columns import table
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
-from edgecloud.cli.display import UNREAD, Plain, Quiet, Terminal, nowhere, printable, terminal
-from edgecloud.cli.output import OutputError
+from edgecloud.cli.display import Plain, Quiet, Terminal, printable, terminal
+from edgecloud.cli.output import UNREAD, OutputError, nowhere
 from edgecloud.validation import validate_files
 
 if TYPE_CHECKING:
