@@ -17,6 +17,7 @@ from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.logs import Format, set_up_logging
 from edgecloud_operator.kube.operator import Options, PodPlace, operate
+from edgecloud_operator.kube.sockets import EVERY
 
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 SERVICE: Final = "edgecloud-coordinator"
@@ -33,7 +34,7 @@ class _Address(click.ParamType[tuple[str, int]]):
         host, colon, port = str(value).rpartition(":")
         if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
             self.fail(f"{value!r} is not HOST:PORT", param, ctx)
-        return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - as it was asked for
+        return host.removeprefix("[").removesuffix("]") or EVERY, int(port)
 
 
 class _Place(click.ParamType[tuple[str, str]]):
@@ -81,9 +82,9 @@ def default_address(port: int) -> str | None:
 @click.option(
     "--listen",
     type=_Address(),
-    default="0.0.0.0:8443",
+    default=":8443",
     show_envvar=True,
-    help="Where the coordinator answers the workers.",
+    help="Where the coordinator answers the workers; without HOST on every address, IPv4 and IPv6.",
 )
 @click.option(
     "--coordinator-address",
@@ -230,7 +231,7 @@ def main(
         edge_image=edge_image,
         launcher_image=launcher_image,
         progress_seconds=progress_seconds,
-        liveness=("0.0.0.0", liveness_port) if liveness_port else None,  # noqa: S104 - for the kubelet
+        liveness=(EVERY, liveness_port) if liveness_port else None,
         tls_secret=tls_secret,
         tls_folder=tls_folder,
         lease=lease,

@@ -18,6 +18,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.kube.signpost import LEADER_LABEL
+from edgecloud_operator.kube.sockets import EVERY
 from tests.unit.chart.helm import (
     CHART,
     HELM,
@@ -153,7 +154,7 @@ def test_the_service_leads_to_the_operator(defaults: list[Object]) -> None:
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
     (port,) = service["spec"]["ports"]
     assert (port["port"], port["targetPort"]) == (8443, "coordinator")
-    assert option(defaults, "listen") == "0.0.0.0:8443"
+    assert option(defaults, "listen") == ":8443", "a kubelet asks at the Pod's address, which may be of IPv6"
     assert option(defaults, "coordinator-address") == "https://edgecloud-coordinator.ours.svc:8443"
     assert container(defaults)["ports"] == [
         {"name": "coordinator", "containerPort": 8443},
@@ -187,7 +188,7 @@ def test_the_operator_takes_its_command_line(defaults: list[Object]) -> None:
     for objects in (defaults, everything):
         assert container(objects)["command"] == ["python", "-m", "edgecloud_operator"]
         context = command.make_context("edgecloud_operator", list(container(objects)["args"]))
-        assert context.params["listen"] == ("0.0.0.0", 8443)
+        assert context.params["listen"] == (EVERY, 8443)
         assert context.params["coordinator_address"] == "https://edgecloud-coordinator.ours.svc:8443"
 
 
