@@ -43,6 +43,11 @@ app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.
 
 {{- define "edgecloud.coordinatorAddress" -}}
 {{- $scheme := ternary "http" "https" (eq .Values.tls.mode "off") }}
+{{- with .Values.coordinator.address }}
+{{- if not (hasPrefix (printf "%s://" $scheme) .) }}
+{{- fail (printf "coordinator.address: %s does not go with tls.mode: %s; begin it with %s://, or set tls.mode to %s" . $.Values.tls.mode $scheme (ternary "secret, certManager or existing" "off" (eq $scheme "http"))) }}
+{{- end }}
+{{- end }}
 {{- .Values.coordinator.address | default (printf "%s://%s-coordinator.%s.svc:%d" $scheme (include "edgecloud.name" .) .Release.Namespace (int .Values.coordinator.port)) }}
 {{- end }}
 

@@ -10,6 +10,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -17,6 +18,7 @@ from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.logs import Format, set_up_logging
 from edgecloud_operator.kube.operator import Options, PodPlace, operate
+from edgecloud_operator.kube.sockets import EVERY
 
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 SERVICE: Final = "edgecloud-coordinator"
@@ -33,7 +35,24 @@ class _Address(click.ParamType[tuple[str, int]]):
         host, colon, port = str(value).rpartition(":")
         if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
             self.fail(f"{value!r} is not HOST:PORT", param, ctx)
-        return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - as it was asked for
+        return host.removeprefix("[").removesuffix("]") or EVERY, int(port)
+
+
+class _Url(click.ParamType[str]):
+    """http://HOST[:PORT] or https://HOST[:PORT]; an IPv6 HOST stands in brackets."""
+
+    name = "url"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        try:
+            parts = urlsplit(text)
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            fits = False
+        if not fits or not text.startswith(("http://", "https://")):
+            self.fail(f"{text!r} is not https://HOST:PORT or http://HOST:PORT", param, ctx)
+        return text
 
 
 class _Place(click.ParamType[tuple[str, str]]):
@@ -81,12 +100,13 @@ def default_address(port: int) -> str | None:
 @click.option(
     "--listen",
     type=_Address(),
-    default="0.0.0.0:8443",
+    default=":8443",
     show_envvar=True,
-    help="Where the coordinator answers the workers.",
+    help="Where the coordinator answers the workers; without HOST on every address, IPv4 and IPv6.",
 )
 @click.option(
     "--coordinator-address",
+    type=_Url(),
     show_envvar=True,
     metavar="URL",
     help="Where workers reach it: https://HOST:PORT, written into every new Pod; http:// for no TLS.  [default, in a "
@@ -206,10 +226,6 @@ def main(
     address = coordinator_address or default_address(listen[1])
     if address is None:
         raise click.UsageError("outside a cluster, --coordinator-address has to say where the workers' Pods reach this")
-    if not address.startswith(("http://", "https://")):
-        raise click.BadParameter(
-            f"{address!r} does not begin with http:// or https://", param_hint="--coordinator-address"
-        )
     home = own_namespace()
     encrypted = address.startswith("https://")
     if tls_secret and tls_folder:
@@ -230,7 +246,7 @@ def main(
         edge_image=edge_image,
         launcher_image=launcher_image,
         progress_seconds=progress_seconds,
-        liveness=("0.0.0.0", liveness_port) if liveness_port else None,  # noqa: S104 - for the kubelet
+        liveness=(EVERY, liveness_port) if liveness_port else None,
         tls_secret=tls_secret,
         tls_folder=tls_folder,
         lease=lease,

@@ -14,7 +14,7 @@ ConditionType = Literal["Accepted", "Running", "Blocked", "Stalled", "Suspended"
 Reason = Literal[
     # Accepted
     "Accepted",
-    # Running
+    # Running; the first one Blocked as well
     "WaitingForWorkers",
     "RendezvousOpened",
     "WorkersRunning",

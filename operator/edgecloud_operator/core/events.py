@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from edgecloud.api.status import TERMINAL, Rendezvous, TrainingJobStatus
+from edgecloud.api.status import TERMINAL, Condition, Reason, Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.plan import Event
 
 MAX_MESSAGE: Final = 1024
 """What Kubernetes takes of an event's message."""
+PATIENT: Final[Reason] = "WaitingForWorkers"
+"""What blocks a job without being wrong so far: it may be a large image that is being pulled."""
 
 
 def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Event, ...]:
@@ -37,10 +39,15 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
         events.append(Event(type="Normal", reason="RoundOpened", message=f"round {after.round} with {workers}"))
     events += _of_measuring(old, new)
     for kind in ("Blocked", "Stalled"):
-        if conditions.is_true(new, kind) and not conditions.is_true(old, kind):
-            condition = conditions.get(new, kind)
-            assert condition is not None
-            events.append(Event(type="Warning", reason=condition.reason, message=condition.message))
+        condition = conditions.get(new, kind)
+        if condition is not None and condition.status == "True" and _is_news(old, condition):
+            events.append(
+                Event(
+                    type="Normal" if condition.reason == PATIENT else "Warning",
+                    reason=condition.reason,
+                    message=condition.message,
+                )
+            )
     if old.phase != new.phase and new.phase in ("Running", "Suspended", "Succeeded", "Failed"):
         condition = conditions.get(new, "Failed") if new.phase == "Failed" else None
         if condition:
@@ -50,6 +57,12 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
                 Event(type="Normal", reason=new.phase, message=_SENTENCES.get(new.phase, "the job has failed"))
             )
     return tuple(replace(event, message=event.message[:MAX_MESSAGE]) for event in events)
+
+
+def _is_news(old: TrainingJobStatus, condition: Condition) -> bool:
+    """Whether a condition has come true, or has become one that somebody has to see to."""
+    before = conditions.get(old, condition.type)
+    return before is None or before.status != "True" or before.reason == PATIENT != condition.reason
 
 
 def _of_measuring(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:

@@ -14,9 +14,8 @@ from edgecloud_operator.core.measurer import unreachable
 from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.rounds import steps_until
+from edgecloud_operator.core.stuck import stuck, waits_for_pods
 
-UNHEARD_SECONDS: Final = 30.0
-"""A Pod that runs for this long without a word from its launcher can't reach the coordinator."""
 STALLED_SECONDS: Final = 600.0
 """No new step for this long, in a job that reports steps."""
 LEFTOVER_SECONDS: Final = 20.0
@@ -36,8 +35,14 @@ REMEDIES: Final[dict[Reason, str]] = {
     "AdmissionDenied": "change spec to what the rule allows, or have the rule changed by whoever runs the cluster",
     "VolumeNotBound": "look at the claim (kubectl describe pvc): spec.storage.claimName has to name one that can be"
     " bound and mounted",
-    "CoordinatorUnreachable": "look at its log (kubectl logs) and at what stands between it and the operator"
-    " (NetworkPolicy, DNS)",
+    "VolumeNotDetached": "a lost node lets go of it some minutes after its Pod is gone, or at once when that node, once"
+    " it is off, gets the taint node.kubernetes.io/out-of-service; kubectl describe pod tells what it waits for",
+    "CoordinatorUnreachable": "look at its log (kubectl logs), at its node (kubectl get nodes), and at what stands"
+    " between it and the operator (NetworkPolicy, DNS)",
+    "WorkerSilent": "delete the node if it is lost (kubectl delete node), or, once it is off, the Pod (kubectl delete"
+    " pod --force): another one is made then",
+    "WaitingForWorkers": "its image is being pulled, or a volume cannot be mounted, or the network fails: kubectl"
+    " describe pod tells which",
     "ModelUnreachable": "delete the job, and apply it with a ReadWriteMany claim in storage.claimName, or with a URL,"
     " such as s3://..., in export.destination",
 }
@@ -128,7 +133,13 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     pods = list(context.observed.measurers) if measuring else workers
     service = None if measuring else context.observed.service
     patience = _patience(context, status)
-    found = _unreachable(context) or _taken(pods, service, patience=patience > 0) or _refused_or_stuck(context, pods)
+    refused = context.observed.refused
+    found = (
+        _unreachable(context)
+        or _taken(pods, service, patience=patience > 0)
+        or ((refused[0], "", refused[1]) if refused else None)
+        or stuck(context, pods)
+    )
     left = any(pod.leftover for pod in pods) or (service is not None and service.leftover)
     wait = patience if left and patience > 0 else None
     if found is None:
@@ -170,37 +181,13 @@ def _taken(pods: Sequence[Pod], service: Service | None, *, patience: bool) -> t
     return None
 
 
-def _refused_or_stuck(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] | None:
-    """A child that the server does not take, or a Pod that does not come up, or is not heard."""
-    if context.observed.refused:
-        reason, words = context.observed.refused
-        return reason, "", words
-    for pod in pods:
-        if pod.blocked and pod.owned and not pod.dead:
-            return pod.blocked[0], f"{pod.name}: ", pod.blocked[1]
-    for pod in pods:
-        if _unheard(context, pod) <= 0:
-            words = f"runs, and its launcher was not heard for {UNHEARD_SECONDS:.0f} s"
-            return "CoordinatorUnreachable", f"{pod.name} ", words
-    return None
-
-
-def _unheard(context: Context, pod: Pod) -> float:
-    """Seconds until a running Pod counts as one that can't reach the coordinator; none left: it does."""
-    if pod.phase != "Running" or pod.dead or pod.running_since is None or not pod.owned or pod.role != "worker":
-        return math.inf
-    launcher = context.observed.launchers.get(pod.uid)
-    last = max(pod.running_since, context.observed.listening_since, *([launcher.heard_at] if launcher else []))
-    return UNHEARD_SECONDS - (context.now - last).total_seconds()
-
-
 def waits_for_silence(context: Context, states: tuple[MemberState, ...]) -> list[float]:
-    """Seconds until somebody who says nothing more would be missed: a launcher, a member, the steps of a round."""
+    """Seconds until somebody who says nothing more would be missed: a launcher, a Pod, the steps of a round."""
     observed, now = context.observed, context.now
     moments = [launcher.heard_at for launcher in observed.launchers.values()]
     moments += [observed.listening_since] if states else []
     waits = [SILENT_SECONDS - (now - moment).total_seconds() for moment in moments]
-    waits += [_unheard(context, pod) for pod in observed.pods]
+    waits += waits_for_pods(context)
     waits += [steps_until(states, observed) - now.timestamp()] if states else []
     return [wait for wait in waits if 0 < wait < math.inf]
 

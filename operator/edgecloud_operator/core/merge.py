@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-_KEYS: Final = ("name", "mountPath", "key", "topologyKey")
-"""What tells the items of a Pod's lists apart: containers, env and volumes by name, mounts by path, and so on."""
+_KEYS: Final = ("name", "mountPath")
+"""What tells the items of the lists apart that we make: containers, env and volumes by name, mounts by path.
+
+What else a Pod has lists of comes from one side alone, and then nothing is merged: a template's own items may well
+share a key that kubectl merges by, such as two ports of one number, or two spread constraints over one topology.
+"""
 
 
 def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """ours with theirs over it: mappings are merged, lists of keyed items are merged by key, all else is replaced.
+    """ours with theirs over it: mappings are merged, lists of keyed items are merged by key, tolerations are added.
 
-    A null takes a field away. Neither argument is changed.
+    All else is replaced. A null takes a field away. Neither argument is changed.
     """
     result = dict(ours)
     for key, value in theirs.items():
@@ -21,26 +25,42 @@ def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
             result.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(old, Mapping):
             result[key] = merged(old, value)
+        elif key == "tolerations" and isinstance(old, list) and isinstance(value, list) and value:
+            # Nothing tells them apart but the whole: one taint's key may have an effect each, and a value each.
+            result[key] = old + [item for item in value if item not in old]
         elif isinstance(old, list) and _keyed(value) and _keyed(old):
-            result[key] = _merged_lists(old, value, retain=key == "volumes")
+            result[key] = _merged_lists(old, value, _BOTH.get(key, merged))
         else:
             result[key] = value
     return result
 
 
 def _merged_lists(
-    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], *, retain: bool
+    ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], both: _Both
 ) -> list[dict[str, Any]]:
-    """retain: of an item that both have, only the fields that theirs names stay; a volume has but one source."""
+    """both: what becomes of an item that both have. Two of theirs are never taken for one: the server judges them."""
     result = [dict(item) for item in ours]
     for item in theirs:
-        place = next((place for place, old in enumerate(result) if _same(old, item)), None)
+        place = next((place for place, old in enumerate(ours) if _same(old, item)), None)
         if place is None:
             result.append(dict(item))
         else:
-            both = merged(result[place], item)
-            result[place] = {key: value for key, value in both.items() if key in item} if retain else both
+            result[place] = both(result[place], item)
     return result
+
+
+def _volume(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Only the fields that the new one names stay: a volume has but one source."""
+    return {key: value for key, value in merged(old, new).items() if key in new}
+
+
+def _variable(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The new one: a variable has a value or a source of it, and one source."""
+    return {key: value for key, value in new.items() if value is not None}
+
+
+_Both = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+_BOTH: Final[Mapping[str, _Both]] = {"volumes": _volume, "env": _variable}
 
 
 def _keyed(value: Any) -> bool:

@@ -44,6 +44,10 @@ class Pod:
     leftover: bool = False
     """Whether another TrainingJob owns it: an earlier one of this name, which is gone; its garbage is collected."""
     terminating: bool = False
+    leaves_by: datetime | None = None
+    """When one that is being deleted is to be gone at the latest."""
+    waits_since: datetime | None = None
+    """Since when it has waited on its node to be started there; None if it does not."""
     running_since: datetime | None = None
     node: str = ""
     termination: Termination | None = None

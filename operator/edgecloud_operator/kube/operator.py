@@ -31,6 +31,7 @@ from edgecloud_operator.kube.informer import Informer
 from edgecloud_operator.kube.keys import Keys, read_cluster_keys
 from edgecloud_operator.kube.metrics import Metrics, Readings
 from edgecloud_operator.kube.signpost import Signpost
+from edgecloud_operator.kube.sockets import bind
 from edgecloud_operator.kube.store import Store
 from edgecloud_operator.kube.tls import FolderTls, SecretTls, Tls
 from edgecloud_operator.kube.vitals import ailment
@@ -51,7 +52,8 @@ UNENCRYPTED: Final = (
 class Options:
     """What the command line says.
 
-    namespaces: none for all. listen, liveness: host and port; a liveness of None is not served. tls_secret, lease:
+    namespaces: none for all. listen, liveness: host (empty: every address) and port; a liveness of None
+    is not served. tls_secret, lease:
     namespace and name; None: no TLS of our own, no election. pod: namespace, name and uid of the Pod that this is, and
     the labels that its replicas have in common; None outside a cluster.
     """
@@ -95,8 +97,8 @@ async def operate(options: Options) -> None:
         loop.add_signal_handler(number, stopped.set)
     _raise_limits()
     configuration = await load_access()
-    coordinator_socket = _bind(options.listen)
-    liveness_socket = _bind(options.liveness) if options.liveness else None
+    coordinator_socket = bind(*options.listen)
+    liveness_socket = bind(*options.liveness) if options.liveness else None
     metrics = Metrics()
     client = Client(configuration, reload=load_access, on_request=metrics.requested)
     # A renewal must not stand in line behind the creation of a thousand Pods.
@@ -293,18 +295,3 @@ def _raise_limits() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     sslproto.SSLProtocol.max_size = 16 * 1024
-
-
-def _bind(address: tuple[str, int]) -> socket.socket:
-    """A socket that is bound, and does not listen yet: a port that is taken shows at the start, not when we lead."""
-    host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return listener

@@ -6,31 +6,28 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
 from edgecloud.api.job import API_VERSION, GROUP, KIND, TrainingJob
-from edgecloud.api.status import Reason
 from edgecloud.api.types import MAX_NAME, MAX_WORKERS
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core import builders, measurer
 from edgecloud_operator.core.names import CA_ANNOTATION, JOB_LABEL, MANAGED_BY_LABEL, MANAGER
 from edgecloud_operator.core.observed import Pod, PodPhase, Role, Service, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination, unstarted
+from edgecloud_operator.kube.parts import EPOCH, MAX_MESSAGE, mapping, moment, sequence, text
+from edgecloud_operator.kube.startup import blocked, running_since, waits_since
 
 SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGER},{JOB_LABEL}"
 """Label selector of every child; what doesn't fit it is not watched."""
-MAX_MESSAGE: Final = 1500
 MAX_DEPTH: Final = 64
 MAX_CA: Final = 65_536
-EPOCH: Final = datetime.fromtimestamp(0, UTC)
-_END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 _NAME: Final = re.compile(
     rf"(?P<job>[a-z][a-z0-9-]{{0,{MAX_NAME - 1}}})-(measure|worker-(?P<index>0|[1-9][0-9]{{0,2}}))"
@@ -41,20 +38,6 @@ _METADATA: Final = (
     "name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp",
 )  # fmt: skip
 """What the core reads of a job's metadata. A newer server may send fields that we don't know."""
-
-_IMAGE: Final = frozenset(
-    ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
-     "RegistryUnavailable", "SignatureValidationFailed")
-)  # fmt: skip
-_CONFIG: Final = frozenset(
-    ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError",
-     "PostStartHookError", "CreatePodSandboxError", "ConfigPodSandboxError")
-)  # fmt: skip
-_VOLUME: Final = re.compile(
-    r"persistent ?volume|volume node affinity|volume binding|volume zone|max volume count|unbound", re.IGNORECASE
-)
-_BACK_OFF: Final = re.compile(r'Back-off pulling image ".*?": ErrImagePull: ')
-"""A kubelet that waits before it pulls again says first that it does, and then why."""
 
 
 class UnreadableError(Exception):
@@ -98,8 +81,8 @@ class SeenService:
 
 def mark(raw: Any) -> Mark | None:
     """Which object this is; None if it is none."""
-    metadata = _mapping(_mapping(raw).get("metadata"))
-    namespace, name, uid = (_text(metadata.get(key), 253) for key in ("namespace", "name", "uid"))
+    metadata = mapping(mapping(raw).get("metadata"))
+    namespace, name, uid = (text(metadata.get(key), 253) for key in ("namespace", "name", "uid"))
     if not (namespace and name and uid) or len(uid) > 64:
         return None
     return Mark(namespace=namespace, name=name, uid=uid, version=version_of(metadata.get("resourceVersion")))
@@ -124,8 +107,8 @@ def see_job(raw: Any) -> TrainingJob:
     Raises:
         UnreadableError: it is none, or one of another time.
     """
-    whole = _mapping(raw)
-    metadata = _mapping(whole.get("metadata"))
+    whole = mapping(raw)
+    metadata = mapping(whole.get("metadata"))
     data = {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -148,7 +131,7 @@ def see_job(raw: Any) -> TrainingJob:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UnreadableError(_text(f"{place}: {first['msg']}", 300)) from None
+        raise UnreadableError(text(f"{place}: {first['msg']}", 300)) from None
     except (ValueError, TypeError, RecursionError) as error:
         raise UnreadableError(f"no plain data: {type(error).__name__}") from None
 
@@ -191,11 +174,11 @@ def see_pod(raw: Any) -> SeenPod | None:
     if which is None or named is None or index >= MAX_WORKERS:
         return None
     role: Role = "measure" if named["index"] is None else "worker"
-    whole = _mapping(raw)
-    metadata, spec, status = (_mapping(whole.get(key)) for key in ("metadata", "spec", "status"))
+    whole = mapping(raw)
+    metadata, spec, status = (mapping(whole.get(key)) for key in ("metadata", "spec", "status"))
     phase = _phase(status.get("phase"))
     container = _container(status, _CONTAINERS[role])
-    created_at = _moment(metadata.get("creationTimestamp")) or EPOCH
+    created_at = moment(metadata.get("creationTimestamp")) or EPOCH
     termination = _termination(container, role, created_at)
     pod = Pod(
         name=which.name,
@@ -205,15 +188,17 @@ def see_pod(raw: Any) -> SeenPod | None:
         phase=phase,
         created_at=created_at,
         terminating=metadata.get("deletionTimestamp") is not None,
-        running_since=_running_since(phase, container, status),
-        node=_text(spec.get("nodeName"), 253),
+        leaves_by=moment(metadata.get("deletionTimestamp")),
+        waits_since=waits_since(phase, container, status),
+        running_since=running_since(phase, container, status),
+        node=text(spec.get("nodeName"), 253),
         termination=termination,
-        blocked=_blocked(phase, status),
+        blocked=blocked(phase, status),
         over=termination is not None,
         why=_why(phase, status, container, began=termination is not None),
     )
     # Thousands of Pods have the same certificates.
-    ca = sys.intern(_text(_mapping(metadata.get("annotations")).get(CA_ANNOTATION), MAX_CA))
+    ca = sys.intern(text(mapping(metadata.get("annotations")).get(CA_ANNOTATION), MAX_CA))
     key = (which.namespace, named["job"])
     return SeenPod(key=key, owner=_owner(metadata), watched=_watched(metadata), pod=pod, ca=ca)
 
@@ -223,7 +208,7 @@ def see_service(raw: Any) -> SeenService | None:
     which = mark(raw)
     if which is None:
         return None
-    metadata = _mapping(_mapping(raw).get("metadata"))
+    metadata = mapping(mapping(raw).get("metadata"))
     return SeenService(
         key=(which.namespace, which.name),
         owner=_owner(metadata),
@@ -234,19 +219,19 @@ def see_service(raw: Any) -> SeenService | None:
 
 def owner_of(raw: Any) -> str:
     """Uid of the TrainingJob that owns an object; empty if none does."""
-    return _owner(_mapping(_mapping(raw).get("metadata")))
+    return _owner(mapping(mapping(raw).get("metadata")))
 
 
 def _owner(metadata: dict[str, Any]) -> str:
-    for reference in map(_mapping, _sequence(metadata.get("ownerReferences"))):
-        group = _text(reference.get("apiVersion"), 300).partition("/")[0]
+    for reference in map(mapping, sequence(metadata.get("ownerReferences"))):
+        group = text(reference.get("apiVersion"), 300).partition("/")[0]
         if reference.get("controller") is True and (group, reference.get("kind")) == (GROUP, KIND):
-            return _text(reference.get("uid"), 64)
+            return text(reference.get("uid"), 64)
     return ""
 
 
 def _watched(metadata: dict[str, Any]) -> bool:
-    labels = _mapping(metadata.get("labels"))
+    labels = mapping(metadata.get("labels"))
     return labels.get(MANAGED_BY_LABEL) == MANAGER and JOB_LABEL in labels
 
 
@@ -257,16 +242,8 @@ def _phase(value: Any) -> PodPhase:
 
 def _container(status: dict[str, Any], name: str) -> dict[str, Any]:
     """Status of our container; an admission hook may have put others beside it."""
-    found = (one for one in map(_mapping, _sequence(status.get("containerStatuses"))) if one.get("name") == name)
+    found = (one for one in map(mapping, sequence(status.get("containerStatuses"))) if one.get("name") == name)
     return next(found, {})
-
-
-def _running_since(phase: PodPhase, container: dict[str, Any], status: dict[str, Any]) -> datetime | None:
-    running = _mapping(_mapping(container.get("state")).get("running"))
-    started = _moment(running.get("startedAt"))
-    if started is None and phase == "Running" and not container:
-        started = _moment(status.get("startTime"))
-    return started
 
 
 def _termination(container: dict[str, Any], role: Role, created_at: datetime) -> Termination | None:
@@ -276,15 +253,15 @@ def _termination(container: dict[str, Any], role: Role, created_at: datetime) ->
     if type(code) is not int:
         return None
     code = code if 0 <= code <= 255 else 255
-    message, out_of_memory = _text(ended.get("message"), MAX_BYTES), ended.get("reason") == "OOMKilled"
+    message, out_of_memory = text(ended.get("message"), MAX_BYTES), ended.get("reason") == "OOMKilled"
     if role == "measure":
         return Termination(exit_code=code, out_of_memory=out_of_memory, message=message)
     end = parse_termination(message, code, out_of_memory=out_of_memory)
-    return unstarted(end, _unstarted(container), max(_moment(ended.get("finishedAt")) or EPOCH, created_at))
+    return unstarted(end, _unstarted(container), max(moment(ended.get("finishedAt")) or EPOCH, created_at))
 
 
 def _ended(container: dict[str, Any]) -> dict[str, Any]:
-    return _mapping(_mapping(container.get("state")).get("terminated"))
+    return mapping(mapping(container.get("state")).get("terminated"))
 
 
 def _unstarted(container: dict[str, Any]) -> str:
@@ -292,34 +269,8 @@ def _unstarted(container: dict[str, Any]) -> str:
     ended = _ended(container)
     if (word := ended.get("reason")) not in ("StartError", "ContainerCannotRun"):
         return ""
-    said = " ".join(_text(ended.get("message"), MAX_MESSAGE).split())
+    said = " ".join(text(ended.get("message"), MAX_MESSAGE).split())
     return f"{word}: {said}" if said else str(word)
-
-
-def _blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | None:
-    """What keeps a Pod from coming up, as far as its status tells."""
-    if phase not in ("Pending", "Unknown"):
-        return None
-    for one in map(
-        _mapping, (*_sequence(status.get("initContainerStatuses")), *_sequence(status.get("containerStatuses")))
-    ):
-        waiting = _mapping(_mapping(one.get("state")).get("waiting"))
-        word = _text(waiting.get("reason"), 64)
-        reason: Reason | None = None
-        if word in _IMAGE:
-            reason = "ErrImagePull"
-        elif word in _CONFIG:
-            reason = "CreateContainerConfigError"
-        if reason is not None:
-            said = _text(waiting.get("message"), MAX_MESSAGE)
-            if word == "ImagePullBackOff" and (waits := _BACK_OFF.match(said)):
-                word, said = "ErrImagePull", said[waits.end() :]
-            return reason, f"{word}: {said}" if said else word
-    for condition in map(_mapping, _sequence(status.get("conditions"))):
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            said = _text(condition.get("message"), MAX_MESSAGE) or _text(condition.get("reason"), 64)
-            return ("VolumeNotBound" if _VOLUME.search(said) else "Unschedulable"), said or "not scheduled"
-    return None
 
 
 def _why(phase: PodPhase, status: dict[str, Any], container: dict[str, Any], *, began: bool) -> str:
@@ -331,40 +282,14 @@ def _why(phase: PodPhase, status: dict[str, Any], container: dict[str, Any], *, 
         return words
     if phase != "Failed":
         return ""
-    if word := _text(status.get("reason"), 64):
-        said = _text(status.get("message"), MAX_MESSAGE)
+    if word := text(status.get("reason"), 64):
+        said = text(status.get("message"), MAX_MESSAGE)
         return f"{word}: {said}" if said else word
-    for one in map(_mapping, _sequence(status.get("initContainerStatuses")) if not began else ()):
+    for one in map(mapping, sequence(status.get("initContainerStatuses")) if not began else ()):
         ended = _ended(one)
         code = ended.get("exitCode")
         if type(code) is int and code != 0:
-            said = _text(ended.get("message"), MAX_MESSAGE).strip() or _text(ended.get("reason"), 64)
-            words = f"init container {_text(one.get('name'), 63)} ended with {code}"
+            said = text(ended.get("message"), MAX_MESSAGE).strip() or text(ended.get("reason"), 64)
+            words = f"init container {text(one.get('name'), 63)} ended with {code}"
             return f"{words}: {said}" if said else words
     return ""
-
-
-def _moment(value: Any) -> datetime | None:
-    """A time of Kubernetes'. One that no cluster can have seen is none."""
-    if not isinstance(value, str) or len(value) > 64:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.astimezone(UTC) if moment.tzinfo and EPOCH <= moment < _END else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _sequence(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: Any, limit: int | float = math.inf) -> str:
-    """A text that a status can hold: no halves of surrogate pairs, and not too long."""
-    if not isinstance(value, str):
-        return ""
-    return value[: int(min(limit, len(value)))].encode("utf-8", "replace").decode()

@@ -18,6 +18,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.kube.signpost import LEADER_LABEL
+from edgecloud_operator.kube.sockets import EVERY
 from tests.unit.chart.helm import (
     CHART,
     HELM,
@@ -145,6 +146,20 @@ def test_certificates(defaults: list[Object]) -> None:
     assert not any("tls" in argument for argument in container(off)["args"])
 
 
+@pytest.mark.parametrize(
+    ("address", "names"),
+    [
+        ("https://10.0.0.5:8443", {"ipAddresses": ["10.0.0.5"]}),
+        ("https://[fd00::5]:8443", {"ipAddresses": ["fd00::5"]}),
+        ("https://10.0.0.5.example.com", {"dnsNames": ["10.0.0.5.example.com"]}),
+    ],
+)
+def test_a_certificate_is_for_the_name_or_the_ip_address(address: str, names: Object) -> None:
+    tls = {"mode": "certManager", "issuerRef": {"name": "ca"}}
+    certificate = only(rendered({"coordinator": {"address": address}, "tls": tls}), "Certificate")["spec"]
+    assert {key: certificate[key] for key in ("dnsNames", "ipAddresses") if key in certificate} == names
+
+
 def test_the_service_leads_to_the_operator(defaults: list[Object]) -> None:
     service, deployment = only(defaults, "Service"), only(defaults, "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
@@ -153,7 +168,7 @@ def test_the_service_leads_to_the_operator(defaults: list[Object]) -> None:
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
     (port,) = service["spec"]["ports"]
     assert (port["port"], port["targetPort"]) == (8443, "coordinator")
-    assert option(defaults, "listen") == "0.0.0.0:8443"
+    assert option(defaults, "listen") == ":8443", "a kubelet asks at the Pod's address, which may be of IPv6"
     assert option(defaults, "coordinator-address") == "https://edgecloud-coordinator.ours.svc:8443"
     assert container(defaults)["ports"] == [
         {"name": "coordinator", "containerPort": 8443},
@@ -187,7 +202,7 @@ def test_the_operator_takes_its_command_line(defaults: list[Object]) -> None:
     for objects in (defaults, everything):
         assert container(objects)["command"] == ["python", "-m", "edgecloud_operator"]
         context = command.make_context("edgecloud_operator", list(container(objects)["args"]))
-        assert context.params["listen"] == ("0.0.0.0", 8443)
+        assert context.params["listen"] == (EVERY, 8443)
         assert context.params["coordinator_address"] == "https://edgecloud-coordinator.ours.svc:8443"
 
 
@@ -398,6 +413,15 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"crds": {"install": "no"}}, "at '/crds/install': got string, want boolean"),
     ({"coordinator": {"port": 70000}}, "at '/coordinator/port'"),
     ({"coordinator": {"address": "edge.example.com"}}, "at '/coordinator/address'"),
+    ({"coordinator": {"address": "https://[fd00::5"}}, "at '/coordinator/address'"),
+    (
+        {"coordinator": {"address": "http://a:80"}},
+        "coordinator.address: http://a:80 does not go with tls.mode: secret; begin it with https://, or set tls.mode",
+    ),
+    (
+        {"coordinator": {"address": "https://a"}, "tls": {"mode": "off"}},
+        "https://a does not go with tls.mode: off; begin it with http://, or set tls.mode to secret, certManager or",
+    ),
     ({"log": {"format": "xml"}}, "'text', 'json'"),
     ({"log": {"level": "loud"}}, "'debug', 'info', 'warning', 'error'"),
     ({"progressSeconds": 0}, "at '/progressSeconds'"),

@@ -217,6 +217,27 @@ def test_tolerations(spec: dict[str, Any], expected: Any) -> None:
     assert pod_of(**spec)["spec"].get("tolerations") == expected
 
 
+NO_EXECUTE = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoExecute"}
+DEDICATED = [{"key": "dedicated", "value": "ml", "effect": effect} for effect in ("NoSchedule", "NoExecute")]
+
+
+@pytest.mark.parametrize(
+    ("spec", "template", "expected"),
+    [
+        ({}, DEDICATED, DEDICATED),
+        ({"resources": GPU}, DEDICATED, [OURS, *DEDICATED]),
+        ({"resources": GPU}, [NO_EXECUTE], [OURS, NO_EXECUTE]),
+        ({"resources": GPU}, [OURS, THEIRS], [OURS, THEIRS]),
+        ({"tolerations": DEDICATED}, [{"operator": "Exists"}], [*DEDICATED, {"operator": "Exists"}]),
+        ({"resources": GPU}, None, None),
+        ({"resources": GPU}, [], []),
+    ],
+)
+def test_a_templates_tolerations_come_on_top(spec: dict[str, Any], template: Any, expected: Any) -> None:
+    """One taint's key may be tolerated with an effect each: none takes another's place."""
+    assert pod_of(**spec, podTemplate={"spec": {"tolerations": template}})["spec"].get("tolerations") == expected
+
+
 def test_a_pool_overrides_the_jobs_placement_and_resources() -> None:
     spec: dict[str, Any] = {
         "resources": {"requests": {"cpu": "1"}},
@@ -455,6 +476,18 @@ def test_no_template_breaks_the_builder(template: dict[str, Any]) -> None:
             {"a": [{"name": "v", "mountPath": "/b"}]},
             {"a": [{"name": "v", "mountPath": "/a"}, {"name": "v", "mountPath": "/b"}]},
             id="mounts by path",
+        ),
+        pytest.param(
+            {"a": [{"name": "x"}]},
+            {"a": [{"name": "y", "v": 1}, {"name": "y", "w": 2}, {"name": "x", "v": 3}]},
+            {"a": [{"name": "x", "v": 3}, {"name": "y", "v": 1}, {"name": "y", "w": 2}]},
+            id="two of theirs stay two",
+        ),
+        pytest.param(
+            {"env": [{"name": "x", "value": "1"}, {"name": "y", "valueFrom": {"fieldRef": {}}}]},
+            {"env": [{"name": "x", "valueFrom": {"s": 1}}, {"name": "y", "valueFrom": {"s": 2}}]},
+            {"env": [{"name": "x", "valueFrom": {"s": 1}}, {"name": "y", "valueFrom": {"s": 2}}]},
+            id="a variable has one source",
         ),
         pytest.param(
             {"a": [{"name": "x"}]}, {"a": [{"value": "y"}]}, {"a": [{"value": "y"}]}, id="items without a key replace"

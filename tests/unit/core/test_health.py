@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud_operator.core.events import MAX_MESSAGE
-from edgecloud_operator.core.health import LEFTOVER_SECONDS, REMEDIES, STALLED_SECONDS, UNHEARD_SECONDS
+from edgecloud_operator.core.health import LEFTOVER_SECONDS, REMEDIES, STALLED_SECONDS
+from edgecloud_operator.core.stuck import UNHEARD_SECONDS
 from tests.unit.core.build import Scene, make_progress
 
 
@@ -47,7 +48,10 @@ def silent(scene: Scene) -> None:
             id="no image",
         ),
         pytest.param(
-            silent, "CoordinatorUnreachable", "digits-worker-1 runs, and its launcher was not heard", id="mute"
+            silent,
+            "CoordinatorUnreachable",
+            "digits-worker-1 runs on node-1, and its launcher was not heard",
+            id="mute",
         ),
         pytest.param(
             lambda scene: scene.dies(1, 137).changes(1, blocked=("ErrImagePull", "no such image")),

@@ -190,8 +190,10 @@ def test_since_when_it_runs(fields: dict[str, Any], since: datetime | None) -> N
 
 
 def test_a_pod_that_goes() -> None:
-    assert seen(make_pod(deletionTimestamp="2026-11-24T12:00:00Z")).terminating
-    assert not seen(make_pod()).terminating
+    going, staying = seen(make_pod(deletionTimestamp="2026-11-24T12:00:00Z")), seen(make_pod())
+    assert (going.terminating, going.leaves_by) == (True, NOON)
+    assert (staying.terminating, staying.leaves_by) == (False, None)
+    assert seen(make_pod(deletionTimestamp="soon")).terminating
     assert seen(make_pod(creationTimestamp=None)).created_at == EPOCH
 
 
@@ -238,6 +240,38 @@ def test_a_pod_that_goes() -> None:
 )  # fmt: skip
 def test_what_blocks_a_pod(fields: dict[str, Any], blocked: Any) -> None:
     assert seen(make_pod(status=fields)).blocked == blocked
+
+
+SCHEDULED = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-24T12:00:00Z"}
+CREATING = container(waiting={"reason": "ContainerCreating"})
+PREPARING = container(waiting={"reason": "PodInitializing"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "since"),
+    [
+        (status("Pending", conditions=[SCHEDULED], containerStatuses=[CREATING]), NOON),
+        (status("Pending", conditions=[SCHEDULED]), NOON),  # no kubelet has met it yet
+        (status("Pending", containerStatuses=[CREATING]), None),
+        (status("Pending", conditions=[SCHEDULED | {"status": "False"}], containerStatuses=[CREATING]), None),
+        (status("Pending", conditions=[SCHEDULED | {"lastTransitionTime": "?"}], containerStatuses=[CREATING]), None),
+        (status("Running", conditions=[SCHEDULED], containerStatuses=[container(running={})]), None),
+        (status("Failed", conditions=[SCHEDULED], containerStatuses=[CREATING]), None),
+        (status("Pending", conditions=[SCHEDULED], containerStatuses=[
+            container(running={"startedAt": "2026-11-24T12:00:09Z"}), container("beside", waiting={})]), None),
+        (status("Pending", conditions=[SCHEDULED], containerStatuses=[PREPARING],
+                initContainerStatuses=[container("launcher", waiting={"reason": "PodInitializing"})]), NOON),
+        (status("Pending", conditions=[SCHEDULED], containerStatuses=[PREPARING],
+                initContainerStatuses=[container("fetch", running={"startedAt": "2026-11-24T12:00:09Z"})]), None),
+        (status("Pending", conditions=[SCHEDULED], containerStatuses=[PREPARING],
+                initContainerStatuses=[container("fetch", terminated={"finishedAt": "2026-11-24T12:10:00Z"})]),
+         NOON.replace(minute=10)),
+        (status("Pending", conditions=[SCHEDULED, 7], containerStatuses=[PREPARING], initContainerStatuses=[7]), NOON),
+    ],
+)  # fmt: skip
+def test_since_when_a_pod_waits_on_its_node(fields: dict[str, Any], since: datetime | None) -> None:
+    """While an init container runs it does not: that is the Pod's own work."""
+    assert seen(make_pod(status=fields)).waits_since == since
 
 
 # How it ended
