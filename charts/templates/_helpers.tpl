@@ -28,8 +28,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* An image's full name from {repository, tag, digest}: list $ .Values.image */}}
 {{- define "edgecloud.image" -}}
 {{- $root := index . 0 }}{{ $image := index . 1 }}
-{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}
-{{- else }}{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- $name := list $root.Values.registry $image.repository | compact | join "/" }}
+{{- if $image.digest }}{{ $name }}@{{ $image.digest }}
+{{- else }}{{ $name }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
 {{/* The same on one line, as the API takes a selector. */}}

@@ -23,7 +23,7 @@ from tests.e2e.local import ROOT, wait_for
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecloud"
 TOOLS: Final = ROOT / "tests/cluster"
-REGISTRY: Final = "registry.edgecloud.local:5000/edgecloud"
+REGISTRY: Final = "registry.edgecloud.local:5000"
 KIND_NODES: Final = "label=io.x-k8s.kind.cluster=edgecloud"
 SYSTEM: Final = "edgecloud-system"
 WITHIN: Final = 240.0
@@ -95,9 +95,8 @@ class Cluster:
 
     def values(self, *settings: str) -> list[str]:
         """Options for helm: the images under test, and steps in status each second, for tests wait for them."""
-        values = [f"image.repository={REGISTRY}/operator", f"image.tag={self.tag}", "progressSeconds=1"]
-        for name in ("trainer", "edge"):
-            values += [f"{name}.image.repository={REGISTRY}/{name}", f"{name}.image.tag={self.tag}"]
+        tags = [f"{place}image.tag={self.tag}" for place in ("", "trainer.", "edge.")]
+        values = [f"registry={REGISTRY}", *tags, "progressSeconds=1"]
         return [text for value in (*values, *settings) for text in ("--set", value)]
 
     @contextmanager

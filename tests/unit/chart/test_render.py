@@ -282,6 +282,19 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
         lambda all_: container(all_)["image"],
         f"example.com:5000/a/b@{DIGEST}",
     ),
+    (
+        {"registry": "example.com:5000/team", "image": {"digest": DIGEST}},
+        lambda all_: [
+            container(all_)["image"],
+            *(option(all_, f"{name}-image") for name in ("trainer", "edge", "launcher")),
+        ],
+        [
+            f"example.com:5000/team/edgecloud/operator@{DIGEST}",
+            "example.com:5000/team/edgecloud/trainer:dev",
+            "example.com:5000/team/edgecloud/edge:dev",
+            f"example.com:5000/team/edgecloud/operator@{DIGEST}",
+        ],
+    ),
     ({"image": {"pullPolicy": "Never"}}, lambda all_: container(all_)["imagePullPolicy"], "Never"),
     ({"imagePullSecrets": [{"name": "x"}]}, lambda all_: pod(all_)["imagePullSecrets"], [{"name": "x"}]),
     ({"trainer": {"image": {"tag": "9"}}}, lambda all_: option(all_, "trainer-image"), "edgecloud/trainer:9"),
@@ -405,6 +418,7 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"image": {"tagg": "1"}}, "additional properties 'tagg' not allowed"),
     ({"image": {"tag": 1}}, "at '/image/tag': got number, want string"),
     ({"image": {"repository": "a/b:1.0@x"}}, "at '/image/repository'"),
+    ({"registry": "https://example.com/"}, "at '/registry'"),
     ({"image": {"digest": "sha256:1234"}}, "at '/image/digest'"),
     ({"image": {"pullPolicy": "Sometimes"}}, "'Always', 'IfNotPresent', 'Never'"),
     ({"namespaces": "one"}, "at '/namespaces': got string, want array"),
