@@ -137,7 +137,7 @@ def _bring(begun: Brought | None) -> Brought:
         push_images(tag, *IMAGES)
     with timed(spent, "images on the nodes"):
         for name in ("trainer", "edge"):
-            pull_image(f"{REGISTRY}/{name}:{tag}")
+            pull_image(f"{REGISTRY}/edgecloud/{name}:{tag}")
     with timed(spent, "helm install"):
         made.cluster.install()
     made.ready = True

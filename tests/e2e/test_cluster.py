@@ -77,7 +77,7 @@ def test_an_image_that_is_not_ours(space: Namespace, tmp_path: Path) -> None:
     build_foreign(tmp_path, tag)
     job = own_script(epochs=6)
     job["metadata"]["name"] = "foreign"
-    job["spec"]["image"] = f"{REGISTRY}/foreign:{tag}"
+    job["spec"]["image"] = f"{REGISTRY}/edgecloud/foreign:{tag}"
     job["spec"]["program"]["command"] = ["python3", "train.py"]
     job["spec"]["podTemplate"] = {"spec": SPREAD}
     space.apply(job)
