@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from edgecloud.cli.output import OutputError, end_of_output, guard_output
+from edgecloud.cli.output import OutputError, end_of_output, guard_output, open_closed
 
 COMMANDS: Final = {
     "run": "edgecloud.cli.run:run",
@@ -57,6 +57,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point. Trouble with our own output, such as a reader that goes away early, is worth no traceback."""
+    open_closed()
     guard_output()
     try:
         cli.main(prog_name="edgecloud")

@@ -19,6 +19,7 @@ import edgecloud.cli
 from edgecloud.api.crd import crd
 from edgecloud.api.job import TrainingJob
 from edgecloud.cli.main import COMMANDS, cli
+from edgecloud_operator.local import Workdir
 from tests.unit.cli.command import EDGECLOUD, environment, job_file, run_edgecloud
 
 # Help
@@ -137,6 +138,21 @@ def test_without_a_standard_input(tmp_path: Path, command: str) -> None:
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.returncode == (2 if command == "validate -" else 0), done.stderr
+
+
+def test_without_standard_streams(tmp_path: Path) -> None:
+    """As a daemon may start it. The exit code tells how it ended, and nothing is printed into the files of the run."""
+    file = job_file(tmp_path / "a.yaml", program={"command": ["python", "-c", "print('trained')"]})
+    done = subprocess.run(
+        ["bash", "-c", f"{EDGECLOUD} run {file} --workdir {tmp_path}/work <&- >&- 2>&-"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    job = Workdir(tmp_path / "work").load()
+    assert (done.returncode, job and job.status and job.status.phase) == (0, "Succeeded"), done.stderr
+    assert "Traceback" not in done.stderr
+    written = {path.name: path.read_text() for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert written.pop(".lock").strip().isdigit() and "trained" in written["worker-0.log"]
+    assert not any("SUCCEEDED" in text or "RoundOpened" in text for text in written.values())
 
 
 # crd
