@@ -304,6 +304,17 @@ def test_run_refuses_a_number_of_workers(tmp_path: Path, spec: dict[str, Any], w
     assert says in refused(tmp_path, job_file(tmp_path / "a.yaml", **spec), "--workers", workers)
 
 
+def test_run_refuses_workers_for_which_there_are_too_few_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would refuse two ranks on one GPU, in words that nobody understands."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    file = job_file(tmp_path / "a.yaml", resources={"limits": {"nvidia.com/gpu": 1}})
+    assert "spec.resources.limits: the workers ask for 2 GPUs" in refused(tmp_path, file, "--workers", "2", "--fresh")
+    done = CliRunner().invoke(cli, ["bench", str(file), "--workers", "1,2", "--workdir", str(tmp_path / "work")])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("edgecloud bench: --workers 2: spec.resources.limits: the workers ask for 2 GPUs")
+    assert not (tmp_path / "work").exists()
+
+
 def test_run_never_overwrites_or_moves_what_is_not_its_own(tmp_path: Path) -> None:
     """`--workdir .` where the job file is called job.yaml, and `--fresh` in a folder with more in it than a run."""
     work = tmp_path / "work"
