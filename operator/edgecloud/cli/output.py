@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FAILED: Final = 1
+STOPPED: Final = 130
+"""By Ctrl-C."""
 READER_GONE: Final = 141
 """As a shell has it of a program that SIGPIPE ended."""
 

@@ -89,6 +89,20 @@ def test_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
     assert "Usage: " in done.stderr and "Error: " in done.stderr
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["raise KeyboardInterrupt", "import click\n@click.command()\ndef command():\n    raise KeyboardInterrupt"],
+    ids=["imports", "works"],
+)
+def test_ctrl_c_while_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    name = f"interrupted_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(COMMANDS, "validate", f"{name}:command")
+    done = CliRunner().invoke(cli, ["validate"])
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "\nedgecloud: stopped\n")
+
+
 # validate
 
 
