@@ -344,8 +344,12 @@ def test_run_never_overwrites_or_moves_what_is_not_its_own(tmp_path: Path) -> No
 def test_run_of_what_another_run_wrote(tmp_path: Path) -> None:
     """The record of a finished run is a job like any other in another folder: it is done again, and ends."""
     file = job_file(tmp_path / "a.yaml")
-    first = run_edgecloud("run", file, "--workdir", tmp_path / "one", "-q", "-o", "yaml")
+    (tmp_path / "tmp/edgecloud-run-killed").mkdir(parents=True)
+    (tmp_path / "tmp/edgecloud-run-killed/lock").touch()
+    temporary = environment(TMPDIR=str(tmp_path / "tmp"))
+    first = run_edgecloud("run", file, "--workdir", tmp_path / "one", "-q", "-o", "yaml", env=temporary)
     assert first.returncode == 0, first.stderr
+    assert list((tmp_path / "tmp").iterdir()) == [], "neither its own tokens, nor those of one that was killed"
     (tmp_path / "record.yaml").write_text(first.stdout)
     second = run_edgecloud("run", tmp_path / "record.yaml", "--workdir", tmp_path / "two", "-q", "-o", "yaml")
     assert second.returncode == 0, second.stderr
