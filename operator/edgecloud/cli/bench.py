@@ -22,7 +22,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
 from edgecloud.cli.display import printable
-from edgecloud.cli.run import read_job, wrong_size
+from edgecloud.cli.run import lacking, read_job, wrong_size
 from edgecloud.cli.tables import print_whole
 
 USAGE_ERROR: Final = 2
@@ -135,7 +135,8 @@ def _check(job: TrainingJob, sizes: Sequence[int]) -> None:
     wrong = []
     for size in sizes:
         try:
-            job.with_workers(size)
+            if why := lacking(job.with_workers(size)):
+                wrong.append(f"--workers {size}: {why}")
         except ValidationError as error:
             wrong.append(wrong_size(size, error))
     for line in wrong:

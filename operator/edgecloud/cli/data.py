@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.output import STOPPED
 from edgecloud.cli.progress import Silent, progress
 from edgecloud.cli.tables import print_whole
 from edgecloud.edge.looking import is_there
@@ -30,7 +31,6 @@ SplitName = Literal["train", "validation", "test"]
 
 FAILED: Final = 1
 USAGE_ERROR: Final = 2
-STOPPED: Final = 130
 MAX_LISTED: Final = 1000
 MAX_CLASSES: Final = 40
 """In a table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, TextIO, cast
 
@@ -21,6 +22,10 @@ from edgecloud.cli.output import UNREAD, nowhere
 
 LINE_SECONDS: Final = 5.0
 """How often a plain progress line is written."""
+_LONGEST_BAR: Final = 40
+_SHORTEST_BAR: Final = 10
+"""Else it has a row of its own."""
+_GAP: Final = "  "
 _COLOURS: Final = {
     "Pending": "yellow",
     "Starting": "yellow",
@@ -60,11 +65,14 @@ class Lasting:
 
 
 def terminal() -> Console | None:
-    """Standard error as a console that pictures move on; None if it is none, whatever FORCE_COLOR says of colours."""
+    """Standard error as a console that pictures move on; None if it is none, whatever FORCE_COLOR says of colours.
+
+    None, too, for a terminal that moves no cursor (TERM=dumb).
+    """
     if not sys.stderr.isatty():
         return None
     console = Console(file=cast("TextIO", Lasting(sys.stderr)))
-    return console if console.is_terminal else None
+    return console if console.is_terminal and not console.is_dumb_terminal else None
 
 
 class Quiet:
@@ -139,25 +147,42 @@ class Terminal(Quiet):
         job = self._job
         status = (job.status if job else None) or TrainingJobStatus()
         progress, summary = status.progress or ProgressStatus(), status.summary or SummaryStatus()
-        head = Table.grid(padding=(0, 2))
-        head.add_row(
+        width = self._console.width
+        head = (
             Text(job.metadata.name if job else "", style="bold"),
             Text(status.phase, style=_COLOURS[status.phase]),
-            f"workers {summary.workers}",
-            f"round {status.rendezvous.round if status.rendezvous else 0}",
-            f"restarts {status.restarts}",
-            short_duration(time.monotonic() - self._began),
+            Text(f"workers {summary.workers}"),
+            Text(f"round {status.rendezvous.round if status.rendezvous else 0}"),
+            Text(f"restarts {status.restarts}"),
+            Text(short_duration(time.monotonic() - self._began)),
         )
-        bar = Table.grid(padding=(0, 2))
         waiting = progress.percent is None
+        numbers = [Text("" if waiting else f"{progress.percent:.0f}%")]
+        numbers += [Text(f"{name} {value}") for name, value in _numbers(status)]
+        room = width - sum(len(_GAP) + number.cell_len for number in numbers)
+        beside = room >= _SHORTEST_BAR
+        bar = Table.grid(padding=(0, len(_GAP), 0, 0))
         bar.add_row(
             ProgressBar(
-                total=100, completed=progress.percent or 0, width=40, pulse=waiting and status.phase != "Pending"
+                total=100,
+                completed=progress.percent or 0,
+                width=min(_LONGEST_BAR, room if beside else width - len(_GAP) - numbers[0].cell_len),
+                pulse=waiting and status.phase != "Pending",
             ),
-            "" if waiting else f"{progress.percent:.0f}%",
-            *(f"{name} {value}" for name, value in _numbers(status)),
+            *(numbers if beside else numbers[:1]),
         )
-        return Group(head, bar)
+        return Group(*_rows(head, width), bar, *([] if beside else _rows(numbers[1:], width)))
+
+
+def _rows(words: Iterable[Text], width: int) -> list[Text]:
+    """Words side by side, as many in a row as have room: none is cut, unless it is wider than the terminal."""
+    rows: list[Text] = []
+    for word in words:
+        if rows and rows[-1].cell_len + len(_GAP) + word.cell_len <= width:
+            rows[-1].append(_GAP).append_text(word)
+        else:
+            rows.append(Text(overflow="fold").append_text(word))
+    return rows
 
 
 def progress_line(job: TrainingJob) -> str:

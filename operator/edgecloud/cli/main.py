@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module, metadata
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from edgecloud.cli.output import OutputError, end_of_output, guard_output
+from edgecloud.cli.output import STOPPED, OutputError, end_of_output, guard_output, open_closed
 
 COMMANDS: Final = {
     "run": "edgecloud.cli.run:run",
@@ -42,6 +43,14 @@ class _Late(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # of which click would make exit code 1: while a command is imported, or works
+            with suppress(OSError):
+                click.echo("\nedgecloud: stopped", err=True)  # below the terminal's ^C
+            ctx.exit(STOPPED)
+
 
 @click.group(cls=_Late, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(metadata.version("edgecloud"), "-V", "--version", prog_name="edgecloud")
@@ -57,6 +66,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point. Trouble with our own output, such as a reader that goes away early, is worth no traceback."""
+    open_closed()
     guard_output()
     try:
         cli.main(prog_name="edgecloud")

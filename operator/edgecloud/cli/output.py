@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FAILED: Final = 1
+STOPPED: Final = 130
+"""By Ctrl-C."""
 READER_GONE: Final = 141
 """As a shell has it of a program that SIGPIPE ended."""
 
@@ -40,10 +42,32 @@ class _Raw(io.FileIO):
             raise OutputError from error
 
 
+def open_closed() -> None:
+    """Have the standard streams that whoever started us has closed (`>&-`, some daemons) lead nowhere.
+
+    To be called before any file is opened: that would get the descriptor, and what is printed would be written into it.
+    sys.stdin stays None, so that a command that needs it can say that there is none.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with suppress(OSError):
+                null = os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+                os.set_inheritable(null, True)
+    sys.stdout = sys.stdout or _nothing()
+    sys.stderr = sys.stderr or _nothing()
+
+
+def _nothing() -> TextIO:
+    # Not closed with the stream: another one is put in its place.
+    return open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
 def guard_output() -> None:
     """From now on errors of standard output are OutputError; what its encoding lacks is printed as `\\u2192`."""
     stream = sys.stdout
-    if not isinstance(stream, io.TextIOWrapper):  # such as None, where whoever started us has closed it
+    if not isinstance(stream, io.TextIOWrapper):
         return
     stream.flush()
     sys.stdout = io.TextIOWrapper(

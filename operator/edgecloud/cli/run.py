@@ -52,7 +52,7 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
 
     Each worker is a launcher process that starts the training processes, as in a cluster's Pods. Ctrl-C, or SIGTERM,
     stops at a checkpoint, and the same command goes on from there; pressed twice it stops at once. With nohup it
-    outlives its terminal.
+    outlives its terminal. Workers that ask for GPUs (resources.limits) get this machine's, each its own.
 
     \b
     In the folder:
@@ -101,6 +101,13 @@ def wrong_size(workers: int | None, error: ValidationError) -> str:
     return f"--workers {workers}: {path}: {first['msg']}" + (f": {remedy}" if remedy else "")
 
 
+def lacking(job: TrainingJob) -> str | None:
+    """What this machine has too little of for the job in its size, and what to write; None if it has enough."""
+    from edgecloud_operator.local import shortage, visible_gpus
+
+    return shortage(job.spec, visible_gpus())
+
+
 def _unfit(job: TrainingJob) -> list[str]:
     """Why a right job can't run without a cluster."""
     found = []
@@ -134,6 +141,8 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
 
     workdir = Workdir(folder.absolute())
     try:
+        if why := lacking(job if workers is None else job.with_workers(workers)):
+            _refuse(why)
         if fresh and (aside := workdir.put_aside()):
             click.echo(f"the earlier run is kept in {aside}", err=True)
         workdir.prepare()

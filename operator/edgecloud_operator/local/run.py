@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import signal
 import socket
-import tempfile
 import uuid
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 from edgecloud.api.job import TrainingJob
@@ -25,6 +22,7 @@ from edgecloud_operator.core.measurer import measure_on
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.plan import Event
 from edgecloud_operator.local.cluster import LocalCluster, created
+from edgecloud_operator.local.scratch import scratch_folder
 from edgecloud_operator.local.workdir import Workdir, WorkdirError
 from edgecloud_operator.local.workers import ADDRESS, Workers
 
@@ -135,8 +133,7 @@ class LocalRun:
         linux.become_subreaper()
         loop = asyncio.get_running_loop()
         with ExitStack() as stack:
-            scratch = Path(tempfile.mkdtemp(prefix="edgecloud-run-"))
-            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            scratch = stack.enter_context(scratch_folder())
             self._listener = stack.enter_context(_listen())
             address = f"http://{ADDRESS}:{self._listener.getsockname()[1]}"
             self._workers = Workers(self._workdir, scratch, address, self._saw_pod)

@@ -9,15 +9,16 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import yaml
 from pydantic import ValidationError
 from yaml.emitter import ScalarAnalysis
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.documents import read_documents
+from edgecloud.documents import Document, read_documents
 from edgecloud.documents.scalars import ScalarError, scalar
+from edgecloud.problems import Problem
 
 KEPT_ASIDE: Final = 100
 LOCK: Final = ".lock"
@@ -118,25 +119,36 @@ class Workdir:
         Raises:
             WorkdirError: job.yaml is no TrainingJob, or is one that no run has written.
         """
+        read = self._read()
+        if read is None:
+            return None
+        documents, problems = read
+        try:
+            if problems or len(documents) != 1:
+                raise WorkdirError(self._spoilt())
+            return TrainingJob.parse(documents[0].value)
+        except ValidationError as error:
+            raise WorkdirError(self._spoilt()) from error
+
+    def _read(self) -> tuple[tuple[Document, ...], tuple[Problem, ...]] | None:
+        """What job.yaml holds, right or wrong; None where there is none.
+
+        Raises:
+            WorkdirError: it can't be read, or no run has written it.
+        """
         try:
             data = self.job_file.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise WorkdirError(f"{self.job_file}: {error.strerror}") from error
+            raise WorkdirError(f"{self.job_file}: {error.strerror}; name another folder with --workdir") from error
         documents, problems = read_documents(data, str(self.job_file))
-        try:
-            if problems or len(documents) != 1:
-                raise WorkdirError(self._spoilt())
-            job = TrainingJob.parse(documents[0].value)
-        except ValidationError as error:
-            raise WorkdirError(self._spoilt()) from error
-        if job.metadata.uid is None:
+        if any(_is_own(document.value) for document in documents):
             raise WorkdirError(
-                f"{self.job_file} is a job file of your own, and a run here would overwrite it:"
+                f"{self.job_file} is a job file of your own, and a run here would overwrite or move it:"
                 " name another folder with --workdir"
             )
-        return job
+        return documents, problems
 
     def _spoilt(self) -> str:
         return f"{self.job_file} is not a TrainingJob any more: start over with --fresh, or name another --workdir"
@@ -186,6 +198,7 @@ class Workdir:
                 f"{self.path} holds more than a run's files ({', '.join(foreign[:3])}), and is not moved:"
                 " name another folder with --workdir"
             )
+        self._read()
         real = self.path.resolve()  # of a link the name alone would move
         with self.lock():
             aside = _move_aside(real)
@@ -207,6 +220,12 @@ class Workdir:
             else entry.suffix in _CACHED or _REMEMBERED.fullmatch(entry.name)
             for entry in folder.iterdir()
         )
+
+
+def _is_own(document: Any) -> bool:
+    """Whether a resource comes from a person: one that a run has written has a uid."""
+    metadata = document.get("metadata") if isinstance(document, dict) and "kind" in document else None
+    return isinstance(metadata, dict) and metadata.get("uid") is None
 
 
 def _move_aside(path: Path) -> Path:

@@ -26,6 +26,7 @@ from edgecloud_operator.core.measurer import FOLDER, PROGRAM, measuring_environm
 from edgecloud_operator.core.names import measurer_name, worker_name
 from edgecloud_operator.core.observed import Pod, Role, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
+from edgecloud_operator.local.gpus import VARIABLE, share_of, visible_gpus
 from edgecloud_operator.local.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,8 @@ class Workers:
         )
         ours = _surroundings()
         ours.setdefault("OMP_NUM_THREADS", str(self._threads(job, index)))
+        if (gpus := share_of(job.spec, index, visible_gpus())) is not None:
+            ours[VARIABLE] = gpus
         program = job.spec.program
         theirs = {variable.name: variable.value or "" for variable in (program.env if program else None) or ()}
         return (

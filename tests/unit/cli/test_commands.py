@@ -19,6 +19,7 @@ import edgecloud.cli
 from edgecloud.api.crd import crd
 from edgecloud.api.job import TrainingJob
 from edgecloud.cli.main import COMMANDS, cli
+from edgecloud_operator.local import Workdir
 from tests.unit.cli.command import EDGECLOUD, environment, job_file, run_edgecloud
 
 # Help
@@ -88,6 +89,20 @@ def test_a_wrong_command_line(arguments: tuple[str, ...]) -> None:
     assert "Usage: " in done.stderr and "Error: " in done.stderr
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["raise KeyboardInterrupt", "import click\n@click.command()\ndef command():\n    raise KeyboardInterrupt"],
+    ids=["imports", "works"],
+)
+def test_ctrl_c_while_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    name = f"interrupted_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(COMMANDS, "validate", f"{name}:command")
+    done = CliRunner().invoke(cli, ["validate"])
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "\nedgecloud: stopped\n")
+
+
 # validate
 
 
@@ -137,6 +152,21 @@ def test_without_a_standard_input(tmp_path: Path, command: str) -> None:
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.returncode == (2 if command == "validate -" else 0), done.stderr
+
+
+def test_without_standard_streams(tmp_path: Path) -> None:
+    """As a daemon may start it. The exit code tells how it ended, and nothing is printed into the files of the run."""
+    file = job_file(tmp_path / "a.yaml", program={"command": ["python", "-c", "print('trained')"]})
+    done = subprocess.run(
+        ["bash", "-c", f"{EDGECLOUD} run {file} --workdir {tmp_path}/work <&- >&- 2>&-"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    job = Workdir(tmp_path / "work").load()
+    assert (done.returncode, job and job.status and job.status.phase) == (0, "Succeeded"), done.stderr
+    assert "Traceback" not in done.stderr
+    written = {path.name: path.read_text() for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert written.pop(".lock").strip().isdigit() and "trained" in written["worker-0.log"]
+    assert not any("SUCCEEDED" in text or "RoundOpened" in text for text in written.values())
 
 
 # crd
@@ -288,6 +318,17 @@ def test_run_refuses_a_number_of_workers(tmp_path: Path, spec: dict[str, Any], w
     assert says in refused(tmp_path, job_file(tmp_path / "a.yaml", **spec), "--workers", workers)
 
 
+def test_run_refuses_workers_for_which_there_are_too_few_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL would refuse two ranks on one GPU, in words that nobody understands."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    file = job_file(tmp_path / "a.yaml", resources={"limits": {"nvidia.com/gpu": 1}})
+    assert "spec.resources.limits: the workers ask for 2 GPUs" in refused(tmp_path, file, "--workers", "2", "--fresh")
+    done = CliRunner().invoke(cli, ["bench", str(file), "--workers", "1,2", "--workdir", str(tmp_path / "work")])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("edgecloud bench: --workers 2: spec.resources.limits: the workers ask for 2 GPUs")
+    assert not (tmp_path / "work").exists()
+
+
 def test_run_never_overwrites_or_moves_what_is_not_its_own(tmp_path: Path) -> None:
     """`--workdir .` where the job file is called job.yaml, and `--fresh` in a folder with more in it than a run."""
     work = tmp_path / "work"
@@ -303,8 +344,12 @@ def test_run_never_overwrites_or_moves_what_is_not_its_own(tmp_path: Path) -> No
 def test_run_of_what_another_run_wrote(tmp_path: Path) -> None:
     """The record of a finished run is a job like any other in another folder: it is done again, and ends."""
     file = job_file(tmp_path / "a.yaml")
-    first = run_edgecloud("run", file, "--workdir", tmp_path / "one", "-q", "-o", "yaml")
+    (tmp_path / "tmp/edgecloud-run-killed").mkdir(parents=True)
+    (tmp_path / "tmp/edgecloud-run-killed/lock").touch()
+    temporary = environment(TMPDIR=str(tmp_path / "tmp"))
+    first = run_edgecloud("run", file, "--workdir", tmp_path / "one", "-q", "-o", "yaml", env=temporary)
     assert first.returncode == 0, first.stderr
+    assert list((tmp_path / "tmp").iterdir()) == [], "neither its own tokens, nor those of one that was killed"
     (tmp_path / "record.yaml").write_text(first.stdout)
     second = run_edgecloud("run", tmp_path / "record.yaml", "--workdir", tmp_path / "two", "-q", "-o", "yaml")
     assert second.returncode == 0, second.stderr

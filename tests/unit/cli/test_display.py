@@ -170,6 +170,18 @@ def test_the_live_display_of_a_terminal_that_is_closed(monkeypatch: pytest.Monke
             terminal._live.refresh()
 
 
+def test_a_terminal_that_moves_no_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Emacs' shell, and the terminals of some CI: of a picture they would show nothing."""
+    theirs, ours = pty.openpty()
+    with os.fdopen(theirs), os.fdopen(ours, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "dumb")
+        assert type(_display(quiet=False)) is Plain
+        assert type(progress(quiet=False)) is Lines
+        monkeypatch.setenv("TERM", "xterm")
+        assert type(_display(quiet=False)) is Terminal
+
+
 @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
 def test_colours_that_are_asked_for_make_no_terminal(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """As GitHub Actions does; what moves the cursor would fill its log."""
@@ -228,6 +240,32 @@ def test_a_picture_of_each_phase(phase: str, kind: str) -> None:
 def test_a_picture_before_anything_is_known() -> None:
     picture = drawn(None)
     assert "Pending" in picture and "workers" in picture
+
+
+LATE = {
+    "phase": "Running",
+    "summary": SUMMARY | {"accuracy": "97.8%", "samplesPerSecond": "1,234,567", "eta": "3h 20m"},
+    "progress": {"percent": 66.7, "step": 100_008, "totalSteps": 150_000},
+    "restarts": 2,
+}
+
+
+@pytest.mark.parametrize("width", [20, 40, 79, 80, 100, 300])
+def test_a_narrow_terminal_shortens_the_bar_and_no_number(width: int) -> None:
+    picture = drawn(make_job(**LATE), width)
+    for words in (
+        "67%", "step 100008/150000", "loss 0.213", "accuracy 97.8%", "samples/s 1,234,567", "ETA 3h 20m", "restarts 2"
+    ):  # fmt: skip
+        assert words in picture, picture
+    lines = picture.splitlines()
+    bars = [line.count("\N{BOX DRAWINGS HEAVY HORIZONTAL}") for line in lines]
+    assert 10 <= max(bars) <= 40 and max(map(len, lines)) <= width
+    assert len(lines) == 2 or width <= 100
+
+
+def test_the_bar_shrinks_before_a_row_is_added() -> None:
+    job = make_job(**STATUSES["everything"]("Running"))
+    assert [len(drawn(job, width).splitlines()) for width in (120, 90, 80)] == [2, 2, 3]
 
 
 @pytest.mark.parametrize("width", [1, 5, 20, 40, 80, 300])

@@ -182,7 +182,6 @@ SPOILT = {
     "half": b"apiVersion: edgecloud.io/v1alpha1\nkind: Train",
     "no yaml": b"{[",
     "bytes": b"\xff\x00\xfe",
-    "another kind": b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
     "two": b"a: 1\n---\nb: 2\n",
     "a list": b"- 1\n",
     "a text": b"hello\n",
@@ -229,12 +228,36 @@ def test_a_folder_for_a_job_yaml(tmp_path: Path) -> None:
         workdir.load()
 
 
-def test_a_job_file_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
-    """`edgecloud run job.yaml --workdir .`: the file would lose its comments to our record of the run."""
+OWN = {
+    "a job": to_yaml(make_job()),
+    "a job with a mistake": to_yaml(make_job()).replace("workers: 2", "worker: 2"),
+    "two jobs": to_yaml(make_job()) + "---\n" + to_yaml(make_job()),
+    "another kind": "apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}\n",
+}
+
+
+@pytest.mark.parametrize("content", OWN.values(), ids=OWN)
+def test_a_job_file_of_ones_own_is_not_overwritten_or_moved(tmp_path: Path, content: str) -> None:
+    """`edgecloud run job.yaml --workdir .`: the file would lose its comments to our record of the run.
+
+    And with --fresh it would be gone from where it was.
+    """
+    workdir = Workdir(tmp_path / "work")
+    workdir.path.mkdir()
+    workdir.job_file.write_text("# mine\n" + content)
+    for attempt in (workdir.load, workdir.put_aside):
+        with pytest.raises(WorkdirError, match=r"job file of your own.*--workdir"):
+            attempt()
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+    assert workdir.job_file.read_text() == "# mine\n" + content
+
+
+def test_a_spoilt_job_yaml_is_put_aside(tmp_path: Path) -> None:
     workdir = made(tmp_path / "work")
-    workdir.job_file.write_text("# mine\n" + to_yaml(make_job()))
-    with pytest.raises(WorkdirError, match=r"job file of your own.*--workdir"):
-        workdir.load()
+    for content in (b"{[", b"\xff\x00\xfe", to_yaml(make_job(metadata=OURS)).encode() + b"status: {phase: Sleeping}\n"):
+        workdir.prepare()
+        workdir.job_file.write_bytes(content)
+        assert (put_aside(workdir) / "job.yaml").read_bytes() == content
 
 
 def test_a_reader_never_sees_half_of_it(tmp_path: Path) -> None:

@@ -180,11 +180,13 @@ def test_what_cannot_be_started_leaves_nothing(tmp_path: Path) -> None:
 def test_the_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECLOUD_JOB", "an outer run's")
     monkeypatch.setenv("INHERITED", "yes")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     async def scenario() -> None:
         env = [{"name": "MINE", "value": "a=b"}, {"name": "INHERITED", "value": "no"}, {"name": "EMPTY"}]
-        async with house(tmp_path, program={"command": ["python", "x.py"], "args": ["--fast"], "env": env}) as it:
+        program = {"command": ["python", "x.py"], "args": ["--fast"], "env": env}
+        async with house(tmp_path, program=program, resources={"limits": {"nvidia.com/gpu": 1}}) as it:
             await it.workers.start(it.job, 1)
             await eventually(lambda: "edgecloud.launcher" in it.process(1).cmdline(), "it is that program by now")
             environment = it.process(1).environ()
@@ -194,6 +196,7 @@ def test_the_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert environment["EDGECLOUD_COORDINATOR"] == NOWHERE
             assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
             assert int(environment["OMP_NUM_THREADS"]) >= 1
+            assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-b"
             assert os.getsid(it.process(1).pid) == it.process(1).pid, "Ctrl-C on the terminal is not for it"
 
     asyncio.run(scenario())

@@ -1,0 +1,113 @@
+"""A machine's GPUs among the workers of a local run: each its own, and none where nobody asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgecloud.api.spec import TrainingJobSpec
+from edgecloud_operator.local import shortage, visible_gpus
+from edgecloud_operator.local.gpus import share_of
+from tests.unit.local.jobs import make_job
+
+TRAINER: dict[str, Any] = {"program": None, "trainer": {"data": {"name": "digits"}}}
+FOUR = ("0", "1", "2", "3")
+
+
+def asking(limits: dict[str, Any] | None, **spec: Any) -> TrainingJobSpec:
+    return make_job(**({"resources": {"limits": limits}} | spec)).spec
+
+
+def gpus(count: int | str) -> dict[str, Any]:
+    return {"nvidia.com/gpu": count}
+
+
+def shares(spec: TrainingJobSpec, seen: tuple[str, ...]) -> list[str | None]:
+    return [share_of(spec, index, seen) for index in range(spec.worker_count())]
+
+
+POOLS: dict[str, Any] = {
+    "workers": None,
+    "pools": [
+        {"name": "cloud", "workers": 1, "resources": {"limits": gpus(2)}},
+        {"name": "edge", "workers": 1},
+        {"name": "pc", "workers": 1, "resources": {"limits": gpus("1")}},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "seen", "expected"),
+    [
+        (asking(gpus(1)), ("0", "1"), ["0", "1"]),
+        (asking(gpus("2"), **TRAINER), FOUR, ["0,1", "2,3"]),
+        (asking(gpus(1)), ("GPU-b", "GPU-a", "7"), ["GPU-b", "GPU-a"]),
+        (asking(gpus(1)), ("MIG-a", "MIG-b"), ["MIG-a", "MIG-b"]),
+        (asking({"nvidia.com/mig-1g.10gb": 1}), ("MIG-a", "MIG-b"), ["MIG-a", "MIG-b"]),
+        (asking({"nvidia.com/mig-1g.10gb": 1}), ("0",), [None, None]),
+        (asking({"nvidia.com/gpu.shared": 1}), ("0",), [None, None]),
+        (asking(None, **POOLS), FOUR, ["0,1", None, "2"]),
+    ],
+)
+def test_each_worker_has_its_own(spec: TrainingJobSpec, seen: tuple[str, ...], expected: list[str | None]) -> None:
+    assert shares(spec, seen) == expected
+    assert shortage(spec, seen) is None
+
+
+NAMED = {"command": ["a"], "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "seen"),
+    [
+        (asking(None), ("0",)),
+        (asking({"cpu": 2}, **TRAINER), ("0",)),
+        (asking(gpus(1)), ()),
+        (asking(gpus(1), **TRAINER), ()),
+        (asking(gpus(1), program=NAMED), ("0",)),
+        (asking(gpus(1), program=None, trainer=TRAINER["trainer"] | {"device": "cpu"}), ("0",)),
+    ],
+    ids=["no limits", "no limit of GPUs", "no GPU", "the trainer without one", "named by the job", "pretended"],
+)
+def test_what_stays_as_it_is(spec: TrainingJobSpec, seen: tuple[str, ...]) -> None:
+    assert shares(spec, seen) == [None, None]
+    assert shortage(spec, seen) is None
+
+
+def test_too_few() -> None:
+    why = shortage(asking(gpus(1)), ("0",))
+    assert why == (
+        "spec.resources.limits: the workers ask for 2 GPUs together, and 1 can be seen here: take fewer workers,"
+        " ask for less nvidia.com/gpu, or have them share by CUDA_VISIBLE_DEVICES in spec.program.env"
+    )
+    why = shortage(asking(gpus(3), **TRAINER), FOUR)
+    assert why is not None and "ask for 6 GPUs" in why and why.endswith("or write spec.trainer.device: cpu")
+    why = shortage(asking(None, **POOLS), ("0", "1"))
+    assert why is not None and why.startswith("spec.pools: the workers ask for 3 GPUs")
+
+
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        ("0,1", ("0", "1")),
+        (" GPU-8932f937-d72c , MIG-5", ("GPU-8932f937-d72c", "MIG-5")),
+        ("3", ("3",)),
+        ("", ()),
+        ("-1", ()),
+        ("2,-1,0", ("2",)),
+    ],
+)
+def test_what_the_environment_names_is_what_is_seen(tmp_path: Path, said: str, seen: tuple[str, ...]) -> None:
+    (tmp_path / "nvidia0").touch()
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": said}, tmp_path) == seen
+
+
+def test_device_files_are_counted(tmp_path: Path) -> None:
+    """As in a container that has the last two GPUs of four: CUDA numbers what it finds from 0."""
+    assert visible_gpus({}, tmp_path) == ()
+    for name in ("nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm", "nvidia-caps", "nvidia-modeset", "null"):
+        (tmp_path / name).touch()
+    assert visible_gpus({}, tmp_path) == ("0", "1")
+    assert visible_gpus({}, tmp_path / "none") == ()
