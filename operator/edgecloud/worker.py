@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,8 @@ def publish(
 ) -> None:
     """Put results into the job's status: small JSON objects, shown from the next report on. After the first `report`.
 
-    Each holds about 2 KiB; of a larger one the largest entries are left out, and belong into a file in results_dir.
+    Each holds about 2 KiB, at most 8 levels deep. What is no JSON or deeper is left out, and of a larger one the
+    largest entries are; a line on standard error names them once. They belong into a file in results_dir.
 
     Args:
         checkpoint: step, path (in the job's storage), weightsSha256.
@@ -108,13 +110,20 @@ def publish(
         performance: samplesPerSecond and whatever else describes it.
         exports: of each converted model format, path, bytes, sha256, accuracy, parity, latency and gate.
     """
+    if isinstance(exports, Sequence):
+        exports = [dict(one) if isinstance(one, Mapping) else one for one in exports]
     documents = {
         "checkpoint": checkpoint,
         "evaluation": evaluation,
         "performance": performance,
-        "exports": None if exports is None else {"exports": [dict(one) for one in exports]},
+        "exports": None if exports is None else {"exports": exports},
     }
-    _process.report({name: progress.fitted(value) for name, value in documents.items() if value is not None})
+    said = {name: value for name, value in documents.items() if value is not None}
+    kept = {name: progress.fitted(value) for name, value in said.items()}
+    _process.report(kept)
+    for name, value in said.items():
+        if gone := progress.left_out(value, kept[name]) or ([] if isinstance(value, Mapping) else ["all of it"]):
+            _process.complain(name, gone)
 
 
 def should_stop() -> bool:
@@ -135,6 +144,7 @@ class _Process:
         self._end: ProcessEnd | None = None
         self._values: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
+        self._complained: set[str] = set()
 
     def should_stop(self) -> bool:
         end = self._open()
@@ -165,6 +175,17 @@ class _Process:
             end.write(whole)
         finally:
             self._lock.release()
+
+    def complain(self, name: str, gone: list[str]) -> None:
+        """Say, once for each document, what of it the job will not show."""
+        if self._open() is None or name in self._complained:
+            return
+        self._complained.add(name)
+        with contextlib.suppress(Exception):
+            sys.stderr.write(
+                f"edgecloud.worker.publish: {name}: left out: {', '.join(gone)[:500]}. The job shows JSON of at most "
+                f"{progress.MAX_DEPTH} levels and {progress.MAX_DOCUMENT} bytes; write it into a file in results_dir\n"
+            )
 
     def after_fork(self) -> None:
         """A child (a data loader's worker) must not wait for a lock that a thread of its parent held."""

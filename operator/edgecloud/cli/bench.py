@@ -169,7 +169,8 @@ def compared(found: Sequence[Measured]) -> list[Measured]:
 
 def _measure(runs: Runs, file: Path, workers: int, folder: Path) -> Measured:
     """Raises NoSpeedError."""
-    command = [sys.executable, "-m", "edgecloud.cli.main", "run", str(file), "--workers", str(workers)]
+    # -P: a select.py in the user's folder is not for us.
+    command = [sys.executable, "-P", "-m", "edgecloud.cli.main", "run", str(file), "--workers", str(workers)]
     command += ["--workdir", str(folder), "--fresh", "-o", "json"]
     click.echo(f"{_workers(workers)}:", err=True)
     returncode, printed = runs.run(command)

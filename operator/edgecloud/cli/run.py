@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -241,7 +242,7 @@ def _say_how(ended: Ended, folder: Path) -> None:
         message = next((c.message for c in status.conditions if c.type == "Failed"), "")
         click.echo(f"failed: {printable(message)}", err=True)
         if status.measuring is not None:
-            click.echo(f"its log: {_short(folder / 'logs' / 'measure.log')}", err=True)
+            _say_log(folder / "logs" / "measure.log")
     elif status.phase == "Failed" and failure is not None:
         how = failure.signal or (f"exit code {failure.exit_code}" if failure.exit_code is not None else "lost")
         rank = f", rank {failure.rank}" if failure.rank is not None else ""
@@ -250,12 +251,18 @@ def _say_how(ended: Ended, folder: Path) -> None:
         click.echo(f"last failure: worker {failure.worker}{rank}: {failure.reason} ({how})", err=True)
         for line in failure.message.splitlines():
             click.echo(f"  | {printable(line)}", err=True)
-        click.echo(f"its log: {_short(folder / 'logs' / f'worker-{failure.worker}.log')}", err=True)
+        _say_log(folder / "logs" / f"worker-{failure.worker}.log")
     if status.phase not in ("Succeeded", "Failed"):
         step = f" at step {status.checkpoint.step}" if status.checkpoint else ""
         click.echo(f"stopped{step}; the same command goes on from there", err=True)
     places = {"results": folder / "results", "checkpoints": folder / "checkpoints", "logs": folder / "logs"}
     click.echo("   ".join(f"{name}: {_short(path)}" for name, path in places.items()), err=True)
+
+
+def _say_log(path: Path) -> None:
+    """Where its log is, if it came to write one that can be read."""
+    if path.is_file() and os.access(path, os.R_OK):
+        click.echo(f"its log: {_short(path)}", err=True)
 
 
 def _short(path: Path) -> str:

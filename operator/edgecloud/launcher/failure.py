@@ -125,6 +125,7 @@ def report(
     seen_round: int | None = None,
 ) -> dict[str, Any]:
     """The protocol's FailureReport."""
+    message = message[:MAX_CHARACTERS]
     failure: dict[str, Any] = {"localRank": local_rank, "rank": rank, "reason": reason, "message": message, "at": at}
     if end is not None and end.code is not None:
         failure["exitCode"] = end.code

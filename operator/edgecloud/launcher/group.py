@@ -124,6 +124,7 @@ class Group:
         verdicts = verdict.judge_together([(ends[process.pid], process.sent) for process in ended], excused=excused)
         for process, found in zip(ended, verdicts):  # noqa: B905  (Python 3.8)
             process.ended(ends[process.pid], found)
+            self._note_a_rude_end(process, ends[process.pid])
         self._broken += [process for process in ended if process.verdict == verdict.BROKEN]
         left = any(process.verdict == verdict.LEFT for process in ended)
         alive = any(process.alive for process in self._processes)
@@ -135,6 +136,13 @@ class Group:
             self._leaving()
         if not alive:
             self._finish()
+
+    def _note_a_rude_end(self, process: Process, end: End) -> None:
+        """No failure; but whoever misses a checkpoint finds in the log why there is none."""
+        rude = process.verdict == verdict.STOPPED and end.exit_code not in (0, verdict.PREEMPTED_CODE)
+        if rude and not (self._hard or self._killed):
+            how = end.signal_name or f"exit code {end.code}"
+            self._log(f"rank {process.rank} was asked to stop, and ended with {how}")
 
     def _name_the_cause(self, until: float) -> None:
         """Say who failed first; but wait for one that is just ending.

@@ -118,10 +118,10 @@ def termination(
         if progress and name in progress:
             said[name] = progress[name]
     if failure is None:
-        return _compact(said)
+        return compact(said)
     message = str(failure.get("message", ""))
     while True:
-        data = _compact({**said, "failure": {**failure, "message": message}})
+        data = compact({**said, "failure": {**failure, "message": message}})
         excess = len(data) - MAX_TERMINATION
         if excess <= 0:
             return data
@@ -129,5 +129,10 @@ def termination(
         message = message[max(1, excess // 6) :]
 
 
-def _compact(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+def compact(value: dict[str, Any]) -> bytes:
+    """JSON in as few bytes as it goes: written as \\uXXXX, long names and messages would pass a poll's 64 KiB.
+
+    Raises:
+        ValueError: there is a number in it that is not finite.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")

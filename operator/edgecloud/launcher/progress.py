@@ -28,7 +28,8 @@ DOCUMENTS = ("checkpoint", "evaluation", "performance", "exports")
 MAX_DOCUMENT = 2400
 """Bytes of one of them: all four, and the numbers, fit the channel."""
 MAX_ENTRIES = 64
-MAX_DEPTH = 16
+MAX_DEPTH = 8
+"""Lists and objects round a value, the document itself counted: the protocol's own bound."""
 _ROUNDING = 1e-6
 """A mean of float32 values may come out a little above 1."""
 
@@ -71,19 +72,28 @@ def metrics(values: Mapping[Any, Any]) -> dict[str, float]:
     return kept
 
 
-def fitted(value: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A document as plain JSON of at most MAX_DOCUMENT bytes: the largest entries go until it fits. Never raises."""
+def fitted(value: Any) -> dict[str, Any] | None:
+    """A document as plain JSON of at most MAX_DOCUMENT bytes, or None. Never raises.
+
+    What is no plain JSON, or too deep, goes, and then the largest entries until the rest fits.
+    """
     kept: dict[str, Any] = {}
-    for key, entry in value.items():
+    for key, entry in value.items() if isinstance(value, Mapping) else ():
         try:
             copy = json.loads(json.dumps(entry, allow_nan=False))
         except Exception:  # noqa: S112  (not JSON: it is left out)
             continue
-        if plain(copy):
+        if plain(copy, MAX_DEPTH - 1):
             kept[metric_name(str(key))] = copy
     while kept and document(kept) is None:
         del kept[max(kept, key=lambda key: len(json.dumps(kept[key])))]
     return kept or None
+
+
+def left_out(value: Any, kept: Mapping[str, Any] | None) -> list[str]:
+    """The names of the entries that `fitted` left out."""
+    names = [metric_name(str(key)) for key in value] if isinstance(value, Mapping) else []
+    return [name for name in names if name not in (kept or {})]
 
 
 def document(value: Any) -> dict[str, Any] | None:
@@ -98,14 +108,14 @@ def plain(value: Any, depth: int = MAX_DEPTH) -> bool:
 
     A coordinator that refuses a poll for such a thing would refuse this worker's polls for ever.
     """
+    if depth < 0:
+        return False
     if isinstance(value, str):
         return not any("\ud800" <= character <= "\udfff" for character in value)
     if isinstance(value, dict):
-        return depth > 0 and all(
-            isinstance(key, str) and plain(key) and plain(entry, depth - 1) for key, entry in value.items()
-        )
+        return all(isinstance(key, str) and plain(key) and plain(entry, depth - 1) for key, entry in value.items())
     if isinstance(value, list):
-        return depth > 0 and all(plain(entry, depth - 1) for entry in value)
+        return all(plain(entry, depth - 1) for entry in value)
     if isinstance(value, int):  # a bool is one
         return abs(value) <= MAX_COUNT
     return value is None or (isinstance(value, float) and math.isfinite(value))

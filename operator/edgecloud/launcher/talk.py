@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 from edgecloud.launcher.client import Connection, ExchangeError, StaleConnectionError
 from edgecloud.launcher.config import Config
 from edgecloud.launcher.log import Log
-from edgecloud.launcher.messages import HOLD_SECONDS, Directive, parse_directive
+from edgecloud.launcher.messages import HOLD_SECONDS, Directive, compact, parse_directive
 
 ANSWER_SECONDS = 10.0
 """How long an answer may take beyond the time it is held back."""
@@ -183,7 +182,7 @@ class Talk:
     async def _exchange(self, connection: Connection, hold: float) -> Directive:
         for _ in range(4):
             self._sequence += 1
-            body = json.dumps({**self._message(hold), "sequence": self._sequence}, allow_nan=False).encode()
+            body = compact({**self._message(hold), "sequence": self._sequence})
             try:
                 answer = await connection.post(body, self._token(), seconds=hold + ANSWER_SECONDS)
             except StaleConnectionError:

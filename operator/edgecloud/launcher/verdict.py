@@ -14,7 +14,7 @@ DONE = "done"
 LEFT = "left"
 """Ended with 143: it saved and left, because it was asked to or agreed so with the other ranks."""
 STOPPED = "stopped"
-"""Ended by us, or after one of its neighbours was."""
+"""Ended after we had asked it to, or after one of its neighbours was."""
 BROKEN = "broken"
 """Ended any other way."""
 
@@ -63,10 +63,14 @@ def judge(end: End, sent: Collection[int], *, excused: bool = False) -> str:
     """
     if end.code == PREEMPTED_CODE:
         return LEFT
+    if signal.SIGTERM in sent:
+        # Scripts answer it in their own ways: with 0, with 1, with a KeyboardInterrupt, with an abort for a peer that
+        # was quicker. Taken for complete, a job would end half trained, and taken for broken, its neighbour that still
+        # saves would be killed; taken for stopped, one that had just finished or failed goes on from its last
+        # checkpoint and does so again.
+        return STOPPED
     if end.code == 0:
-        # Many scripts answer SIGTERM with exit code 0. Taken for complete, a job would end half trained; taken for
-        # stopped, a script that had just finished goes on from its last checkpoint and finishes again.
-        return STOPPED if signal.SIGTERM in sent else DONE
+        return DONE
     if end.signal is not None and end.signal in sent:
         return STOPPED
     return STOPPED if excused else BROKEN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import ssl
@@ -184,7 +185,7 @@ class CoordinatorServer:
         if refusal := self._desk.pace(identity):
             return self._refused(request, refusal)
         body = await _body(request)
-        report = body if isinstance(body, Refusal) else _parse(body)
+        report = body if isinstance(body, Refusal) else _parse(body, self._desk.refuse)
         if isinstance(report, Refusal):
             return self._refused(request, self._desk.refuse(report))
         place = request.match_info
@@ -235,16 +236,29 @@ async def _body(request: web.Request) -> bytes | Refusal:
         return Refusal("too-slow", f"the body took more than {BODY_SECONDS:g} s")
 
 
-def _parse(body: bytes) -> PollRequest | Refusal:
+def _parse(body: bytes, drop: Callable[[Refusal], object]) -> PollRequest | Refusal:
+    """What a worker says.
+
+    Progress that can't be taken is dropped, and the rest taken: a worker whose every poll is refused for a value that
+    is only to be shown could not even tell of its end. drop: told why.
+    """
     try:
         protocol = _Spoken.model_validate_json(body).protocol
         if not OLDEST_VERSION <= protocol <= VERSION:
             return Refusal("protocol", f"protocol {protocol} is not spoken here; {OLDEST_VERSION} to {VERSION} are")
         return PollRequest.model_validate_json(body, by_alias=True, by_name=False)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return Refusal("malformed", f"{place}: {first['msg']}"[:300])
+        errors = error.errors(include_url=False, include_input=False)
+    place = ".".join(str(part) for part in errors[0]["loc"])
+    refusal = Refusal("malformed", f"{place}: {errors[0]['msg']}"[:300])
+    if any(error["loc"][:1] != ("progress",) for error in errors):
+        return refusal
+    try:
+        report = PollRequest.parse(json.loads(body) | {"progress": None})
+    except ValueError:  # numbers that pydantic reads, and Python's json does not
+        return refusal
+    drop(refusal)
+    return report
 
 
 async def _healthy(_request: web.Request) -> web.Response:

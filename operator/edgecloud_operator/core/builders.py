@@ -213,7 +213,9 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     for variable in (program.env if program else None) or ():
         said = variable.dump()
         variables.append(said | {"value": verbatim(said["value"])} if "value" in said else said)
-    launcher = ["python3", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-m", "edgecloud.launcher"]
+    # -P (Python 3.11, which EdgeCloud needs): a select.py among the user's files is not for the launcher. To one file,
+    # which any python3 runs, the working directory is nothing anyway.
+    launcher = ["python3", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-P", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,

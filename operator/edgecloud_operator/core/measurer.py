@@ -22,7 +22,8 @@ from edgecloud_operator.core.builders import (
 )
 
 CONTAINER: Final = "measure"
-PROGRAM: Final = ("python", "-m", "edgecloud.edge.measure")
+PROGRAM: Final = ("python", "-P", "-m", "edgecloud.edge.measure")
+"""-P: a select.py in the folder where a local run was started is not for us."""
 FOLDER: Final = "export"
 """Of the converted models, in the results."""
 GRACE_SECONDS: Final = 10

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Final
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import Member, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.status import Budget, Member, Reason, Rendezvous, TrainingJobStatus
 from edgecloud.protocol import FailureReport
 from edgecloud_operator.core import conditions
-from edgecloud_operator.core.failures import MAX_UNPAID, PREEMPTED, Failure, first_cause
+from edgecloud_operator.core.failures import MAX_UNPAID, PREEMPTED, Failure, first_cause, refreshed
 from edgecloud_operator.core.members import (
     ENDED,
     SILENT_SECONDS,
@@ -222,7 +222,8 @@ def _stopping(situation: _Situation) -> Step:
     job, status, observed, now = situation.job, situation.status, situation.observed, situation.now
     called = situation.called
     resize, wait = situation.resize()
-    alone = next((state for state in situation.states if state.doing == "preempted"), None)
+    left = [state for state in situation.states if state.doing == "preempted"]
+    alone = min(left, key=lambda state: state.since, default=None)  # the others followed, or were made to
     if not (called or resize or alone):
         return Step(status=status, wait=wait)
     if not all(stopped(state, observed, now, going=not situation.wanted(state)) for state in situation.states):
@@ -232,12 +233,14 @@ def _stopping(situation: _Situation) -> Step:
         closed = _closed(job, reckoned(status, observed), reason, "stopped at a checkpoint", now)
         return _open(job, closed, observed, now, patient=not resize)
     # Nobody asked for this stop: a program that leaves with 143 again and again must not do so for ever.
+    unpaid = refreshed(status.budget or Budget(), status.checkpoint.step if status.checkpoint else 0).unpaid
+    often = f"{MAX_UNPAID + 1} times without a newer checkpoint" if unpaid >= MAX_UNPAID else "without being asked to"
     report = FailureReport(
         local_rank=0,
         rank=0,
         exit_code=PREEMPTED,
         reason="ProgramError",
-        message=f"the program left with exit code 143 {MAX_UNPAID + 1} times without a newer checkpoint",
+        message=f"the program left with exit code {PREEMPTED} {often}",
         at=now.timestamp(),
     )
     reckoning = pay(job, status, [situation.failure(alone, report)], observed)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.launcher import linux
+from edgecloud.launcher import failure, linux
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.measurer import FOLDER, PROGRAM, measuring_environment
@@ -37,6 +37,10 @@ KILL_SECONDS: Final = 10.0
 MAX_TERMINATION_BYTES: Final = MAX_BYTES
 TERMINATION: Final = "termination"
 """The file that a process leaves its last message in."""
+STDERR: Final = "stderr"
+"""The file for what a launcher, or its Python, says while it has no log. Afterwards it says everything there."""
+MAX_WORDS: Final = 1500
+"""Characters of that in a failure's message."""
 
 
 @dataclass
@@ -138,15 +142,17 @@ class Workers:
         token_file = home / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(token)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "edgecloud.launcher", "--", *program_command(job)),
-            cwd=self._working_dir(job),
-            env=self._environment(job, index, uid, home, token_file),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us: the workers are asked to stop in good order
-        )
+        with (home / STDERR).open("wb") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                # -P: a select.py in the user's folder is not for the launcher.
+                *(sys.executable, "-P", "-m", "edgecloud.launcher", "--", *program_command(job)),
+                cwd=self._working_dir(job),
+                env=self._environment(job, index, uid, home, token_file),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C is for us: the workers are asked to stop in good order
+            )
         pod = _pod(worker_name(job.metadata.name, index), uid, index=index)
         return _Worker(pod=pod, process=process, token_digest=_digest(token), home=home)
 
@@ -199,7 +205,8 @@ class Workers:
             self._sweep()
         exit_code = code if code >= 0 else 128 - code
         end = read_termination(worker.home / TERMINATION, exit_code, role=worker.pod.role)
-        self._change(worker, phase="Succeeded" if exit_code == 0 else "Failed", termination=end)
+        phase, why = "Succeeded" if exit_code == 0 else "Failed", last_words(worker.home / STDERR)
+        self._change(worker, phase=phase, termination=end, why=why)
         self._identities.pop(worker.token_digest, None)
         shutil.rmtree(worker.home, ignore_errors=True)
 
@@ -282,6 +289,17 @@ def read_termination(path: Path, exit_code: int, *, role: Role = "worker") -> Te
     if role == "measure":
         return Termination(exit_code=exit_code, message=message.decode("utf-8", "replace"))
     return parse_termination(message, exit_code)
+
+
+def last_words(path: Path) -> str:
+    """The end of what a process that had no log yet wrote; "" if it wrote nothing."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, handle.seek(0, os.SEEK_END) - 4 * MAX_WORDS))
+            text = handle.read(4 * MAX_WORDS).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return failure.last_lines(text)[-MAX_WORDS:]
 
 
 def _digest(token: str) -> str:

@@ -104,7 +104,7 @@ def test_trained_measured_and_done(space: Space, node: Kubelet) -> None:
     assert (spec["nodeSelector"], spec["restartPolicy"]) == ({"edgecloud.io/edge": "true"}, "Never")
     assert spec["automountServiceAccountToken"] is False
     (made,) = spec["containers"]
-    assert (made["image"], made["command"]) == ("example.com/edge:7", ["python", "-m", "edgecloud.edge.measure"])
+    assert (made["image"], made["command"]) == ("example.com/edge:7", ["python", "-P", "-m", "edgecloud.edge.measure"])
     assert made["resources"]["limits"] == {"cpu": "1"}
     until(
         lambda: space.pods("digits")["digits-worker-0"]["status"]["phase"] == "Succeeded",

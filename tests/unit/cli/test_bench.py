@@ -125,6 +125,7 @@ def test_a_run_is_told_once_what_would_end_the_bench(whom: str, number: signal.S
 SUCCEEDS = f"""#!{sys.executable} -S
 import json, os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+assert sys.argv[1:3] == ["-P", "-m"], "files in the user's folder are no part of it"
 size = int(sys.argv[sys.argv.index("--workers") + 1])
 if size == 2:
     os.kill(os.getppid(), signal.SIGINT)

@@ -19,7 +19,8 @@ import edgecloud.cli
 from edgecloud.api.crd import crd
 from edgecloud.api.job import TrainingJob
 from edgecloud.cli.main import COMMANDS, cli
-from edgecloud_operator.local import Workdir
+from edgecloud.cli.run import _say_how
+from edgecloud_operator.local import Ended, Workdir
 from tests.unit.cli.command import EDGECLOUD, environment, job_file, run_edgecloud
 
 # Help
@@ -377,6 +378,21 @@ def test_a_finished_job_ends_again_as_it_ended(tmp_path: Path, phase: str, code:
     done = CliRunner().invoke(cli, finished(tmp_path, phase))
     assert done.exit_code == code, done.output
     assert f"it has {phase.lower()}" in done.stderr and phase in done.stdout
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_log_is_named_if_there_is_one(tmp_path: Path, written: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    failure = {"worker": 1, "exitCode": 2, "reason": "BadConfiguration", "message": "no log", "round": 0}
+    status = {"phase": "Failed", "lastFailure": failure | {"at": "2026-01-31T12:00:00Z"}}
+    job = yaml.safe_load(job_file(tmp_path / "a.yaml").read_text()) | {"status": status}
+    log = tmp_path / "logs" / "worker-1.log"
+    (log.parent if written else log).mkdir(parents=True)
+    if written:
+        log.write_text("")
+    _say_how(Ended(job=TrainingJob.parse(job)), tmp_path)
+    said = capsys.readouterr().err
+    assert "  | no log\n" in said
+    assert (f"its log: {log}\n" in said) == written and ("its log" in said) == written
 
 
 def test_a_job_that_finds_no_room_where_it_is_printed(tmp_path: Path) -> None:

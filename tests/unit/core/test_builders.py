@@ -263,7 +263,7 @@ def test_a_pool_overrides_the_jobs_placement_and_resources() -> None:
 
 
 def test_what_each_rank_runs() -> None:
-    launcher = ["python", "-m", "edgecloud.launcher", "--"]
+    launcher = ["python", "-P", "-m", "edgecloud.launcher", "--"]
     program = {"command": ["python", "a.py"], "args": ["--fast"]}
     assert container(pod_of(program=program))["command"] == [*launcher, "python", "a.py", "--fast"]
     trainer = make_job(trainer={"data": {"name": "digits"}})

@@ -33,7 +33,7 @@ def test_the_pod() -> None:
     assert pod["spec"]["automountServiceAccountToken"] is False and pod["spec"]["enableServiceLinks"] is False
     assert (pod["spec"]["serviceAccountName"], pod["spec"]["priorityClassName"]) == ("trainers", "high")
     assert container(pod)["image"] == "edge:1"
-    assert container(pod)["command"] == ["python", "-m", "edgecloud.edge.measure"]
+    assert container(pod)["command"] == ["python", "-P", "-m", "edgecloud.edge.measure"]
     assert "resources" not in container(pod) and "tolerations" not in pod["spec"]
     assert violations(pod["spec"]) == []
     assert container(pod)["securityContext"]["readOnlyRootFilesystem"] is True

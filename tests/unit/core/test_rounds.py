@@ -510,17 +510,30 @@ def test_a_program_that_leaves_by_itself_goes_on_unpaid_and_not_for_ever() -> No
     scene.running().all_say(state="preempted").settle()
     assert scene.status.restarts == 1
     assert scene.status.last_failure is not None
-    assert "143" in scene.status.last_failure.message
+    assert "143 6 times without a newer checkpoint" in scene.status.last_failure.message
     scene.running().all_say(state="preempted").settle()
     assert scene.status.phase == "Failed"
     assert scene.condition("Failed").reason == "RestartBudgetExceeded"
 
 
-def test_a_rule_can_make_143_a_failure() -> None:
-    rules = [{"exitCodes": [143], "action": "Fail"}]
+@pytest.mark.parametrize(("action", "phase"), [("Fail", "Failed"), ("Restart", "Recovering")])
+def test_a_rule_can_make_143_a_failure(action: str, phase: str) -> None:
+    rules = [{"exitCodes": [143], "action": action}]
     scene = Scene(restartPolicy={"exitCodeRules": rules}).running().all_say(state="preempted")
     scene.settle()
-    assert scene.condition("Failed").reason == "ExitCodeRule"
+    assert scene.status.phase == phase
+    assert phase != "Failed" or scene.condition("Failed").reason == "ExitCodeRule"
+    assert scene.status.last_failure is not None
+    assert scene.status.last_failure.message == "the program left with exit code 143 without being asked to"
+
+
+def test_who_left_unasked_is_named_and_not_who_was_ended_for_it() -> None:
+    rules = [{"exitCodes": [143], "action": "Restart"}]
+    scene = Scene(restartPolicy={"exitCodeRules": rules}).running().says(1, state="preempted")
+    scene.settle()
+    scene.later(4).says(0, state="preempted").settle()
+    assert scene.status.last_failure is not None
+    assert scene.status.last_failure.worker == 1
 
 
 def test_one_that_is_done_and_one_that_left_go_on_together() -> None:

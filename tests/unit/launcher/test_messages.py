@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgecloud import protocol
 from edgecloud.api.base import Model
-from edgecloud.launcher import messages
+from edgecloud.launcher import failure, messages, progress
 from edgecloud.launcher.messages import parse_directive, termination
 from edgecloud.launcher.standing import Standing
 
@@ -50,6 +50,9 @@ def test_the_constants_are_the_protocols() -> None:
     assert messages.PROTOCOL == protocol.VERSION
     assert set(messages.ACTIONS) == set(typing.get_args(protocol.Action))
     assert messages.HOLD_SECONDS <= protocol.MAX_HOLD_SECONDS
+    assert progress.MAX_DEPTH == protocol.MAX_DOCUMENT_DEPTH
+    assert failure.MAX_CHARACTERS <= protocol.MAX_MESSAGE
+    assert set(failure.REASONS) == set(typing.get_args(protocol.FailureReason))
 
 
 @given(DIRECTIVES)

@@ -97,6 +97,34 @@ def test_a_script_that_does_not_ask_gets_sigterm_at_once(job: Job, code: str) ->
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize("leave", ["sys.exit(1)", "raise KeyboardInterrupt", "os.abort()"])
+def test_a_rank_that_saves_is_not_killed_for_another_that_leaves_in_its_own_way(job: Job, leave: str) -> None:
+    launcher = job.launch(
+        job.script(f"""
+        import os, signal, sys, time
+        from edgecloud import worker
+        first, second = {str(job.file("first"))!r}, {str(job.file("second"))!r}
+        def save(number, frame):
+            while os.path.exists("/proc/" + open(second).read()): time.sleep(0.01)  # until the launcher knows
+            open(first, "w").write("saved")
+            sys.exit(143)
+        def leave(number, frame):
+            {leave}
+        signal.signal(signal.SIGTERM, save if os.environ["RANK"] == "0" else leave)
+        if os.environ["RANK"] == "1": open(second, "w").write(str(os.getpid()))
+        worker.report(step=1, **{{"rank" + os.environ["RANK"]: 1}})
+        while True: time.sleep(0.01)
+    """)
+    )
+    job.coordinator.run(1, processes=2)
+    running(job, processes=2)
+    job.coordinator.say("stop", 1, grace_seconds=20.0)
+    job.coordinator.wait_state("preempted", 1)
+    assert job.wait_file("first") == "saved"
+    assert "failed" not in {poll.state for poll in job.coordinator.polls}
+    assert "rank 1 was asked to stop, and ended with " in launcher.stderr
+
+
 def test_what_does_not_leave_within_the_grace_is_killed(job: Job) -> None:
     job.launch(
         job.script("""

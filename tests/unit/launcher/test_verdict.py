@@ -20,13 +20,17 @@ TERM, KILL = signal.SIGTERM, signal.SIGKILL
         (End(code=143), (), False, LEFT),
         (End(code=143), (TERM,), True, LEFT),
         (End(code=1), (), False, BROKEN),
-        (End(code=1), (TERM,), False, BROKEN),
-        (End(code=1), (TERM,), True, STOPPED),
+        (End(code=1), (TERM,), False, STOPPED),  # and others with 1, or with what they catch it by
+        (End(code=2), (TERM,), False, STOPPED),
+        (End(signal=signal.SIGINT), (TERM,), False, STOPPED),
+        (End(signal=signal.SIGINT), (), False, BROKEN),
+        (End(code=1), (), True, STOPPED),
         (End(signal=TERM), (TERM,), False, STOPPED),
         (End(signal=TERM), (), False, BROKEN),
         (End(signal=KILL), (TERM, KILL), False, STOPPED),
-        (End(signal=KILL), (TERM,), False, BROKEN),
-        (End(signal=signal.SIGSEGV), (TERM,), False, BROKEN),
+        (End(signal=KILL), (KILL,), False, STOPPED),
+        (End(signal=KILL), (), False, BROKEN),
+        (End(signal=signal.SIGABRT), (TERM,), False, STOPPED),  # a peer has left before it
         (End(signal=signal.SIGABRT), (), True, STOPPED),
     ],
 )

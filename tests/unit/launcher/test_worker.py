@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,23 @@ def test_results_are_published(channel: LauncherEnd) -> None:
     worker.publish(exports=[entry])
     seen = channel.progress()
     assert seen is not None and seen["exports"] == {"exports": [entry]}
+
+
+def test_what_the_job_cannot_show_is_named_once_and_the_rest_published(
+    channel: LauncherEnd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker.report(step=1)
+    deep: dict[str, Any] = {}
+    for _ in range(9):
+        deep = {"a": deep}
+    for _ in range(2):
+        worker.publish(evaluation={"accuracy": 0.5, "tree": deep, "function": print}, performance=0.5)  # type: ignore[arg-type]
+    worker.publish(exports=5)  # type: ignore[arg-type]
+    seen = channel.progress()
+    assert seen is not None and seen["evaluation"] == {"accuracy": 0.5}
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("edgecloud.worker.publish: evaluation: left out: tree, function. ")
+    assert second.startswith("edgecloud.worker.publish: performance: left out: all of it. ")
 
 
 def test_odd_values_are_left_out(channel: LauncherEnd) -> None:

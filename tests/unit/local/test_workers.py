@@ -28,7 +28,7 @@ from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.core.observed import Pod, Termination
 from edgecloud_operator.local import prepare
 from edgecloud_operator.local import workers as workers_module
-from edgecloud_operator.local.workers import MAX_TERMINATION_BYTES, Workers, read_termination
+from edgecloud_operator.local.workers import MAX_TERMINATION_BYTES, MAX_WORDS, Workers, last_words, read_termination
 from tests.unit.local.jobs import made, make_job
 
 NOWHERE = "http://127.0.0.1:9"
@@ -200,6 +200,41 @@ def test_the_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert os.getsid(it.process(1).pid) == it.process(1).pid, "Ctrl-C on the terminal is not for it"
 
     asyncio.run(scenario())
+
+
+def test_files_of_the_users_do_not_stand_in_for_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / "select.py").write_text("raise SystemExit('mine')")
+
+    async def scenario() -> None:
+        async with house(tmp_path, program={"command": ["a"], "workingDir": str(tmp_path)}) as it:
+            await it.workers.start(it.job, 0)
+            log_file = tmp_path / "work" / "logs" / "worker-0.log"
+            await eventually(lambda: it.of(0).dead or log_file.exists(), "it begins")
+            assert not it.of(0).dead, it.of(0).why
+
+    asyncio.run(scenario())
+
+
+def test_what_a_launcher_says_before_it_has_its_log_is_why_it_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, program={"command": ["a"], "env": [{"name": "PYTHONHOME", "value": "/none"}]}) as it:
+            (tmp_path / "work" / "logs" / "worker-0.log").mkdir(parents=True)
+            await it.workers.start(it.job, 1)
+            it.job = prepare(make_job(), made(tmp_path / "other"), None)[0]
+            await it.workers.start(it.job, 0)
+            await eventually(lambda: it.of(0).dead and it.of(1).dead, "their ends are seen")
+            assert it.of(0).termination == Termination(exit_code=2)
+            assert it.of(0).why.endswith("worker-0.log: Is a directory")
+            assert "Fatal Python error" in it.of(1).why
+
+    asyncio.run(scenario())
+
+
+def test_the_last_words_are_few(tmp_path: Path) -> None:
+    (tmp_path / "stderr").write_bytes(b"first\n" + b"\xe2\x82\xac" * 100_000 + b"\nlast\n")
+    assert last_words(tmp_path / "stderr").endswith("\u20ac\nlast")
+    assert len(last_words(tmp_path / "stderr")) == MAX_WORDS
+    assert last_words(tmp_path / "none") == last_words(tmp_path) == ""
 
 
 # What measures
