@@ -115,6 +115,18 @@ class Controller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def listen_anew(self) -> None:
+        """Go on as a process that has just begun, after a time in which workers could speak to nobody.
+
+        Nobody is silent yet; and what the living had said before that is no longer known: they will say what is true
+        now. The last word of the dead stays.
+        """
+        self._listening_since = datetime.now(UTC)
+        for key, record in self._records.items():
+            living = {pod.uid for pod in record.pods.values() if not pod.dead}
+            self.desk.keep_only(key, self.desk.launchers(key).keys() - living)
+            self._queue.add(key)
+
     def backlog(self) -> Backlog:
         """How the queue stands. While the control loop has not been started, nobody waits, however many there are."""
         backlog = self._queue.backlog()

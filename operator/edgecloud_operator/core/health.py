@@ -100,14 +100,14 @@ def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Re
         text = f"not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s) of first running"
     else:
         return None, None
-    left = left if left > 0 else _until_heard(context, status)
+    left = left if left > 0 else until_heard(context, status)
     return (None, left) if left > 0 else ((reason, text), None)
 
 
-def _until_heard(context: Context, status: TrainingJobStatus) -> float:
-    """Seconds for which an operator that has just come up still expects a word of some member of the round.
+def until_heard(context: Context, status: TrainingJobStatus) -> float:
+    """Seconds for which an operator that has just come up still expects a word of some member of the round; else <= 0.
 
-    Until then the job may have started, or have succeeded, while nobody listened.
+    Until then the job may have started, have made steps, or have succeeded, while nobody listened.
     """
     observed = context.observed
     living = {pod.uid for pod in observed.pods if pod.owned and not pod.dead}
@@ -215,5 +215,7 @@ def with_stalled(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     left = STALLED_SECONDS - (context.now - since).total_seconds()
     if left > 0:
         return context.put(status, "Stalled", False, "Progressing"), left
+    if (left := until_heard(context, status)) > 0:
+        return status, left  # it may step all the while: what stood there before is believed
     message = f"no step was reported for {STALLED_SECONDS:.0f} s: look at the workers' logs"
     return context.put(status, "Stalled", True, "NoProgress", message), None

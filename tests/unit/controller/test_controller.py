@@ -17,10 +17,11 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud.protocol import Directive, PollRequest, ProgressReport
 from edgecloud_operator.controller import controller as module
-from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError
+from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
 from edgecloud_operator.controller.controller import LAST_RETRY_SECONDS, PARALLEL_WRITES, Controller
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.observed import Pod
 from edgecloud_operator.core.plan import Delete, Event, Plan
 from tests.unit.controller.memory import Memory, key_of, make_job
@@ -153,6 +154,57 @@ def test_an_operator_that_was_killed_goes_on_where_it_was() -> None:
         assert status is not None and status.rendezvous is not None
         assert (status.rendezvous.round, status.restarts) == (1, 0)
         assert len(memory.of("create")) == 3
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["it trains on", "it is done meanwhile"])
+def test_a_leader_that_was_cut_off_takes_nobody_for_silent_before_it_listens_again(done: bool) -> None:
+    """It may not write, and workers are sent away; when it may again they come back only after their own pauses."""
+
+    async def scenario() -> None:
+        cut = False
+        memory = Memory(steps=1000, fault=lambda verb, job, about: StandbyError() if cut else None)
+        async with running(memory) as controller:
+            memory.store(make_job(minWorkers=1, activeDeadlineSeconds=30 if done else None))
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            await asyncio.sleep(11)
+            cut, memory.controller = True, None
+            memory.steps = 0 if done else 1000
+            await asyncio.sleep(30)
+            controller.listen_anew()
+            cut = False
+            await asyncio.sleep(6)
+            assert memory.phase() == "Running"
+            status = memory.jobs[KEY].status
+            assert status is not None and status.summary is not None and status.summary.workers == "2/2"
+            memory.controller = controller
+            await asyncio.sleep(30)
+        status = memory.jobs[KEY].status
+        assert status is not None and status.rendezvous is not None
+        assert (status.rendezvous.round, status.restarts) == (1, 0)
+        assert status.phase == ("Succeeded" if done else "Running")
+
+    simulate(scenario())
+
+
+def test_a_leader_that_was_cut_off_misses_who_does_not_come_back() -> None:
+    """Nobody wakes it but the time: a worker that died meanwhile is silent 15 s after it began to listen again."""
+
+    async def scenario() -> None:
+        memory = Memory(steps=1000)
+        async with running(memory) as controller:
+            memory.store(make_job(minWorkers=1))
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            memory.controller = None
+            await asyncio.sleep(5)
+            controller.listen_anew()
+            await asyncio.sleep(SILENT_SECONDS - 1)
+            status = memory.jobs[KEY].status
+            assert status is not None and status.restarts == 0
+            await asyncio.sleep(1.5)
+            status = memory.jobs[KEY].status
+            assert status is not None and status.restarts == 1
 
     simulate(scenario())
 
@@ -689,6 +741,12 @@ def test_a_member_that_is_gone_is_remembered_as_long_as_it_is_one(monkeypatch: p
             controller.desk.hear(WHO, make_report(1))
             await asyncio.sleep(0.1)
             assert set(controller.desk.launchers(key_of(job))) == {"p"}
+            controller.listen_anew()
+            assert set(controller.desk.launchers(key_of(job))) == {"p"}, "nobody else will say it again"
+            pod = Pod(name="p", uid="p", index=0, phase="Running", created_at=SimulatedDatetime.now(UTC))
+            controller.saw_pod(KEY, pod)
+            controller.listen_anew()
+            assert set(controller.desk.launchers(key_of(job))) == set(), "it lives, and will"
 
     simulate(scenario())
 
