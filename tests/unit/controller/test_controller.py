@@ -17,8 +17,10 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud.protocol import Directive, PollRequest, ProgressReport
 from edgecloud_operator.controller import controller as module
+from edgecloud_operator.controller.children import PARALLEL_WRITES
 from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
-from edgecloud_operator.controller.controller import LAST_RETRY_SECONDS, PARALLEL_WRITES, Controller
+from edgecloud_operator.controller.controller import Controller
+from edgecloud_operator.controller.record import LAST_RETRY_SECONDS
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.members import SILENT_SECONDS
