@@ -24,6 +24,8 @@ LEFTOVER_SECONDS: Final = 20.0
 MAX_WORDS: Final = 700
 """Characters of the cluster's own words in a message: with the remedy they fit into an event."""
 _BACK_OFF: Final = re.compile(r"ImagePullBackOff\b")
+UNASKED_WEBHOOK: Final = "failed calling webhook"
+"""In the words of an API server that could not ask an admission webhook, and so takes nothing (failurePolicy: Fail)."""
 
 REMEDIES: Final[dict[Reason, str]] = {
     "NameTaken": "or give this job another name",
@@ -42,6 +44,11 @@ REMEDIES: Final[dict[Reason, str]] = {
     " such as s3://..., in export.destination",
 }
 """What to do about each reason to be blocked."""
+WEBHOOK_REMEDY: Final = (
+    "bring the webhook's service up again, or have its failurePolicy or its configuration changed by whoever runs the"
+    " cluster (kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations)"
+)
+"""The same where it was no rule that refused, but a webhook that does not answer."""
 MEASURING_REMEDIES: Final[dict[Reason, str]] = REMEDIES | {
     "Unschedulable": "label a node as export.measureOn.nodeSelector has it (kubectl label node), or free there what"
     " export.measureOn.resources asks for",
@@ -134,11 +141,17 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     if found is None:
         return context.put(status, "Blocked", False, "NotBlocked"), wait
     reason, whom, words = found
-    message = _line(whom, words, (MEASURING_REMEDIES if measuring else REMEDIES)[reason])
+    message = _line(whom, words, _remedy(reason, words, measuring=measuring))
     old = conditions.get(status, "Blocked")
     if old and (old.status, old.reason) == ("True", reason) and _BACK_OFF.match(words) and old.message.startswith(whom):
         message = old.message  # which says why the image could not be pulled; that it is waited for says less
     return context.put(status, "Blocked", True, reason, message), wait
+
+
+def _remedy(reason: Reason, words: str, *, measuring: bool) -> str:
+    if reason == "AdmissionDenied" and UNASKED_WEBHOOK in words:
+        return WEBHOOK_REMEDY
+    return (MEASURING_REMEDIES if measuring else REMEDIES)[reason]
 
 
 def _line(whom: str, words: str, remedy: str) -> str:

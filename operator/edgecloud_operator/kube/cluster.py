@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
-from edgecloud.api.status import Reason, TrainingJobStatus
+from edgecloud.api.status import TrainingJobStatus
 from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
 from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.health import UNASKED_WEBHOOK
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.core.writes import write_class
 from edgecloud_operator.kube.client import (
@@ -34,9 +35,13 @@ from edgecloud_operator.kube.turns import Turns
 
 log = logging.getLogger(__name__)
 
+MAX_WORDS: Final = 1500
+"""Characters of the server's own words in a refusal."""
 _TOO_LARGE_STATUS: Final = 413
 _TOO_LARGE: Final = re.compile(r"request is too large|larger than max")
 """etcd's refusals of what the API server would have taken, in its own voice and in gRPC's; they come as a 500."""
+_ADMISSION: Final = re.compile(rf"{UNASKED_WEBHOOK}|denied the request")
+"""Whatever the status that comes with it: a webhook chooses its own, and one that can't be asked is a 500."""
 _QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
 """How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 
@@ -118,17 +123,10 @@ class KubeCluster:
                     made = await self._client.request("GET", path(kind, namespace, name))
                 except NotFoundError:
                     continue  # it has just gone: its place is free now
-            except NotFoundError:
-                raise GoneError from None  # the namespace
-            except ForbiddenError as error:
-                raise _refusal(error) from None
-            except (InvalidError, BadRequestError) as error:
-                raise RefusedError("AdmissionDenied", error.message) from None
             except ApiError as error:
-                if error.status != _TOO_LARGE_STATUS and not _TOO_LARGE.search(error.message):
+                if (refusal := _refusal(error, kind, name)) is None:
                     raise
-                text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
-                raise RefusedError("AdmissionDenied", f"{text} ({error.message})") from None
+                raise refusal from None
             self._show(job, kind, made)
             return
         raise UnavailableError(f"{kind} {namespace}/{name} comes and goes")
@@ -165,12 +163,27 @@ class KubeCluster:
         self._recorder.add(job, event)
 
 
-def _refusal(error: ForbiddenError) -> Exception:
-    """What a 403 on a create comes to."""
+def _refusal(error: ApiError, kind: Kind, name: str) -> Exception | None:
+    """What the server's no to a create comes to; None: nothing that has to do with this child."""
+    words = error.message[:MAX_WORDS]
+    if error.status and _ADMISSION.search(words):
+        return RefusedError("AdmissionDenied", words)
+    if isinstance(error, NotFoundError):
+        return GoneError()  # the namespace
+    if isinstance(error, ForbiddenError):
+        if _namespace_ends(error):
+            return GoneError()
+        return RefusedError("QuotaExceeded" if _QUOTA.search(words) else "AdmissionDenied", words)
+    if isinstance(error, InvalidError | BadRequestError):
+        return RefusedError("AdmissionDenied", words)
+    if error.status == _TOO_LARGE_STATUS or _TOO_LARGE.search(words):
+        text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
+        return RefusedError("AdmissionDenied", f"{text} ({words})")
+    return None
+
+
+def _namespace_ends(error: ForbiddenError) -> bool:
     causes = error.details.get("causes")
-    if isinstance(causes, list) and any(
+    return isinstance(causes, list) and any(
         isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes
-    ):
-        return GoneError()
-    reason: Reason = "QuotaExceeded" if _QUOTA.search(error.message) else "AdmissionDenied"
-    return RefusedError(reason, error.message[:1500])
+    )

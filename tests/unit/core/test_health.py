@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud_operator.core.events import MAX_MESSAGE
-from edgecloud_operator.core.health import LEFTOVER_SECONDS, REMEDIES, STALLED_SECONDS, UNHEARD_SECONDS
+from edgecloud_operator.core.health import (
+    LEFTOVER_SECONDS,
+    REMEDIES,
+    STALLED_SECONDS,
+    UNHEARD_SECONDS,
+    WEBHOOK_REMEDY,
+)
 from edgecloud_operator.core.members import SILENT_SECONDS
 from tests.unit.core.build import Scene, make_progress
 
@@ -88,6 +94,15 @@ def test_a_refused_child_blocks_for_as_long_as_it_is_refused() -> None:
     scene.refused = None
     scene.later(1).settle()
     assert scene.condition("Blocked").status == "False"
+
+
+def test_a_webhook_that_cannot_be_asked_is_no_rule_that_the_spec_could_keep_to() -> None:
+    scene = Scene().accepted()
+    words = 'Internal error occurred: failed calling webhook "policy.example.com": connection refused'
+    scene.refused = ("AdmissionDenied", words)
+    scene.settle()
+    blocked = scene.condition("Blocked")
+    assert (blocked.reason, blocked.message) == ("AdmissionDenied", f"{words}; {WEBHOOK_REMEDY}")
 
 
 def pulls(scene: Scene, words: str) -> str:

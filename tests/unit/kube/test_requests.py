@@ -68,7 +68,10 @@ def test_the_answer_to_our_own_delete_brings_nobody_back() -> None:
         (500, "etcdserver: request is too large", "Admission"),
         (500, "rpc error: code = ResourceExhausted desc = message larger than max (3 vs. 2)", "Admission"),
         (500, "rpc error: code = Unavailable desc = etcdserver: leader changed", "later"),
-        (500, 'Internal error occurred: failed calling webhook "a.io"', "later"),
+        (500, 'Internal error occurred: failed calling webhook "a.io": Post "https://a": no route', "Admission"),
+        (404, 'admission webhook "a.io" denied the request: no such team', "Admission"),
+        (503, 'admission webhook "a.io" denied the request: closed on Mondays', "Admission"),
+        (500, "Internal error occurred: etcd is away", "later"),
         (429, "too many requests", "later"),
     ],
 )  # fmt: skip
