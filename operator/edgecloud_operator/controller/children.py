@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from edgecloud_operator.controller.cluster import Cluster, RefusedError
+from edgecloud_operator.controller.cluster import Cluster, LaterError, RefusedError
 from edgecloud_operator.controller.record import Record, pause_after
 from edgecloud_operator.controller.workqueue import WorkQueue
 from edgecloud_operator.coordinator.desk import JobKey
@@ -31,12 +31,13 @@ class Children:
     async def change(self, key: JobKey, record: Record, plan: Plan) -> None:
         """Carry out creates and deletes, the Service before the Pods, a bounded number side by side.
 
-        A create that is refused holds up the creates alone: members of a round must not wait for a quota.
+        A create that is refused, or put off, holds up the creates alone: members of a round must not wait for a quota.
         """
         job, limit = record.job, asyncio.Semaphore(PARALLEL_WRITES)
         left = record.create_at - asyncio.get_running_loop().time()
         creates = plan.create if left <= 0 else ()
         refusals: list[RefusedError] = []
+        put_off: list[LaterError] = []
         elastic = job.spec.min_workers is not None
 
         async def create(child: dict[str, Any]) -> None:
@@ -46,6 +47,8 @@ class Children:
                     await self._cluster.create(job, child)
                 except RefusedError as refusal:
                     refusals.append(refusal)
+                except LaterError as later:
+                    put_off.append(later)
 
         async def one(write: Callable[[], Awaitable[None]]) -> None:
             async with limit:
@@ -55,7 +58,7 @@ class Children:
                     self._queue.move(key)
 
         for child in creates:
-            if child["kind"] != "Pod" and not refusals:
+            if child["kind"] != "Pod" and not refusals and not put_off:
                 await create(child)
                 self._queue.move(key)
         pods = [child for child in creates if child["kind"] == "Pod" and not refusals]
@@ -66,13 +69,25 @@ class Children:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        if creates and not put_off:
+            record.put_off = 0
         if refusals:
             self._refused(key, record, refusals[0])
+        elif put_off:
+            self._put_off(key, record, max(put_off, key=lambda later: later.seconds))
         elif record.refused and (creates or not (plan.create or plan.held)):
             record.refused, record.refusals = None, 0
             self._queue.add(key)
         elif left > 0 and (plan.create or plan.held):
             self._queue.add_after(key, left)
+
+    def _put_off(self, key: JobKey, record: Record, later: LaterError) -> None:
+        """Try again at the time that was given; nobody has to do anything, so that the log alone tells of it."""
+        record.put_off += 1
+        if record.put_off & (record.put_off - 1) == 0:  # the 1st, 2nd, 4th...
+            log.info("%s/%s: a child is made %s", *key, later)
+        record.create_at = asyncio.get_running_loop().time() + later.seconds
+        self._queue.add_after(key, later.seconds)
 
     def _refused(self, key: JobKey, record: Record, refusal: RefusedError) -> None:
         """Note a refusal, for the Blocked condition, and try again the later the more there were in a row."""

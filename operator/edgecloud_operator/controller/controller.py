@@ -16,6 +16,7 @@ from edgecloud_operator.controller.cluster import (
     AwayError,
     Cluster,
     ConflictError,
+    DeniedError,
     GoneError,
     LaterError,
     StandbyError,
@@ -178,7 +179,7 @@ class Controller:
         except StandbyError:
             result = "conflict"
             self._queue.add_after(key, STANDBY_SECONDS)
-        except AwayError as error:
+        except (AwayError, DeniedError) as error:
             result = "error"
             if pause <= 0:
                 self._try_later(key, record, error)
@@ -215,14 +216,16 @@ class Controller:
             self._on_status(record.job.with_status(plan.status or record.job.status))
         return plan
 
-    def _try_later(self, key: JobKey, record: Record, away: AwayError | None = None) -> None:
-        """After a failure: log it, and wait the longer the more there were in a row."""
+    def _try_later(self, key: JobKey, record: Record, why: AwayError | DeniedError | None = None) -> None:
+        """After a failure: log it, and wait the longer the more there were in a row. why: None for a bug."""
         pause = pause_after(record.failures)
-        if away:
-            log.warning("%s/%s: a write failed; it is tried again in %.0f s: %s", *key, pause, away)
-        else:
-            log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
         record.failures += 1
+        if why is None:
+            log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
+        elif isinstance(why, AwayError):
+            log.warning("%s/%s: a write failed; it is tried again in %.0f s: %s", *key, pause, why)
+        elif record.failures & (record.failures - 1) == 0:  # the 1st, 2nd, 4th...: it may stay so for days
+            log.error("%s/%s: %s; it is tried again in %.0f s", *key, why, pause)
         record.retry_at = asyncio.get_running_loop().time() + pause
         self._queue.add_after(key, pause)
 

@@ -31,6 +31,8 @@ class Record:
     """Why the newest attempt to create the missing children was refused, if it was."""
     refusals: int = 0
     """Such attempts in a row."""
+    put_off: int = 0
+    """How often in a row they were put off without being refused."""
     create_at: float = 0.0
     """Until when, on the loop's clock, no other is made. Everything else of the job goes on meanwhile."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
@@ -134,7 +135,7 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     workers = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
     pods = list(context.observed.measurers) if measuring else workers
     service = None if measuring else context.observed.service
-    patience = _patience(context, status)
+    patience = patience_left(status, context.now)
     found = _unreachable(context) or _taken(pods, service, patience=patience > 0) or _refused_or_stuck(context, pods)
     left = any(pod.leftover for pod in pods) or (service is not None and service.leftover)
     wait = patience if left and patience > 0 else None
@@ -160,9 +161,9 @@ def _line(whom: str, words: str, remedy: str) -> str:
     return f"{said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + '…'}; {remedy}"
 
 
-def _patience(context: Context, status: TrainingJobStatus) -> float:
-    """Seconds for which what an earlier job of this name has left is still expected to go by itself."""
-    return LEFTOVER_SECONDS - (context.now - (status.start_time or context.now)).total_seconds()
+def patience_left(status: TrainingJobStatus, now: datetime) -> float:
+    """Seconds for which what an earlier job of this name has left is still expected to go by itself; else <= 0."""
+    return LEFTOVER_SECONDS - (now - (status.start_time or now)).total_seconds()
 
 
 def _unreachable(context: Context) -> tuple[Reason, str, str] | None:

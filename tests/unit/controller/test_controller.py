@@ -18,7 +18,14 @@ from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud.protocol import Directive, PollRequest, ProgressReport
 from edgecloud_operator.controller import controller as module
 from edgecloud_operator.controller.children import PARALLEL_WRITES
-from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
+from edgecloud_operator.controller.cluster import (
+    ConflictError,
+    DeniedError,
+    GoneError,
+    LaterError,
+    RefusedError,
+    StandbyError,
+)
 from edgecloud_operator.controller.controller import Controller
 from edgecloud_operator.controller.record import LAST_RETRY_SECONDS
 from edgecloud_operator.coordinator.admission import Identity
@@ -908,6 +915,49 @@ def test_a_service_that_is_refused_comes_before_the_pods_all_the_same() -> None:
             await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
 
     simulate(scenario())
+
+
+@pytest.mark.parametrize("about", ["ConfigMap", "Service", "Pod/digits-worker-2"])
+def test_a_child_that_is_put_off_holds_up_no_other_write(about: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What goes by itself is no reason to be blocked; the files come before the Service all the same."""
+
+    async def scenario() -> None:
+        def fault(verb: str, _job: str, its_about: str) -> Exception | None:
+            hit = verb == "create" and about in its_about and now() < start + 9.5
+            return LaterError(1.0, "it is left of an earlier job") if hit else None
+
+        start = now()
+        memory = Memory(fault=fault)
+        async with running(memory):
+            program = {"command": ["python", "train.py"], "files": {"a.py": "1"}}
+            memory.store(make_job(workers=3, minWorkers=1, program=program))
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+        made = [write for write in memory.of("create") if about in write.about]
+        assert [write.at - start for write in made] == pytest.approx([*range(11)], abs=0.3)
+        others = [write.at - start for write in memory.of("create") if write not in made]
+        if about == "ConfigMap":
+            assert min(others) > 9
+        assert blocked(memory) == "NotBlocked"
+        assert memory.reasons() == ["Accepted", "RoundOpened", "Running", "Succeeded"]
+
+    with caplog.at_level(logging.INFO, logger="edgecloud_operator.controller.children"):
+        simulate(scenario())
+    lines = [one.getMessage() for one in caplog.records if one.name.endswith("children")]
+    assert lines == 4 * ["team/digits: a child is made in 1.0 s: it is left of an earlier job"]
+
+
+def test_a_write_that_is_denied_is_a_line_now_and_then_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        memory = Memory(fault=fails("status", until=now() + 3600, error=DeniedError))
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(3600)
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds once it is allowed", memory.phase)
+
+    simulate(scenario(), within=7200)
+    assert 2 <= len(caplog.records) <= 9
+    assert all(record.levelname == "ERROR" and record.exc_info is None for record in caplog.records)
+    assert caplog.messages[0] == "team/digits: the API server is away; it is tried again in 1 s"
 
 
 def test_a_write_whose_turn_comes_later_is_made_then_with_what_is_true_then() -> None:
