@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecloud.api.job import TrainingJob
-from edgecloud_operator.controller.controller import PARALLEL_WRITES
+from edgecloud_operator.controller.children import PARALLEL_WRITES
 from edgecloud_operator.core.builders import Settings, build_pod, build_service
 from tests.cluster.control_plane import control_plane
 from tests.integration import rights

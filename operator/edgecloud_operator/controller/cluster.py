@@ -30,10 +30,10 @@ class RefusedError(Exception):
 
 
 class LaterError(Exception):
-    """A write was not made, because too many were made just now. Its turn comes in so many seconds."""
+    """A write was not made, for what will soon pass by itself. Its turn comes in so many seconds."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"in {seconds:.1f} s")
+    def __init__(self, seconds: float, why: str = "too many writes were made just now") -> None:
+        super().__init__(f"in {seconds:.1f} s: {why}")
         self.seconds = seconds
 
 
@@ -41,12 +41,19 @@ class AwayError(Exception):
     """The server is not there, or not able to answer. The same write may succeed later."""
 
 
+class DeniedError(Exception):
+    """The server takes none of these writes from us, as things are; the message says of which, and the remedy."""
+
+
 class StandbyError(Exception):
     """This replica may not write at the moment: it cannot be sure to lead. What is decided now comes to nothing."""
 
 
 class Cluster(Protocol):
-    """The API server, as far as the control loop needs it. Every write may raise StandbyError."""
+    """The API server, as far as the control loop needs it.
+
+    Every write may raise StandbyError, AwayError and DeniedError.
+    """
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
         """Replace a job's status, at the resourceVersion that it was read at, and return what then stands there.
@@ -65,6 +72,7 @@ class Cluster(Protocol):
 
         Raises:
             RefusedError: the server takes no such child.
+            LaterError: something is in its way that goes by itself.
         """
 
     async def delete(self, job: TrainingJob, target: Delete) -> None:

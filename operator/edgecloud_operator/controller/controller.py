@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.status import TERMINAL, Rendezvous, TrainingJobStatus
+from edgecloud_operator.controller.children import Children
 from edgecloud_operator.controller.cluster import (
     AwayError,
     Cluster,
     ConflictError,
+    DeniedError,
     GoneError,
     LaterError,
-    RefusedError,
     StandbyError,
 )
 from edgecloud_operator.controller.meter import Meter, NoMeter, Result
+from edgecloud_operator.controller.record import LAST_RETRY_SECONDS, Record, pause_after
 from edgecloud_operator.controller.workqueue import Backlog, WorkQueue
 from edgecloud_operator.coordinator.desk import Desk, JobKey
 from edgecloud_operator.core.builders import Settings
@@ -38,36 +38,10 @@ log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
 """Jobs decided on side by side."""
-PARALLEL_WRITES: Final = 16
-FIRST_RETRY_SECONDS: Final = 1.0
-LAST_RETRY_SECONDS: Final = 15.0
-"""Pauses after writes that failed, twice as long each time: the reports that come in meanwhile don't shorten them."""
 PROGRESS_SECONDS: Final = 0.25
 """How long mere progress waits to be looked at: that of a thousand workers is one look."""
 STANDBY_SECONDS: Final = 1.0
 """Until it is looked again whether this replica may write."""
-LAST_REFUSAL_SECONDS: Final = 30.0
-"""The longest between two attempts to create what the API server refuses."""
-
-
-@dataclass
-class _Record:
-    """What was seen of one job."""
-
-    job: TrainingJob
-    pods: dict[str, Pod] = field(default_factory=dict)
-    service: Service | None = None
-    last_write: datetime | None = None
-    failures: int = 0
-    """Attempts to act that have failed in a row."""
-    retry_at: float = 0.0
-    """Until when, on the loop's clock, none is made."""
-    refused: tuple[Reason, str] | None = None
-    """Why the newest attempt to create the missing children was refused, if it was."""
-    refusals: int = 0
-    """Such attempts in a row."""
-    create_at: float = 0.0
-    """Until when, on the loop's clock, no other is made. Everything else of the job goes on meanwhile."""
 
 
 class Controller:
@@ -91,10 +65,11 @@ class Controller:
         self._settings = settings or Settings()
         self._progress_seconds = progress_seconds
         self._on_status = on_status
-        self._records: dict[JobKey, _Record] = {}
+        self._records: dict[JobKey, Record] = {}
         self._meter: Meter = meter or NoMeter()
         self._clock = clock
         self._queue: WorkQueue[JobKey] = WorkQueue(clock=clock, on_wait=self._meter.waited)
+        self._children = Children(cluster, self._queue)
         self._listening_since = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
         self.desk = Desk(self._queue.add, lambda key: self._queue.add_after(key, PROGRESS_SECONDS))
@@ -115,6 +90,18 @@ class Controller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def listen_anew(self) -> None:
+        """Go on as a process that has just begun, after a time in which workers could speak to nobody.
+
+        Nobody is silent yet; and what the living had said before that is no longer known: they will say what is true
+        now. The last word of the dead stays.
+        """
+        self._listening_since = datetime.now(UTC)
+        for key, record in self._records.items():
+            living = {pod.uid for pod in record.pods.values() if not pod.dead}
+            self.desk.keep_only(key, self.desk.launchers(key).keys() - living)
+            self._queue.add(key)
+
     def backlog(self) -> Backlog:
         """How the queue stands. While the control loop has not been started, nobody waits, however many there are."""
         backlog = self._queue.backlog()
@@ -132,7 +119,7 @@ class Controller:
         key = _key(job)
         record = self._records.get(key)
         if record is None or record.job.metadata.uid != job.metadata.uid:
-            self._records[key] = _Record(job=job)
+            self._records[key] = Record(job=job)
         elif not _older(job, record.job):
             if job.metadata.generation != record.job.metadata.generation:
                 record.create_at, record.refusals = 0.0, 0  # what was refused may be another thing now
@@ -192,7 +179,7 @@ class Controller:
         except StandbyError:
             result = "conflict"
             self._queue.add_after(key, STANDBY_SECONDS)
-        except AwayError as error:
+        except (AwayError, DeniedError) as error:
             result = "error"
             if pause <= 0:
                 self._try_later(key, record, error)
@@ -204,7 +191,7 @@ class Controller:
         if pause > 0:
             self._queue.add_after(key, pause)
 
-    def _decide(self, key: JobKey, record: _Record) -> Plan:
+    def _decide(self, key: JobKey, record: Record) -> Plan:
         """What should be done now; what the workers are told of it is published at once.
 
         That stands in status already, so that no write that fails can keep it from them.
@@ -229,18 +216,20 @@ class Controller:
             self._on_status(record.job.with_status(plan.status or record.job.status))
         return plan
 
-    def _try_later(self, key: JobKey, record: _Record, away: AwayError | None = None) -> None:
-        """After a failure: log it, and wait the longer the more there were in a row."""
-        pause = _pause(record.failures)
-        if away:
-            log.warning("%s/%s: a write failed; it is tried again in %.0f s: %s", *key, pause, away)
-        else:
-            log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
+    def _try_later(self, key: JobKey, record: Record, why: AwayError | DeniedError | None = None) -> None:
+        """After a failure: log it, and wait the longer the more there were in a row. why: None for a bug."""
+        pause = pause_after(record.failures)
         record.failures += 1
+        if why is None:
+            log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
+        elif isinstance(why, AwayError):
+            log.warning("%s/%s: a write failed; it is tried again in %.0f s: %s", *key, pause, why)
+        elif record.failures & (record.failures - 1) == 0:  # the 1st, 2nd, 4th...: it may stay so for days
+            log.error("%s/%s: %s; it is tried again in %.0f s", *key, why, pause)
         record.retry_at = asyncio.get_running_loop().time() + pause
         self._queue.add_after(key, pause)
 
-    async def _act(self, key: JobKey, record: _Record, plan: Plan) -> None:
+    async def _act(self, key: JobKey, record: Record, plan: Plan) -> None:
         """Make the plan's writes: the status alone where it comes first, and else whatever is due."""
         if plan.status is not None:
             try:
@@ -252,11 +241,11 @@ class Controller:
         if _status_alone(plan):
             self._queue.add(key)  # decide again on what now stands there
             return
-        await self._change_children(key, record, plan)
+        await self._children.change(key, record, plan)
         if plan.requeue_after is not None:
             self._queue.add_after(key, plan.requeue_after)
 
-    async def _write(self, key: JobKey, record: _Record, status: TrainingJobStatus, plan: Plan) -> None:
+    async def _write(self, key: JobKey, record: Record, status: TrainingJobStatus, plan: Plan) -> None:
         """Write a plan's status if it is due, and the events that it stands for."""
         now = datetime.now(UTC)
         if not plan.status_first:
@@ -288,68 +277,6 @@ class Controller:
         for transition in transitions(job.status, status):
             with about(_key(job), round=number, worker=transition.worker):
                 log.info("%s", transition.text)
-
-    async def _change_children(self, key: JobKey, record: _Record, plan: Plan) -> None:
-        """Carry out creates and deletes, the Service before the Pods, a bounded number side by side.
-
-        A create that is refused holds up the creates alone: members of a round must not wait for a quota.
-        """
-        job, limit = record.job, asyncio.Semaphore(PARALLEL_WRITES)
-        left = record.create_at - asyncio.get_running_loop().time()
-        creates = plan.create if left <= 0 else ()
-        refusals: list[RefusedError] = []
-        elastic = job.spec.min_workers is not None
-
-        async def create(child: dict[str, Any]) -> None:
-            # Behind one that is refused an elastic job's others may find room; of any other job they would be half.
-            if elastic or not refusals:
-                try:
-                    await self._cluster.create(job, child)
-                except RefusedError as refusal:
-                    refusals.append(refusal)
-
-        async def one(write: Callable[[], Awaitable[None]]) -> None:
-            async with limit:
-                try:
-                    await write()
-                finally:
-                    self._queue.move(key)
-
-        for child in creates:
-            if child["kind"] != "Pod" and not refusals:
-                await create(child)
-                self._queue.move(key)
-        pods = [child for child in creates if child["kind"] == "Pod" and not refusals]
-        writes = [partial(create, child) for child in pods]
-        writes += [partial(self._cluster.delete, job, target) for target in plan.delete]
-        # Each is seen to its end, so that none is still under way when the next decision is made.
-        results = await asyncio.gather(*map(one, writes), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        if refusals:
-            self._refused(key, record, refusals[0])
-        elif record.refused and (creates or not (plan.create or plan.held)):
-            record.refused, record.refusals = None, 0
-            self._queue.add(key)
-        elif left > 0 and (plan.create or plan.held):
-            self._queue.add_after(key, left)
-
-    def _refused(self, key: JobKey, record: _Record, refusal: RefusedError) -> None:
-        """Note a refusal, for the Blocked condition, and try again the later the more there were in a row."""
-        pause = _pause(record.refusals, LAST_REFUSAL_SECONDS)
-        if record.refused is None or record.refused[0] != refusal.reason:
-            log.warning("%s/%s: a child was refused (%s): %s", *key, refusal.reason, refusal.message)
-        self._queue.add(key)  # it is shown, and what was made beside it may have to go
-        record.refused = (refusal.reason, refusal.message)
-        record.refusals += 1
-        record.create_at = asyncio.get_running_loop().time() + pause
-        self._queue.add_after(key, pause)
-
-
-def _pause(before: int, longest: float = LAST_RETRY_SECONDS) -> float:
-    """Seconds until the next attempt, after so many failed ones before this."""
-    return float(min(FIRST_RETRY_SECONDS * 2 ** min(before, 10), longest))
 
 
 def _key(job: TrainingJob) -> JobKey:

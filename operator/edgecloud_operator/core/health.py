@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
@@ -23,6 +24,8 @@ LEFTOVER_SECONDS: Final = 20.0
 MAX_WORDS: Final = 700
 """Characters of the cluster's own words in a message: with the remedy they fit into an event."""
 _BACK_OFF: Final = re.compile(r"ImagePullBackOff\b")
+UNASKED_WEBHOOK: Final = "failed calling webhook"
+"""In the words of an API server that could not ask an admission webhook, and so takes nothing (failurePolicy: Fail)."""
 
 REMEDIES: Final[dict[Reason, str]] = {
     "NameTaken": "or give this job another name",
@@ -47,6 +50,11 @@ REMEDIES: Final[dict[Reason, str]] = {
     " such as s3://..., in export.destination",
 }
 """What to do about each reason to be blocked."""
+WEBHOOK_REMEDY: Final = (
+    "bring the webhook's service up again, or have its failurePolicy or its configuration changed by whoever runs the"
+    " cluster (kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations)"
+)
+"""The same where it was no rule that refused, but a webhook that does not answer."""
 MEASURING_REMEDIES: Final[dict[Reason, str]] = REMEDIES | {
     "Unschedulable": "label a node as export.measureOn.nodeSelector has it (kubectl label node), or free there what"
     " export.measureOn.resources asks for",
@@ -105,14 +113,14 @@ def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Re
         text = f"not done within activeDeadlineSeconds ({spec.active_deadline_seconds} s) of first running"
     else:
         return None, None
-    left = left if left > 0 else _until_heard(context, status)
+    left = left if left > 0 else until_heard(context, status)
     return (None, left) if left > 0 else ((reason, text), None)
 
 
-def _until_heard(context: Context, status: TrainingJobStatus) -> float:
-    """Seconds for which an operator that has just come up still expects a word of some member of the round.
+def until_heard(context: Context, status: TrainingJobStatus) -> float:
+    """Seconds for which an operator that has just come up still expects a word of some member of the round; else <= 0.
 
-    Until then the job may have started, or have succeeded, while nobody listened.
+    Until then the job may have started, have made steps, or have succeeded, while nobody listened.
     """
     observed = context.observed
     living = {pod.uid for pod in observed.pods if pod.owned and not pod.dead}
@@ -132,7 +140,7 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     workers = [pod for pod in context.observed.pods if pod.index < context.job.spec.worker_count()]
     pods = list(context.observed.measurers) if measuring else workers
     service = None if measuring else context.observed.service
-    patience = _patience(context, status)
+    patience = patience_left(status, context.now)
     refused = context.observed.refused
     found = (
         _unreachable(context)
@@ -145,11 +153,17 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     if found is None:
         return context.put(status, "Blocked", False, "NotBlocked"), wait
     reason, whom, words = found
-    message = _line(whom, words, (MEASURING_REMEDIES if measuring else REMEDIES)[reason])
+    message = _line(whom, words, _remedy(reason, words, measuring=measuring))
     old = conditions.get(status, "Blocked")
     if old and (old.status, old.reason) == ("True", reason) and _BACK_OFF.match(words) and old.message.startswith(whom):
         message = old.message  # which says why the image could not be pulled; that it is waited for says less
     return context.put(status, "Blocked", True, reason, message), wait
+
+
+def _remedy(reason: Reason, words: str, *, measuring: bool) -> str:
+    if reason == "AdmissionDenied" and UNASKED_WEBHOOK in words:
+        return WEBHOOK_REMEDY
+    return (MEASURING_REMEDIES if measuring else REMEDIES)[reason]
 
 
 def _line(whom: str, words: str, remedy: str) -> str:
@@ -158,9 +172,9 @@ def _line(whom: str, words: str, remedy: str) -> str:
     return f"{said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + '…'}; {remedy}"
 
 
-def _patience(context: Context, status: TrainingJobStatus) -> float:
-    """Seconds for which what an earlier job of this name has left is still expected to go by itself."""
-    return LEFTOVER_SECONDS - (context.now - (status.start_time or context.now)).total_seconds()
+def patience_left(status: TrainingJobStatus, now: datetime) -> float:
+    """Seconds for which what an earlier job of this name has left is still expected to go by itself; else <= 0."""
+    return LEFTOVER_SECONDS - (now - (status.start_time or now)).total_seconds()
 
 
 def _unreachable(context: Context) -> tuple[Reason, str, str] | None:
@@ -202,5 +216,7 @@ def with_stalled(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     left = STALLED_SECONDS - (context.now - since).total_seconds()
     if left > 0:
         return context.put(status, "Stalled", False, "Progressing"), left
+    if (left := until_heard(context, status)) > 0:
+        return status, left  # it may step all the while: what stood there before is believed
     message = f"no step was reported for {STALLED_SECONDS:.0f} s: look at the workers' logs"
     return context.put(status, "Stalled", True, "NoProgress", message), None

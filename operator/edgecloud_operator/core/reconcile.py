@@ -15,7 +15,14 @@ from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.directives import directives
 from edgecloud_operator.core.gang import half_gang, whole_gang
 from edgecloud_operator.core.healing import healed
-from edgecloud_operator.core.health import past_deadline, waits_for_silence, with_blocked, with_phase, with_stalled
+from edgecloud_operator.core.health import (
+    past_deadline,
+    until_heard,
+    waits_for_silence,
+    with_blocked,
+    with_phase,
+    with_stalled,
+)
 from edgecloud_operator.core.measurer import measure_on, unreachable
 from edgecloud_operator.core.members import member_states
 from edgecloud_operator.core.observed import Observed, Pod
@@ -126,9 +133,9 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
         return _trained(context, old, status)
     condition = conditions.get(old, "Suspended")
     asked = condition.last_transition_time if condition and condition.reason == "Stopping" else None
-    limit = job.spec.stop_grace_seconds + EXTRA_GRACE_SECONDS
-    waited = (now - asked).total_seconds() if asked else 0.0
-    if all(stopped(state, observed, now) for state in states) or waited >= limit:
+    left = job.spec.stop_grace_seconds + EXTRA_GRACE_SECONDS - ((now - asked).total_seconds() if asked else 0.0)
+    left = left if left > 0 else until_heard(context, old)
+    if all(stopped(state, observed, now) for state in states) or left <= 0:
         update = {"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)}
         status = status.model_copy(update=update)
         return context.plan(old, _at_rest(context, status), status_first=True)
@@ -142,7 +149,7 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
         generation=job.metadata.generation,
     )
     told = directives(job, old, observed, stop=True)
-    wait = min([limit - waited, *waits_for_silence(context, states)])
+    wait = min([left, *waits_for_silence(context, states)])
     return context.plan(old, status, directives=told, requeue_after=max(0.05, wait))
 
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
-from edgecloud.api.status import Reason, TrainingJobStatus
-from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError, StandbyError
+from edgecloud.api.status import TrainingJobStatus
+from edgecloud_operator.controller.cluster import (
+    ConflictError,
+    DeniedError,
+    GoneError,
+    LaterError,
+    RefusedError,
+    StandbyError,
+)
 from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.health import UNASKED_WEBHOOK, patience_left
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.core.writes import write_class
 from edgecloud_operator.kube.client import (
@@ -34,9 +44,25 @@ from edgecloud_operator.kube.turns import Turns
 
 log = logging.getLogger(__name__)
 
+MAX_WORDS: Final = 1500
+"""Characters of the server's own words in a refusal."""
+AGAIN_SECONDS: Final = 1.0
+"""Until a create is tried again that somebody else was in the way of for a moment."""
+DENIED_REMEDIES: Final = {
+    401: "see to the credentials that the operator has: they are its ServiceAccount's, or those in $KUBECONFIG",
+    403: "give the operator that right: apply its roles again, with helm upgrade or kubectl apply -f"
+    " manifests/operator.yaml",
+    422: "apply the TrainingJob resource of the operator's own release, with helm upgrade or kubectl apply -f"
+    " manifests/crd.yaml: the cluster's may be of another one",
+}
+"""What to do about a write that is not taken, by HTTP status."""
+RULE_REMEDY: Final = "have the admission rule changed by whoever runs the cluster"
+OTHER_REMEDY: Final = "look at the API server's log"
 _TOO_LARGE_STATUS: Final = 413
 _TOO_LARGE: Final = re.compile(r"request is too large|larger than max")
 """etcd's refusals of what the API server would have taken, in its own voice and in gRPC's; they come as a 500."""
+_ADMISSION: Final = re.compile(rf"{UNASKED_WEBHOOK}|denied the request")
+"""Whatever the status that comes with it: a webhook chooses its own, and one that can't be asked is a 500."""
 _QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
 """How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 
@@ -72,7 +98,7 @@ class KubeCluster:
         }
         self._check()
         try:
-            with self._store.writing(key):
+            with _denials("the status cannot be written"), self._store.writing(key):
                 return self._store.wrote(await self._client.request("PUT", where, body=body))
         except ChangedError:
             await self._look(key)
@@ -103,7 +129,7 @@ class KubeCluster:
             found = await self._client.request("GET", path("TrainingJob", key[0]), query=only)
             for raw in found.get("items") or ():
                 self._store.saw("TrainingJob", raw)
-        except (NotFoundError, UnavailableError) as error:
+        except ApiError as error:
             log.debug("%s/%s was not seen after a conflict: %s", *key, error)
 
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
@@ -115,20 +141,13 @@ class KubeCluster:
                 made = await self._client.request("POST", path(kind, namespace), body=child)
             except AlreadyExistsError:
                 try:
-                    made = await self._client.request("GET", path(kind, namespace, name))
+                    with _denials(f"the {kind} {name} cannot be seen"):
+                        made = await self._client.request("GET", path(kind, namespace, name))
                 except NotFoundError:
                     continue  # it has just gone: its place is free now
-            except NotFoundError:
-                raise GoneError from None  # the namespace
-            except ForbiddenError as error:
-                raise _refusal(error) from None
-            except (InvalidError, BadRequestError) as error:
-                raise RefusedError("AdmissionDenied", error.message) from None
             except ApiError as error:
-                if error.status != _TOO_LARGE_STATUS and not _TOO_LARGE.search(error.message):
-                    raise
-                text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
-                raise RefusedError("AdmissionDenied", f"{text} ({error.message})") from None
+                with _denials(f"the {kind} {name} cannot be made"):
+                    raise _refusal(error, kind, name) from None
             self._show(job, kind, made)
             return
         raise UnavailableError(f"{kind} {namespace}/{name} comes and goes")
@@ -137,10 +156,15 @@ class KubeCluster:
         """Show the control loop at once what stands in a child's place, whosever it is."""
         if kind in ("Pod", "Service"):
             self._store.saw(kind, made)
-        elif owner_of(made) != job.metadata.uid:
-            name = made["metadata"]["name"]
-            text = f"a {kind} {name} that is not this job's exists; delete it (kubectl delete {kind.lower()} {name})"
-            raise RefusedError("NameTaken", text)
+            return
+        name, owner = made["metadata"]["name"], owner_of(made)
+        if owner == job.metadata.uid:
+            return
+        whose = "is left of an earlier job of this name" if owner else "is not this job's"
+        text = f"a {kind} {name} that {whose} exists"
+        if owner and patience_left(job.status or TrainingJobStatus(), datetime.now(UTC)) > 0:
+            raise LaterError(AGAIN_SECONDS, text)  # the garbage collector is about to take it away
+        raise RefusedError("NameTaken", f"{text}; delete it (kubectl delete {kind.lower()} {name})")
 
     async def delete(self, job: TrainingJob, target: Delete) -> None:
         body = {
@@ -152,7 +176,8 @@ class KubeCluster:
         where = path(target.kind, job.metadata.namespace, target.name)
         self._check()
         try:
-            answer = await self._client.request("DELETE", where, body=body)
+            with _denials(f"the {target.kind} {target.name} cannot be deleted"):
+                answer = await self._client.request("DELETE", where, body=body)
         except (NotFoundError, ChangedError):
             return  # it is gone, or another one has its name
         metadata = answer.get("metadata")
@@ -165,12 +190,42 @@ class KubeCluster:
         self._recorder.add(job, event)
 
 
-def _refusal(error: ForbiddenError) -> Exception:
-    """What a 403 on a create comes to."""
+@contextmanager
+def _denials(what: str) -> Iterator[None]:
+    """Turns an answer that other writes would get as well into one sentence, with the remedy. what: as it begins."""
+    try:
+        yield
+    except (UnavailableError, NotFoundError, ChangedError):
+        raise
+    except ApiError as error:
+        remedy = RULE_REMEDY if _ADMISSION.search(error.message) else DENIED_REMEDIES.get(error.status, OTHER_REMEDY)
+        said = " ".join(str(error).split())[:MAX_WORDS].rstrip(" .;")
+        raise DeniedError(f"{what}: {said}; {remedy}") from None
+
+
+def _refusal(error: ApiError, kind: Kind, name: str) -> Exception:
+    """What the server's no to a create comes to; the error itself, if it has nothing to do with this child."""
+    words = error.message[:MAX_WORDS]
+    if error.status and _ADMISSION.search(words):
+        return RefusedError("AdmissionDenied", words)
+    if isinstance(error, NotFoundError):
+        return GoneError()  # the namespace
+    if isinstance(error, ChangedError):
+        return LaterError(AGAIN_SECONDS, words)  # a quota that counts what others make in this very moment
+    if isinstance(error, ForbiddenError):
+        if _namespace_ends(error):
+            return GoneError()
+        return RefusedError("QuotaExceeded" if _QUOTA.search(words) else "AdmissionDenied", words)
+    if isinstance(error, InvalidError | BadRequestError):
+        return RefusedError("AdmissionDenied", words)
+    if error.status == _TOO_LARGE_STATUS or _TOO_LARGE.search(words):
+        text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
+        return RefusedError("AdmissionDenied", f"{text} ({words})")
+    return error
+
+
+def _namespace_ends(error: ForbiddenError) -> bool:
     causes = error.details.get("causes")
-    if isinstance(causes, list) and any(
+    return isinstance(causes, list) and any(
         isinstance(cause, dict) and cause.get("reason") == "NamespaceTerminating" for cause in causes
-    ):
-        return GoneError()
-    reason: Reason = "QuotaExceeded" if _QUOTA.search(error.message) else "AdmissionDenied"
-    return RefusedError(reason, error.message[:1500])
+    )

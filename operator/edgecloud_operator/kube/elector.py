@@ -24,13 +24,25 @@ class Elector:
     """One replica's part in the election."""
 
     def __init__(
-        self, client: Client, namespace: str, name: str, me: str, clock: Callable[[], float] = time.monotonic
+        self,
+        client: Client,
+        namespace: str,
+        name: str,
+        me: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        on_regained: Callable[[], None] = lambda: None,
     ) -> None:
-        """me: a name that no other process has. clock: goes on while the process is stopped."""
+        """me: a name that no other process has. clock: goes on while the process is stopped.
+
+        on_regained: told before this replica speaks again, after a time in which it held the Lease and could not renew
+        it: no worker was answered meanwhile.
+        """
         self._client = client
         self._place = (namespace, name)
         self._me = me
         self._clock = clock
+        self._on_regained = on_regained
         self._seen: lease.Seen | None = None
         self._raw: dict[str, Any] = {}
         self._renewed: float | None = None
@@ -109,6 +121,9 @@ class Elector:
             await self._look()  # somebody was faster, or has deleted it
             return False
         self._take_in(made)
+        if self._renewed is not None and not self.speaks:
+            log.warning("Lease %s/%s is held again: workers were sent away meanwhile, and are heard anew", *self._place)
+            self._on_regained()
         self._renewed = began
         return True
 

@@ -134,7 +134,6 @@ class _Operator:
         self._store = Store()
         self._recorder = Recorder(client)
         self._informer = Informer(client, self._store, options.namespaces)
-        self._elector = Elector(lease_client, *options.lease, options.identity) if options.lease else None
         self._tls = _tls(options, client)
         self._controller = Controller(
             KubeCluster(client, self._store, self._recorder, acts=self._acts),
@@ -143,6 +142,11 @@ class _Operator:
             meter=metrics,
         )
         self._store.connect(self._controller)
+        self._elector = (
+            Elector(lease_client, *options.lease, options.identity, on_regained=self._controller.listen_anew)
+            if options.lease
+            else None
+        )
         identities = Identities(self._store, Keys(partial(read_cluster_keys, client)))
         self._server = CoordinatorServer(self._controller.desk, identities.authenticate, leading=self._speaks)
         metrics.read(
@@ -256,13 +260,17 @@ class _Operator:
 
     async def _point(self, place: PodPlace) -> None:
         signpost = Signpost(self._client, place.namespace, place.name, place.selector)
+        late = False
         while True:
             try:
                 await signpost.point()
-                return
+                break
             except ApiError as error:
+                late = True
                 log.error("workers are not led here yet: this Pod cannot be labelled: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
+        if late:
+            self._controller.listen_anew()  # until now they had nobody to speak to
 
 
 async def _first(*works: Coroutine[Any, Any, None]) -> None:

@@ -17,10 +17,20 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud.protocol import Directive, PollRequest, ProgressReport
 from edgecloud_operator.controller import controller as module
-from edgecloud_operator.controller.cluster import ConflictError, GoneError, LaterError, RefusedError
-from edgecloud_operator.controller.controller import LAST_RETRY_SECONDS, PARALLEL_WRITES, Controller
+from edgecloud_operator.controller.children import PARALLEL_WRITES
+from edgecloud_operator.controller.cluster import (
+    ConflictError,
+    DeniedError,
+    GoneError,
+    LaterError,
+    RefusedError,
+    StandbyError,
+)
+from edgecloud_operator.controller.controller import Controller
+from edgecloud_operator.controller.record import LAST_RETRY_SECONDS
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.observed import Pod
 from edgecloud_operator.core.plan import Delete, Event, Plan
 from tests.unit.controller.memory import Memory, key_of, make_job
@@ -153,6 +163,57 @@ def test_an_operator_that_was_killed_goes_on_where_it_was() -> None:
         assert status is not None and status.rendezvous is not None
         assert (status.rendezvous.round, status.restarts) == (1, 0)
         assert len(memory.of("create")) == 3
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["it trains on", "it is done meanwhile"])
+def test_a_leader_that_was_cut_off_takes_nobody_for_silent_before_it_listens_again(done: bool) -> None:
+    """It may not write, and workers are sent away; when it may again they come back only after their own pauses."""
+
+    async def scenario() -> None:
+        cut = False
+        memory = Memory(steps=1000, fault=lambda verb, job, about: StandbyError() if cut else None)
+        async with running(memory) as controller:
+            memory.store(make_job(minWorkers=1, activeDeadlineSeconds=30 if done else None))
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            await asyncio.sleep(11)
+            cut, memory.controller = True, None
+            memory.steps = 0 if done else 1000
+            await asyncio.sleep(30)
+            controller.listen_anew()
+            cut = False
+            await asyncio.sleep(6)
+            assert memory.phase() == "Running"
+            status = memory.jobs[KEY].status
+            assert status is not None and status.summary is not None and status.summary.workers == "2/2"
+            memory.controller = controller
+            await asyncio.sleep(30)
+        status = memory.jobs[KEY].status
+        assert status is not None and status.rendezvous is not None
+        assert (status.rendezvous.round, status.restarts) == (1, 0)
+        assert status.phase == ("Succeeded" if done else "Running")
+
+    simulate(scenario())
+
+
+def test_a_leader_that_was_cut_off_misses_who_does_not_come_back() -> None:
+    """Nobody wakes it but the time: a worker that died meanwhile is silent 15 s after it began to listen again."""
+
+    async def scenario() -> None:
+        memory = Memory(steps=1000)
+        async with running(memory) as controller:
+            memory.store(make_job(minWorkers=1))
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            memory.controller = None
+            await asyncio.sleep(5)
+            controller.listen_anew()
+            await asyncio.sleep(SILENT_SECONDS - 1)
+            status = memory.jobs[KEY].status
+            assert status is not None and status.restarts == 0
+            await asyncio.sleep(1.5)
+            status = memory.jobs[KEY].status
+            assert status is not None and status.restarts == 1
 
     simulate(scenario())
 
@@ -689,6 +750,12 @@ def test_a_member_that_is_gone_is_remembered_as_long_as_it_is_one(monkeypatch: p
             controller.desk.hear(WHO, make_report(1))
             await asyncio.sleep(0.1)
             assert set(controller.desk.launchers(key_of(job))) == {"p"}
+            controller.listen_anew()
+            assert set(controller.desk.launchers(key_of(job))) == {"p"}, "nobody else will say it again"
+            pod = Pod(name="p", uid="p", index=0, phase="Running", created_at=SimulatedDatetime.now(UTC))
+            controller.saw_pod(KEY, pod)
+            controller.listen_anew()
+            assert set(controller.desk.launchers(key_of(job))) == set(), "it lives, and will"
 
     simulate(scenario())
 
@@ -848,6 +915,49 @@ def test_a_service_that_is_refused_comes_before_the_pods_all_the_same() -> None:
             await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
 
     simulate(scenario())
+
+
+@pytest.mark.parametrize("about", ["ConfigMap", "Service", "Pod/digits-worker-2"])
+def test_a_child_that_is_put_off_holds_up_no_other_write(about: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What goes by itself is no reason to be blocked; the files come before the Service all the same."""
+
+    async def scenario() -> None:
+        def fault(verb: str, _job: str, its_about: str) -> Exception | None:
+            hit = verb == "create" and about in its_about and now() < start + 9.5
+            return LaterError(1.0, "it is left of an earlier job") if hit else None
+
+        start = now()
+        memory = Memory(fault=fault)
+        async with running(memory):
+            program = {"command": ["python", "train.py"], "files": {"a.py": "1"}}
+            memory.store(make_job(workers=3, minWorkers=1, program=program))
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
+        made = [write for write in memory.of("create") if about in write.about]
+        assert [write.at - start for write in made] == pytest.approx([*range(11)], abs=0.3)
+        others = [write.at - start for write in memory.of("create") if write not in made]
+        if about == "ConfigMap":
+            assert min(others) > 9
+        assert blocked(memory) == "NotBlocked"
+        assert memory.reasons() == ["Accepted", "RoundOpened", "Running", "Succeeded"]
+
+    with caplog.at_level(logging.INFO, logger="edgecloud_operator.controller.children"):
+        simulate(scenario())
+    lines = [one.getMessage() for one in caplog.records if one.name.endswith("children")]
+    assert lines == 4 * ["team/digits: a child is made in 1.0 s: it is left of an earlier job"]
+
+
+def test_a_write_that_is_denied_is_a_line_now_and_then_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        memory = Memory(fault=fails("status", until=now() + 3600, error=DeniedError))
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(3600)
+            await eventually(lambda: memory.phase() == "Succeeded", "it succeeds once it is allowed", memory.phase)
+
+    simulate(scenario(), within=7200)
+    assert 2 <= len(caplog.records) <= 9
+    assert all(record.levelname == "ERROR" and record.exc_info is None for record in caplog.records)
+    assert caplog.messages[0] == "team/digits: the API server is away; it is tried again in 1 s"
 
 
 def test_a_write_whose_turn_comes_later_is_made_then_with_what_is_true_then() -> None:

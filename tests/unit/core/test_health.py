@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud_operator.core.events import MAX_MESSAGE
-from edgecloud_operator.core.health import LEFTOVER_SECONDS, REMEDIES, STALLED_SECONDS
+from edgecloud_operator.core.health import (
+    LEFTOVER_SECONDS,
+    REMEDIES,
+    STALLED_SECONDS,
+    WEBHOOK_REMEDY,
+)
+from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.stuck import UNHEARD_SECONDS
 from tests.unit.core.build import Scene, make_progress
 
@@ -91,6 +97,15 @@ def test_a_refused_child_blocks_for_as_long_as_it_is_refused() -> None:
     scene.refused = None
     scene.later(1).settle()
     assert scene.condition("Blocked").status == "False"
+
+
+def test_a_webhook_that_cannot_be_asked_is_no_rule_that_the_spec_could_keep_to() -> None:
+    scene = Scene().accepted()
+    words = 'Internal error occurred: failed calling webhook "policy.example.com": connection refused'
+    scene.refused = ("AdmissionDenied", words)
+    scene.settle()
+    blocked = scene.condition("Blocked")
+    assert (blocked.reason, blocked.message) == ("AdmissionDenied", f"{words}; {WEBHOOK_REMEDY}")
 
 
 def pulls(scene: Scene, words: str) -> str:
@@ -253,6 +268,23 @@ def test_a_workers_clock_does_not_tell_whether_a_job_is_stalled(skew: float) -> 
     scene.later(STALLED_SECONDS - 1).settle()
     assert scene.condition("Stalled").status == "False"
     scene.later(1).settle()
+    assert scene.condition("Stalled").status == "True"
+
+
+def test_a_job_is_not_stalled_for_an_operator_that_was_away() -> None:
+    """Nor is it said of one that is stalled that it makes progress, before anybody has said so."""
+    scene = Scene().running()
+    scene.all_say(progress=make_progress(7, reported_at=scene.now.timestamp())).settle()
+    scene.later(2 * STALLED_SECONDS).operator_restarts()
+    assert scene.settle().requeue_after == SILENT_SECONDS
+    assert scene.condition("Stalled").status == "False"
+    scene.later(5).all_say(state="running", progress=make_progress(9, reported_at=scene.now.timestamp())).settle()
+    assert scene.condition("Stalled").status == "False"
+    scene.later(STALLED_SECONDS).settle()
+    assert scene.condition("Stalled").status == "True"
+    scene.operator_restarts().settle()
+    assert scene.condition("Stalled").status == "True"
+    scene.later(SILENT_SECONDS).settle()
     assert scene.condition("Stalled").status == "True"
 
 

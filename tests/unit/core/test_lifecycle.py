@@ -118,6 +118,15 @@ def test_a_stop_that_nobody_answers_ends_after_the_grace() -> None:
     assert scene.status.phase == "Suspended"
 
 
+def test_a_job_that_was_done_while_it_was_to_stop_and_the_operator_was_away_has_succeeded() -> None:
+    scene = Scene(stopGraceSeconds=20).running().spec(suspend=True)
+    scene.settle()
+    scene.later(100).operator_restarts()
+    assert scene.settle().requeue_after == SILENT_SECONDS
+    scene.all_say(state="succeeded").settle()
+    assert scene.status.phase == "Succeeded"
+
+
 def test_failures_while_it_is_being_suspended_cost_nothing() -> None:
     scene = Scene(restartPolicy={"maxRestarts": 0}).running().spec(suspend=True)
     scene.settle()

@@ -5,25 +5,31 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
-from edgecloud_operator.controller.cluster import RefusedError
+from edgecloud.api.status import TrainingJobStatus
+from edgecloud_operator.controller.cluster import DeniedError, LaterError, RefusedError
+from edgecloud_operator.core.builders import build_files, build_service
+from edgecloud_operator.core.health import LEFTOVER_SECONDS
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.client import Client, UnauthorizedError, UnavailableError
-from edgecloud_operator.kube.cluster import KubeCluster
+from edgecloud_operator.kube.cluster import DENIED_REMEDIES, OTHER_REMEDY, RULE_REMEDY, KubeCluster
 from edgecloud_operator.kube.events import Recorder
 from edgecloud_operator.kube.informer import Informer
 from edgecloud_operator.kube.sight import see_job
 from edgecloud_operator.kube.store import Store
 from edgecloud_operator.subject import Subject, subject
 from tests.unit.coordinator.served import eventually
-from tests.unit.kube.objects import make_job, make_pod
-from tests.unit.kube.served import access, finish, served
+from tests.unit.kube.objects import JOB_UID, make_job, make_pod, owner
+from tests.unit.kube.served import Answer, access, finish, served
 from tests.unit.kube.test_store import Listener
 
 
@@ -68,7 +74,10 @@ def test_the_answer_to_our_own_delete_brings_nobody_back() -> None:
         (500, "etcdserver: request is too large", "Admission"),
         (500, "rpc error: code = ResourceExhausted desc = message larger than max (3 vs. 2)", "Admission"),
         (500, "rpc error: code = Unavailable desc = etcdserver: leader changed", "later"),
-        (500, 'Internal error occurred: failed calling webhook "a.io"', "later"),
+        (500, 'Internal error occurred: failed calling webhook "a.io": Post "https://a": no route', "Admission"),
+        (404, 'admission webhook "a.io" denied the request: no such team', "Admission"),
+        (503, 'admission webhook "a.io" denied the request: closed on Mondays', "Admission"),
+        (500, "Internal error occurred: etcd is away", "later"),
         (429, "too many requests", "later"),
     ],
 )  # fmt: skip
@@ -89,6 +98,98 @@ def test_what_the_server_says_to_a_create(status: int, said: str, reason: str) -
         finish(scenario())
     reasons = {"Quota": "QuotaExceeded", "Admission": "AdmissionDenied"}
     assert (raised.value.reason if isinstance(raised.value, RefusedError) else "later") == reasons.get(reason, reason)
+
+
+async def asks(answer: Answer, ask: Callable[[KubeCluster], Awaitable[object]]) -> None:
+    """Have a write made to a server that answers so."""
+    async with served(answer) as host:
+        client = Client(access(host))
+        try:
+            await ask(KubeCluster(client, Store(), Recorder(client)))
+        finally:
+            await client.close()
+
+
+def test_a_quota_that_others_are_counted_in_is_asked_again_soon() -> None:
+    text = 'Operation cannot be fulfilled on resourcequotas "few": the object has been modified'
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"reason": "Conflict", "message": text}, status=409)
+
+    with pytest.raises(LaterError, match="resourcequotas") as raised:
+        finish(asks(answer, lambda cluster: cluster.create(see_job(make_job()), build_service(see_job(make_job())))))
+    assert raised.value.seconds == 1.0
+
+
+FILES: dict[str, Any] = {"workers": 1, "program": {"command": ["python", "a.py"], "files": {"a.py": "1"}}}
+
+
+@pytest.mark.parametrize(
+    ("owner_uid", "ago", "says"),
+    [
+        pytest.param(JOB_UID, 0, "", id="its own"),
+        pytest.param("another", 5, "later", id="the garbage collector comes"),
+        pytest.param("another", LEFTOVER_SECONDS + 2, "is left of an earlier job of this name", id="it does not come"),
+        pytest.param(None, 5, "is not this job's", id="somebody's"),
+    ],
+)
+def test_files_of_an_earlier_job_of_this_name_are_given_time_to_go(owner_uid: str, ago: float, says: str) -> None:
+    references = [owner(owner_uid)] if owner_uid else []
+    accepted = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
+    job = see_job(make_job(spec=FILES, status={"startTime": accepted}))
+    files = build_files(job)
+    assert files is not None
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.json_response({"reason": "AlreadyExists"}, status=409)
+        return web.json_response({"metadata": {"name": "digits-files", "ownerReferences": references}})
+
+    try:
+        finish(asks(answer, lambda cluster: cluster.create(job, files)))
+        said = ""
+    except LaterError:
+        said = "later"
+    except RefusedError as error:
+        assert error.reason == "NameTaken"
+        said = error.message
+    if says in ("", "later"):
+        assert said == says
+    else:
+        assert said == f"a ConfigMap digits-files that {says} exists; delete it (kubectl delete configmap digits-files)"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "remedy"),
+    [
+        (401, "Unauthorized", DENIED_REMEDIES[401]),
+        (403, 'trainingjobs.edgecloud.io "digits" is forbidden: User "op" cannot update', DENIED_REMEDIES[403]),
+        (403, 'admission webhook "a.io" denied the request: no', RULE_REMEDY),
+        (422, 'status.phase: Unsupported value: "Starting"', DENIED_REMEDIES[422]),
+        (405, "the server does not allow this method", OTHER_REMEDY),
+    ],
+)
+def test_a_write_that_is_denied_is_one_sentence_with_its_remedy(status: int, said: str, remedy: str) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"reason": "No", "message": f"{said}\n."}, status=status)
+
+    job, target = see_job(make_job()), Delete(kind="Pod", name="digits-worker-0", uid="pod-0")
+    asked: dict[str, Callable[[KubeCluster], Awaitable[object]]] = {
+        "the status cannot be written": lambda cluster: cluster.write_status(job, TrainingJobStatus()),
+        "the Pod digits-worker-0 cannot be deleted": lambda cluster: cluster.delete(job, target),
+    }
+    for what, ask in asked.items():
+        with pytest.raises(DeniedError) as raised:
+            finish(asks(answer, ask))
+        assert str(raised.value) == f"{what}: {status} No: {said}; {remedy}"
+
+
+def test_a_create_that_anything_else_would_meet_with_as_well_is_no_matter_of_the_child() -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"reason": "Unauthorized"}, status=401)
+
+    with pytest.raises(DeniedError, match=r"the Service digits cannot be made: 401 Unauthorized: .*credentials"):
+        finish(asks(answer, lambda cluster: cluster.create(see_job(make_job()), build_service(see_job(make_job())))))
 
 
 def test_a_list_is_taken_up_page_by_page_and_begun_anew_when_its_pages_expire() -> None:
