@@ -11,6 +11,7 @@ from edgecloud.api.base import Model, Time
 from edgecloud.api.rules import violations
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.template import as_far_as_read
 from edgecloud.api.types import Count, JobName, Label, ShortText
 
 GROUP: Final = "edgecloud.io"
@@ -59,13 +60,14 @@ class TrainingJob(Model):
 
         Args:
             value: the data.
-            stored: an API server holds it: of the rules, those that the trainer refuses by itself are left to that.
+            stored: an API server holds it: of the rules, those that the trainer refuses by itself are left to that,
+                and of podTemplate what means nothing, which was taken once, is passed over.
 
         Raises:
             pydantic.ValidationError: with one entry for each field or rule; a rule's has type `rule` and in its
                 context `message` and `remedy`.
         """
-        job = super().parse(value)
+        job = super().parse(_as_stored(value) if stored else value)
         errors = [
             InitErrorDetails(
                 type=PydanticCustomError("rule", "{message}", {"message": broken.message, "remedy": broken.remedy}),
@@ -91,3 +93,10 @@ class TrainingJob(Model):
     def with_status(self, status: TrainingJobStatus | None) -> TrainingJob:
         """The same job with another status."""
         return self.model_copy(update={"status": status})
+
+
+def _as_stored(value: Any) -> Any:
+    spec = value.get("spec") if isinstance(value, dict) else None
+    if not isinstance(spec, dict) or "podTemplate" not in spec:
+        return value
+    return {**value, "spec": {**spec, "podTemplate": as_far_as_read(spec["podTemplate"])}}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from edgecloud.api.base import Model
+from edgecloud.api.template import PodTemplate
 from edgecloud.api.trainer import TrainerSpec
 from edgecloud.api.types import (
     MAX_WORKERS,
@@ -203,8 +204,10 @@ class TrainingJobSpec(Model):
     service_account_name: Subdomain | None = Field(
         None, description="ServiceAccount of the worker Pods; its API token is not mounted."
     )
-    pod_template: PassedThrough | None = Field(
-        None, description="A Pod template (metadata, spec) merged over the one that EdgeCloud builds."
+    pod_template: PodTemplate | None = Field(
+        None,
+        description="A Pod template (metadata, spec) merged over the one that EdgeCloud builds; the worker's container"
+        " is named worker.",
     )
     pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
         None, description="Groups of unequal nodes, instead of workers."
@@ -275,6 +278,10 @@ class TrainingJobSpec(Model):
             return self.processes_per_worker
         gpus = ((resources.limits if resources else None) or {}).get(WHOLE_GPU, 0)
         return min(max(1, int(amount(gpus))), MAX_PROCESSES)
+
+    def template(self) -> dict[str, Any]:
+        """podTemplate as plain data: metadata and spec, as far as they are written."""
+        return self.pod_template.dump() if self.pod_template else {}
 
     def storage_or_default(self) -> StorageSpec:
         return self.storage or StorageSpec()

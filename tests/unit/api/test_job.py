@@ -59,6 +59,21 @@ def test_kubernetes_own_structures_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
+    ("template", "read"),
+    [
+        ({"imagePullSecrets": [], "spec": {"x": None}, "apiVersion": "v1"}, {"spec": {"x": None}}),
+        ({"metadata": 7, "spec": ["a"]}, {}),
+    ],
+)
+def test_a_stored_template_is_read_without_what_never_counted(template: dict[str, Any], read: dict[str, Any]) -> None:
+    """It was taken before the template's fields were known, and its Pods are there."""
+    stored = resource({"workers": 1, "program": {"command": ["a"]}, "podTemplate": template})
+    assert TrainingJob.parse(stored, stored=True).spec.template() == read
+    with pytest.raises(ValidationError):
+        TrainingJob.parse(stored)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"workers": "2"},
@@ -76,6 +91,7 @@ def test_kubernetes_own_structures_come_back_as_they_were() -> None:
         {"resources": {"limits": {"cpu": -1}}},
         {"resources": {"limits": {"cpu": "-1"}}},
         {"podTemplate": []},
+        {"podTemplate": {"imagePullSecrets": [{"name": "registry"}]}},
     ],
 )
 def test_refused(wrong: dict[str, Any]) -> None:

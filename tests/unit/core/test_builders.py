@@ -374,7 +374,6 @@ def test_who_a_pod_belongs_to_is_not_the_templates_to_say() -> None:
     plain = pod_of()
     pod = pod_of(
         podTemplate={
-            "apiVersion": "v2",
             "metadata": {
                 "name": "x",
                 "namespace": "y",
@@ -420,8 +419,11 @@ JSON = st.recursive(
 )
 
 
+MAPPING = st.dictionaries(st.sampled_from(("labels", "annotations", "volumes", "containers")), JSON, max_size=3)
+
+
 @given(
-    template=st.fixed_dictionaries({}, optional={"metadata": JSON, "spec": JSON})
+    template=st.fixed_dictionaries({}, optional={"metadata": MAPPING, "spec": MAPPING})
     | st.fixed_dictionaries({"metadata": st.fixed_dictionaries({"labels": JSON})})
 )
 @tries(100)

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud_operator.core.events import MAX_MESSAGE
-from edgecloud_operator.core.health import LEFTOVER_SECONDS, REMEDIES, STALLED_SECONDS, UNHEARD_SECONDS
+from edgecloud_operator.core.health import (
+    LEFTOVER_SECONDS,
+    MEASURING_REMEDIES,
+    REMEDIES,
+    STALLED_SECONDS,
+    UNHEARD_SECONDS,
+)
 from tests.unit.core.build import Scene, make_progress
 
 
@@ -87,6 +93,12 @@ def test_a_refused_child_blocks_for_as_long_as_it_is_refused() -> None:
     scene.refused = None
     scene.later(1).settle()
     assert scene.condition("Blocked").status == "False"
+
+
+@pytest.mark.parametrize("remedies", [REMEDIES, MEASURING_REMEDIES])
+def test_the_way_to_a_pull_secret_is_one_that_counts(remedies: dict[str, str]) -> None:
+    """What stands right below podTemplate, beside its spec, is no field."""
+    assert "imagePullSecrets, in spec.podTemplate.spec or at the ServiceAccount" in remedies["ErrImagePull"]
 
 
 def pulls(scene: Scene, words: str) -> str:

@@ -43,8 +43,8 @@ TAGS: list[Row] = [
 
 ALIASES: list[Row] = [
     (
-        good("podTemplate: &a {b: *a}"),
-        "8 | spec.podTemplate.b | *a stands within the value that it repeats | write the value out",
+        good("podTemplate: &a {spec: *a}"),
+        "8 | spec.podTemplate.spec | *a stands within the value that it repeats | write the value out",
     ),
     (good("image: *b"), "8 | spec.image | *b repeats nothing that stands above | into quotes"),
     (good("image: *.tar"), "8 |  | a * that begins no name | put a text that begins with * into quotes"),
