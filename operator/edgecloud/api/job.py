@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from edgecloud.api import synonyms
 from edgecloud.api.base import Model, Time
 from edgecloud.api.rules import violations
 from edgecloud.api.spec import TrainingJobSpec
@@ -80,6 +81,10 @@ class TrainingJob(Model):
         if errors:
             raise ValidationError.from_exception_data(cls.__name__, errors)
         return job
+
+    @classmethod
+    def hint(cls, path: tuple[str | int, ...], document: Any) -> str | None:
+        return synonyms.hint(path, document)
 
     def with_workers(self, workers: int) -> TrainingJob:
         """The same job with so many workers.

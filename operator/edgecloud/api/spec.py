@@ -189,33 +189,33 @@ class RestartPolicy(Model):
 class TrainingJobSpec(Model):
     """One training, from data to converted model."""
 
-    image: Image | None = Field(None, description="Image of the worker Pods; default: the release's trainer image.")
     workers: Workers | None = Field(None, description="Worker Pods; this or pools.")
     min_workers: Workers | None = Field(
         None, description="Makes the job elastic: it goes on with this many workers while others are away."
     )
-    processes_per_worker: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] | None = Field(
-        None, description="Training processes in each worker Pod; default: its GPUs, else 1."
-    )
+    trainer: TrainerSpec | None = Field(None, description="The built-in trainer; this or program.")
+    program: ProgramSpec | None = Field(None, description="The user's own script; this or trainer.")
+    image: Image | None = Field(None, description="Image of the worker Pods; default: the release's trainer image.")
     resources: ResourceRequirements | None = Field(None, description="Compute resources of each worker Pod.")
-    node_selector: NodeSelector | None = Field(None, description="Labels that a node must bear.")
-    tolerations: Tolerations | None = Field(None, description="Taints that the workers put up with.")
-    priority_class_name: Subdomain | None = Field(None, description="PriorityClass of the worker Pods.")
-    service_account_name: Subdomain | None = Field(
-        None, description="ServiceAccount of the worker Pods; its API token is not mounted."
+    storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
+    export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
+    pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
+        None, description="Groups of unequal nodes, instead of workers."
     )
     pod_template: PodTemplate | None = Field(
         None,
         description="A Pod template (metadata, spec) merged over the one that EdgeCloud builds; the worker's container"
         " is named worker.",
     )
-    pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
-        None, description="Groups of unequal nodes, instead of workers."
+    node_selector: NodeSelector | None = Field(None, description="Labels that a node must bear.")
+    tolerations: Tolerations | None = Field(None, description="Taints that the workers put up with.")
+    processes_per_worker: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] | None = Field(
+        None, description="Training processes in each worker Pod; default: its GPUs, else 1."
     )
-    trainer: TrainerSpec | None = Field(None, description="The built-in trainer; this or program.")
-    program: ProgramSpec | None = Field(None, description="The user's own script; this or trainer.")
-    storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
-    export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
+    priority_class_name: Subdomain | None = Field(None, description="PriorityClass of the worker Pods.")
+    service_account_name: Subdomain | None = Field(
+        None, description="ServiceAccount of the worker Pods; its API token is not mounted."
+    )
     restart_policy: RestartPolicy | None = Field(None, description="How failures are answered.")
     start_deadline_seconds: Seconds | None = Field(
         None,
