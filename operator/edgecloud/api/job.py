@@ -12,7 +12,7 @@ from edgecloud.api.base import Model, Time
 from edgecloud.api.rules import violations
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import TrainingJobStatus
-from edgecloud.api.template import as_far_as_read
+from edgecloud.api.template import as_far_as_read, refused
 from edgecloud.api.types import Count, JobName, Label, ShortText
 
 GROUP: Final = "edgecloud.io"
@@ -69,17 +69,13 @@ class TrainingJob(Model):
                 context `message` and `remedy`.
         """
         job = super().parse(_as_stored(value) if stored else value)
-        errors = [
-            InitErrorDetails(
-                type=PydanticCustomError("rule", "{message}", {"message": broken.message, "remedy": broken.remedy}),
-                loc=("spec", *broken.path),
-                input=None,
-            )
-            for broken in violations(job.spec)
-            if not (stored and broken.by_trainer)
+        broken = [
+            (rule.path, rule.message, rule.remedy) for rule in violations(job.spec) if not (stored and rule.by_trainer)
         ]
-        if errors:
-            raise ValidationError.from_exception_data(cls.__name__, errors)
+        if not stored:
+            broken += [(("podTemplate", *path), *said) for path, *said in refused(job.spec.template())]
+        if broken:
+            raise ValidationError.from_exception_data(cls.__name__, [_broken(*one) for one in broken])
         return job
 
     @classmethod
@@ -98,6 +94,11 @@ class TrainingJob(Model):
     def with_status(self, status: TrainingJobStatus | None) -> TrainingJob:
         """The same job with another status."""
         return self.model_copy(update={"status": status})
+
+
+def _broken(path: tuple[str | int, ...], message: str, remedy: str) -> InitErrorDetails:
+    error = PydanticCustomError("rule", "{message}", {"message": message, "remedy": remedy})
+    return InitErrorDetails(type=error, loc=("spec", *path), input=None)
 
 
 def _as_stored(value: Any) -> Any:

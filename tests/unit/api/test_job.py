@@ -59,6 +59,30 @@ def test_kubernetes_own_structures_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
+    ("container", "right"),
+    [
+        ({"name": "worker", "env": []}, True),
+        ({"name": "beside", "image": "a"}, True),
+        ({"name": "pytorch", "env": []}, False),
+        ({"env": []}, False),
+    ],
+)
+def test_a_container_of_a_template_is_the_workers_or_has_an_image(container: dict[str, Any], right: bool) -> None:
+    """Another would be one more container, which the server refuses with the Pod that it is in."""
+    template = {"spec": {"containers": [{"name": "worker"}, container]}}
+    asked = resource({"workers": 1, "trainer": {"data": {"name": "digits"}}, "podTemplate": template})
+    assert TrainingJob.parse(asked, stored=True).spec.template() == template, "the server says it when it takes the Pod"
+    if right:
+        TrainingJob.parse(asked)
+        return
+    with pytest.raises(ValidationError) as raised:
+        TrainingJob.parse(asked)
+    (entry,) = raised.value.errors()
+    assert entry["loc"] == ("spec", "podTemplate", "spec", "containers", 1)
+    assert entry["ctx"]["remedy"].startswith("write name: worker")
+
+
+@pytest.mark.parametrize(
     ("template", "read"),
     [
         ({"imagePullSecrets": [], "spec": {"x": None}, "apiVersion": "v1"}, {"spec": {"x": None}}),

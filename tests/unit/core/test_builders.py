@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgecloud.api.job import TrainingJob
 from edgecloud_operator.core.builders import (
     EXTRA_GRACE_SECONDS,
     POD_LAYOUT,
@@ -428,7 +429,10 @@ MAPPING = st.dictionaries(st.sampled_from(("labels", "annotations", "volumes", "
 )
 @tries(100)
 def test_no_template_breaks_the_builder(template: dict[str, Any]) -> None:
-    pod = pod_of(podTemplate=template)
+    stored = make_job().dump()
+    stored["spec"]["podTemplate"] = template
+    job = TrainingJob.parse(stored, stored=True)
+    pod = build_pod(job, 0, "image:1", Settings(coordinator="https://coordinator:8443"))
     plain = pod_of()
     for key in ("name", "namespace", "ownerReferences"):
         assert pod["metadata"][key] == plain["metadata"][key]

@@ -147,7 +147,7 @@ def test_what_fetches_has_the_credentials_of_what_copied() -> None:
         "env": [key, {"name": "EDGECLOUD_EXPORT", "value": "/x"}],
         "envFrom": [{"secretRef": {}}],
     }
-    template = {"spec": {"containers": [{"name": "beside", "env": [{"name": "A"}]}, worker]}}
+    template = {"spec": {"containers": [{"name": "beside", "image": "x", "env": [{"name": "A"}]}, worker]}}
     fetched = {"storage": {}} | export(destination="s3://models/a")
     made = container(pod_of(podTemplate=template, **fetched))
     assert made["env"] == [*container(pod_of(**fetched))["env"], key]

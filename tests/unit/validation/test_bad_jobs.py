@@ -198,6 +198,12 @@ VALUES: list[Row] = [
 
 ITEMS: list[Row] = [
     (
+        good(
+            "podTemplate:", "  spec:", "    containers:", "    - name: worker", "    - name: pytorch", "      env: []"
+        ),
+        "12 | spec.podTemplate.spec.containers[1] | not named worker | write name: worker to say more of the one that",
+    ),
+    (
         trainer().rstrip() + "\n  export: {formats: [int8]}\n",
         '9 | spec.export.formats[0] | the text "int8" is not one of the choices | write one of onnx, onnx-int8, pt2',
     ),
