@@ -12,8 +12,9 @@ from edgecloud.api.base import Model, Time
 from edgecloud.api.rules import violations
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import TrainingJobStatus
-from edgecloud.api.template import as_far_as_read, refused
+from edgecloud.api.template import as_far_as_read
 from edgecloud.api.types import Count, JobName, Label, ShortText
+from edgecloud.api.unmade import unmade
 
 GROUP: Final = "edgecloud.io"
 VERSION: Final = "v1alpha1"
@@ -61,8 +62,8 @@ class TrainingJob(Model):
 
         Args:
             value: the data.
-            stored: an API server holds it: of the rules, those that the trainer refuses by itself are left to that,
-                and of podTemplate what means nothing, which was taken once, is passed over.
+            stored: an API server holds it: what the trainer or, when it is to take a Pod, the server refuses by itself
+                is left to them, and of podTemplate what means nothing, which was taken once, is passed over.
 
         Raises:
             pydantic.ValidationError: with one entry for each field or rule; a rule's has type `rule` and in its
@@ -73,7 +74,7 @@ class TrainingJob(Model):
             (rule.path, rule.message, rule.remedy) for rule in violations(job.spec) if not (stored and rule.by_trainer)
         ]
         if not stored:
-            broken += [(("podTemplate", *path), *said) for path, *said in refused(job.spec.template())]
+            broken += unmade(job.spec)
         if broken:
             raise ValidationError.from_exception_data(cls.__name__, [_broken(*one) for one in broken])
         return job
@@ -86,8 +87,13 @@ class TrainingJob(Model):
         """The same job with so many workers.
 
         Raises:
-            pydantic.ValidationError: that breaks a rule, as pools, minWorkers and the trainer's shards have them.
+            pydantic.ValidationError: that breaks a rule, as minWorkers and the trainer's shards have them; or the
+                job has pools, which say how many there are.
         """
+        if self.spec.pools:
+            message = "this job has pools, and their workers are counted there"
+            broken = _broken(("workers",), message, "leave --workers out, or write workers: in the place of pools:")
+            raise ValidationError.from_exception_data(type(self).__name__, [broken])
         spec = self.spec.model_copy(update={"workers": workers})
         return TrainingJob.parse(self.model_copy(update={"spec": spec}).dump())
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from edgecloud.api.base import Model
 from edgecloud.api.template import PodTemplate
@@ -40,7 +41,20 @@ _GPU: Final = re.compile(r"nvidia\.com/(gpu|gpu\..+|mig-.+)")
 
 Argument = Annotated[str, Field(max_length=4096, pattern=WITHOUT_NUL, json_schema_extra=NUL_REMEDY)]
 Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
-Resources = Annotated[dict[Annotated[str, Field(max_length=317)], Quantity], Field(max_length=32)]
+
+
+def _counted(resources: Any) -> Any:
+    """Of what a device plugin offers there are no parts; in quotes, as other quantities, 0.5 would not do either."""
+    for name, value in resources.items() if isinstance(resources, dict) else ():
+        if "/" in str(name) and isinstance(value, float):
+            said = {"message": f"{name} is counted in whole ones", "remedy": "write a whole number, such as 1"}
+            raise PydanticCustomError("rule", "{message}", {**said, "path": [name]})
+    return resources
+
+
+Resources = Annotated[
+    dict[Annotated[str, Field(max_length=317)], Quantity], Field(max_length=32), BeforeValidator(_counted)
+]
 NodeSelector = Annotated[
     dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]], Field(max_length=32)
 ]

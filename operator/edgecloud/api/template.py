@@ -1,8 +1,8 @@
-"""The Pod template of a spec: what of it is read, and what no API server would make a Pod of."""
+"""The Pod template of a spec, and what of a stored one is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import Field
@@ -34,19 +34,3 @@ def as_far_as_read(template: Any) -> Any:
     if not isinstance(template, Mapping):
         return template
     return {key: value for key, value in template.items() if key in ("metadata", "spec") and isinstance(value, Mapping)}
-
-
-def refused(template: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-    """What no API server makes a Pod of, told before there is one: path below the template, message, remedy.
-
-    A container that isn't the worker's stands beside it, and needs an image of its own. Of a stored job the server
-    says it itself, when it is to take the Pod.
-    """
-    containers = (template.get("spec") or {}).get("containers")
-    for index, container in enumerate(containers if isinstance(containers, list) else ()):
-        if isinstance(container, Mapping) and container.get("name") != CONTAINER and not container.get("image"):
-            yield (
-                ("spec", "containers", index),
-                f"a container that is not named {CONTAINER} stands beside the one that trains, and this has no image",
-                f"write name: {CONTAINER} to say more of the one that trains, or give this one an image",
-            )

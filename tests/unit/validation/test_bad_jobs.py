@@ -214,7 +214,24 @@ ITEMS: list[Row] = [
 ]
 """A wrong item makes no list too short."""
 
+WHOLE = '8 | spec.resources.limits["nvidia.com/gpu"] | nvidia.com/gpu is counted in whole ones | write a whole number'
+UNMADE: list[Row] = [
+    (good("resources: {limits: {nvidia.com/gpu: 0.5}}"), WHOLE),
+    (good('resources: {limits: {nvidia.com/gpu: "0.5"}}'), WHOLE),
+    (good("resources: {limits: {nvidia.com/gpu: 500m}}"), WHOLE),
+    (
+        job("pools: [{name: a, workers: 1, resources: {requests: {amd.com/gpu: 1m}}}]", PROGRAM),
+        '6 | spec.pools[0].resources.requests["amd.com/gpu"] | amd.com/gpu is counted | write a whole number',
+    ),
+    (good("storage: {subPath: ../../y}"), "8 | spec.storage.subPath | a path within the claim has no .. | from the"),
+]
+"""What an API server would refuse of the Pods."""
+
 RULES: list[Row] = [
+    (
+        job("workers: 1", "program: {command: ['python train.py']}"),
+        "7 | spec.program.command | a space in the first word | write each word by itself: [python, train.py]",
+    ),
     (
         good("trainer: {data: {name: digits}}"),
         "7 | spec.program | exactly one of trainer and program is needed | or program:",
@@ -229,7 +246,9 @@ RULES: list[Row] = [
 ]
 
 
-@pytest.mark.parametrize("row", [*ENVELOPE, *NAMES, *FOREIGN, *TYPES, *VALUES, *ITEMS, *RULES], ids=lambda row: row[1])
+@pytest.mark.parametrize(
+    "row", [*ENVELOPE, *NAMES, *FOREIGN, *TYPES, *VALUES, *ITEMS, *UNMADE, *RULES], ids=lambda row: row[1]
+)
 def test_the_one_problem_is_named(row: Row) -> None:
     expect(row)
 
