@@ -190,6 +190,7 @@ class _Check(Generic[ModelT]):
                 prefix=path,
                 tainted=self._document.tainted,
                 disturbed=self._document.disturbed,
+                hint=self._model.hint,
             )
             problems, hidden = explain(error, model=self._model, value=corrected, source=source)
             self._problems.extend(problems)

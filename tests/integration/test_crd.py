@@ -46,6 +46,19 @@ def test_every_rule(jobs: tuple[Api, str], message: str, good: dict[str, Any], b
     assert message in str(refused.value)
 
 
+def test_what_stands_beside_the_two_parts_of_a_pod_template_is_named_and_not_kept(jobs: tuple[Api, str]) -> None:
+    api, path = jobs
+    secrets = {"imagePullSecrets": [{"name": "registry"}]}
+    wrong = resource(program() | {"podTemplate": secrets})
+    with pytest.raises(ApiStatusError, match=r'unknown field .*"spec.podTemplate.imagePullSecrets'):
+        api.call("POST", f"{path}?dryRun=All&fieldValidation=Strict", wrong)  # as kubectl asks
+    assert api.call("POST", f"{path}?dryRun=All", wrong)["spec"]["podTemplate"] == {}
+    right = resource(program() | {"podTemplate": {"spec": secrets}})
+    assert (
+        api.call("POST", f"{path}?dryRun=All&fieldValidation=Strict", right)["spec"]["podTemplate"]["spec"] == secrets
+    )
+
+
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "trainer": (trainer(), TRAINER | {"epochs": 3}),
     "program": (program(), PROGRAM | {"args": ["--other"]}),

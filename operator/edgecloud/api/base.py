@@ -35,6 +35,11 @@ class Model(BaseModel):
         """
         return cls.model_validate_json(json.dumps(value), by_alias=True, by_name=False)
 
+    @classmethod
+    def hint(cls, path: tuple[str | int, ...], document: Any) -> str | None:
+        """What to write instead of an unknown field at a path of a document; None where there is more to guess."""
+        return None
+
     def dump(self) -> dict[str, Any]:
         """Plain data again, in camelCase, without the fields that are not set (None)."""
         data: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_none=True)

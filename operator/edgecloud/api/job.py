@@ -7,11 +7,14 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from edgecloud.api import synonyms
 from edgecloud.api.base import Model, Time
 from edgecloud.api.rules import violations
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.template import as_far_as_read
 from edgecloud.api.types import Count, JobName, Label, ShortText
+from edgecloud.api.unmade import unmade
 
 GROUP: Final = "edgecloud.io"
 VERSION: Final = "v1alpha1"
@@ -59,35 +62,53 @@ class TrainingJob(Model):
 
         Args:
             value: the data.
-            stored: an API server holds it: of the rules, those that the trainer refuses by itself are left to that.
+            stored: an API server holds it: what the trainer or, when it is to take a Pod, the server refuses by itself
+                is left to them, and of podTemplate what means nothing, which was taken once, is passed over.
 
         Raises:
             pydantic.ValidationError: with one entry for each field or rule; a rule's has type `rule` and in its
                 context `message` and `remedy`.
         """
-        job = super().parse(value)
-        errors = [
-            InitErrorDetails(
-                type=PydanticCustomError("rule", "{message}", {"message": broken.message, "remedy": broken.remedy}),
-                loc=("spec", *broken.path),
-                input=None,
-            )
-            for broken in violations(job.spec)
-            if not (stored and broken.by_trainer)
+        job = super().parse(_as_stored(value) if stored else value)
+        broken = [
+            (rule.path, rule.message, rule.remedy) for rule in violations(job.spec) if not (stored and rule.by_trainer)
         ]
-        if errors:
-            raise ValidationError.from_exception_data(cls.__name__, errors)
+        if not stored:
+            broken += unmade(job.spec)
+        if broken:
+            raise ValidationError.from_exception_data(cls.__name__, [_broken(*one) for one in broken])
         return job
+
+    @classmethod
+    def hint(cls, path: tuple[str | int, ...], document: Any) -> str | None:
+        return synonyms.hint(path, document)
 
     def with_workers(self, workers: int) -> TrainingJob:
         """The same job with so many workers.
 
         Raises:
-            pydantic.ValidationError: that breaks a rule, as pools, minWorkers and the trainer's shards have them.
+            pydantic.ValidationError: that breaks a rule, as minWorkers and the trainer's shards have them; or the
+                job has pools, which say how many there are.
         """
+        if self.spec.pools:
+            message = "this job has pools, and their workers are counted there"
+            broken = _broken(("workers",), message, "leave --workers out, or write workers: in the place of pools:")
+            raise ValidationError.from_exception_data(type(self).__name__, [broken])
         spec = self.spec.model_copy(update={"workers": workers})
         return TrainingJob.parse(self.model_copy(update={"spec": spec}).dump())
 
     def with_status(self, status: TrainingJobStatus | None) -> TrainingJob:
         """The same job with another status."""
         return self.model_copy(update={"status": status})
+
+
+def _broken(path: tuple[str | int, ...], message: str, remedy: str) -> InitErrorDetails:
+    error = PydanticCustomError("rule", "{message}", {"message": message, "remedy": remedy})
+    return InitErrorDetails(type=error, loc=("spec", *path), input=None)
+
+
+def _as_stored(value: Any) -> Any:
+    spec = value.get("spec") if isinstance(value, dict) else None
+    if not isinstance(spec, dict) or "podTemplate" not in spec:
+        return value
+    return {**value, "spec": {**spec, "podTemplate": as_far_as_read(spec["podTemplate"])}}

@@ -94,7 +94,8 @@ class Rule:
     numbers: Callable[[Any], str] | None = None
     """The values at odds, for the message on a laptop; CEL's messages are fixed texts."""
     by_trainer: bool = False
-    """Whether the trainer, too, refuses what breaks it, with exit code 2, and the operator need not rely on it.
+    """Whether the trainer, or whoever starts the program, refuses what breaks it as well, with exit code 2, and the
+    operator need not rely on it.
 
     Then the operator reads a stored job that breaks it: one from before there was this rule. Left unread, it would stay
     as it is for ever, with its Pods, and be told nothing. By all other rules the operator goes itself (a trainer or a
@@ -177,6 +178,14 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
 )
 
 PROGRAM_RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        cel="!self.command[0].matches('^[^/ ]+ ')",
+        holds=lambda p: not re.match("[^/ ]+ ", p.command[0]),
+        path="command",
+        message="a space in the first word, which is the name of a program",
+        remedy="write each word by itself: [python, train.py]; a line for a shell is [sh, -c, 'a line']",
+        by_trainer=True,
+    ),
     Rule(
         cel=f"!has(self.files) || self.files.all(f, f.matches('{FILE_PATTERN}') && size(f) <= {MAX_FILE_NAME})",
         holds=lambda p: all(re.fullmatch(FILE_PATTERN, f) and len(f) <= MAX_FILE_NAME for f in p.files or ()),

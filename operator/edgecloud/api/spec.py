@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from edgecloud.api.base import Model
+from edgecloud.api.template import PodTemplate
 from edgecloud.api.trainer import TrainerSpec
 from edgecloud.api.types import (
     MAX_WORKERS,
@@ -39,7 +41,20 @@ _GPU: Final = re.compile(r"nvidia\.com/(gpu|gpu\..+|mig-.+)")
 
 Argument = Annotated[str, Field(max_length=4096, pattern=WITHOUT_NUL, json_schema_extra=NUL_REMEDY)]
 Workers = Annotated[int, Field(ge=1, le=MAX_WORKERS)]
-Resources = Annotated[dict[Annotated[str, Field(max_length=317)], Quantity], Field(max_length=32)]
+
+
+def _counted(resources: Any) -> Any:
+    """Of what a device plugin offers there are no parts; in quotes, as other quantities, 0.5 would not do either."""
+    for name, value in resources.items() if isinstance(resources, dict) else ():
+        if "/" in str(name) and isinstance(value, float):
+            said = {"message": f"{name} is counted in whole ones", "remedy": "write a whole number, such as 1"}
+            raise PydanticCustomError("rule", "{message}", {**said, "path": [name]})
+    return resources
+
+
+Resources = Annotated[
+    dict[Annotated[str, Field(max_length=317)], Quantity], Field(max_length=32), BeforeValidator(_counted)
+]
 NodeSelector = Annotated[
     dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]], Field(max_length=32)
 ]
@@ -188,31 +203,33 @@ class RestartPolicy(Model):
 class TrainingJobSpec(Model):
     """One training, from data to converted model."""
 
-    image: Image | None = Field(None, description="Image of the worker Pods; default: the release's trainer image.")
     workers: Workers | None = Field(None, description="Worker Pods; this or pools.")
     min_workers: Workers | None = Field(
         None, description="Makes the job elastic: it goes on with this many workers while others are away."
     )
+    trainer: TrainerSpec | None = Field(None, description="The built-in trainer; this or program.")
+    program: ProgramSpec | None = Field(None, description="The user's own script; this or trainer.")
+    image: Image | None = Field(None, description="Image of the worker Pods; default: the release's trainer image.")
+    resources: ResourceRequirements | None = Field(None, description="Compute resources of each worker Pod.")
+    storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
+    export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
+    pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
+        None, description="Groups of unequal nodes, instead of workers."
+    )
+    pod_template: PodTemplate | None = Field(
+        None,
+        description="A Pod template (metadata, spec) merged over the one that EdgeCloud builds; the worker's container"
+        " is named worker.",
+    )
+    node_selector: NodeSelector | None = Field(None, description="Labels that a node must bear.")
+    tolerations: Tolerations | None = Field(None, description="Taints that the workers put up with.")
     processes_per_worker: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] | None = Field(
         None, description="Training processes in each worker Pod; default: its GPUs, else 1."
     )
-    resources: ResourceRequirements | None = Field(None, description="Compute resources of each worker Pod.")
-    node_selector: NodeSelector | None = Field(None, description="Labels that a node must bear.")
-    tolerations: Tolerations | None = Field(None, description="Taints that the workers put up with.")
     priority_class_name: Subdomain | None = Field(None, description="PriorityClass of the worker Pods.")
     service_account_name: Subdomain | None = Field(
         None, description="ServiceAccount of the worker Pods; its API token is not mounted."
     )
-    pod_template: PassedThrough | None = Field(
-        None, description="A Pod template (metadata, spec) merged over the one that EdgeCloud builds."
-    )
-    pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
-        None, description="Groups of unequal nodes, instead of workers."
-    )
-    trainer: TrainerSpec | None = Field(None, description="The built-in trainer; this or program.")
-    program: ProgramSpec | None = Field(None, description="The user's own script; this or trainer.")
-    storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
-    export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
     restart_policy: RestartPolicy | None = Field(None, description="How failures are answered.")
     start_deadline_seconds: Seconds | None = Field(
         None,
@@ -275,6 +292,10 @@ class TrainingJobSpec(Model):
             return self.processes_per_worker
         gpus = ((resources.limits if resources else None) or {}).get(WHOLE_GPU, 0)
         return min(max(1, int(amount(gpus))), MAX_PROCESSES)
+
+    def template(self) -> dict[str, Any]:
+        """podTemplate as plain data: metadata and spec, as far as they are written."""
+        return self.pod_template.dump() if self.pod_template else {}
 
     def storage_or_default(self) -> StorageSpec:
         return self.storage or StorageSpec()

@@ -29,7 +29,11 @@ class DataSpec(Model):
             ),
         ]
         | None
-    ) = Field(None, description="A named set: digits, cifar10, or another of torchvision's; this or source.")
+    ) = Field(
+        None,
+        description="A named set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10 or usps;"
+        " this or source.",
+    )
     source: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         None,
         description="Path or URL of a folder of images by class, tar, zip, IDX, CIFAR binary, numpy or prepared file;"

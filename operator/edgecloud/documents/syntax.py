@@ -13,6 +13,13 @@ from edgecloud.problems import Problem, clipped, quoted
 MAX_DEPTH: Final = 64
 """Collections within each other; a Pod template, the deepest thing here, has about 15."""
 
+_NO_BREAK: Final = "\u00a0"
+_NO_BREAK_SAID: Final = (
+    "a no-break space (U+00A0), which looks like a space and is none in YAML",
+    "write a space in its place",
+)
+_GLUED: Final = re.compile(r" *(?:- )?(\w+):(?!//)([^\s:].*)")
+"""A field without the space behind its colon; a URL is none."""
 _TAB: Final = ("a tab where YAML wants spaces", "YAML indents with spaces; replace the tab")
 _SENTENCES: Final[tuple[tuple[str, str, str], ...]] = (
     (
@@ -93,6 +100,8 @@ def syntax_problem(error: yaml.YAMLError, *, lines: Lines, text: str, file: str)
         line, said = opened, ("a quote that is opened here is never closed", "write the closing quote")
     elif "tab character" in complaint or (line is not None and _tab_indents(lines, {line, opened or line})):
         said = _TAB
+    elif line is not None and (slip := _slip(lines, line, complaint)):
+        line, said = slip
     elif "cannot start any token" in complaint and index is not None:
         said = _character(text[index : index + 1])
     elif match := re.search(r"expected ',' or '([\]}])'", complaint):
@@ -107,6 +116,22 @@ def syntax_problem(error: yaml.YAMLError, *, lines: Lines, text: str, file: str)
             (f"this is no YAML: {clipped(complaint)}", "check indentation, quotes and brackets around this line"),
         )
     return Problem(file=file, line=line, path="", message=said[0], remedy=said[1])
+
+
+def _slip(lines: Lines, line: int, complaint: str) -> tuple[int, tuple[str, str]] | None:
+    """What makes a text of a line that was meant as a field, so that the field below it is one too many; its line."""
+    if not any(words in complaint for words in ("mapping values are not allowed", "could not find expected ':'")):
+        return None
+    above = next((number for number in range(line - 1, 0, -1) if lines.content(number).strip()), line)
+    for number in (above, line):
+        content = lines.content(number)
+        if _NO_BREAK in content[: len(content) - len(content.lstrip())] or f":{_NO_BREAK}" in content:
+            return number, _NO_BREAK_SAID
+        if number == above and (glued := _GLUED.match(content)):
+            key, value = map(clipped, glued.groups())
+            message = f"no space behind the colon of {key}, which makes a text of the line"
+            return number, (message, f"write {key}: {value}")
+    return None
 
 
 def _tab_indents(lines: Lines, numbers: set[int]) -> bool:

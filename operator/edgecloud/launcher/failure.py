@@ -158,6 +158,8 @@ def start_failure(error: OSError, command: str) -> tuple[str, str]:
         errno.ELOOP: "its path has a loop of links",
         errno.E2BIG: "its arguments and environment are too large",
     }
+    if " " in command.strip():
+        remedies[errno.ENOENT] = "no such program. If these are several words, write each by itself: [python, train.py]"
     if error.errno in remedies:
         return START_FAILED, printable(f"cannot start {command!r}: {remedies[error.errno]}")[:MAX_CHARACTERS]
     # No memory, no process ids, no room in the scratch folder: of the machine, and another try may succeed.

@@ -15,6 +15,12 @@ from edgecloud.problems.words import listed, near
 
 _UNKNOWN: Final = "extra_forbidden"
 _MAX_HOMES: Final = 3
+_EVERYWHERE: Final = "name"
+"""What almost anything has is at home nowhere in particular."""
+_SHORT: Final = 5
+_SHORT_CUTOFF: Final = 0.7
+_CUTOFF: Final = 0.8
+"""How alike an unknown field is to the one that is meant; of a short one a single letter is a good part."""
 _MAX_PAIRED: Final = 4 * MAX_PROBLEMS
 """Missing fields that are looked for among the unknown ones; more would not be told anyway."""
 
@@ -46,6 +52,7 @@ class Source:
     file: its name. line_of, text_of: see Document; asked with paths that begin with prefix.
     prefix: path of the value in its document, such as ("items", 2).
     tainted, disturbed: see Document; nothing is said that may come from what is wrong there.
+    hint: what to write for an unknown field, by its path and the whole value, where another tool has one of that name.
     """
 
     file: str
@@ -54,6 +61,7 @@ class Source:
     prefix: Path = ()
     tainted: frozenset[Path] = frozenset()
     disturbed: frozenset[Path] = frozenset()
+    hint: Callable[[Path, Any], str | None] = lambda _path, _value: None
 
 
 def explain(
@@ -64,7 +72,7 @@ def explain(
     model: what the value was checked against. value: the plain data.
     """
     faults = [_fault(entry, value) for entry in error.errors(include_url=False, include_input=False)]
-    faults = _one_per_union(faults, value)
+    faults = _without_consequences(_one_per_union(faults, value), value)
     faults = [fault for fault in faults if not _is_tainted(fault, source)]
     faults = _paired(faults, model, value)
     placed = sorted(((source.line_of((*source.prefix, *f.path)) or 0, f) for f in faults), key=lambda entry: entry[0])
@@ -152,6 +160,17 @@ def _is_far(fault: _Fault, union: Path, value: Any) -> bool:
     return is_type_error(fault.kind) or (is_choice and isinstance(_at(value, union), dict | list))
 
 
+def _without_consequences(faults: Sequence[_Fault], value: Any) -> list[_Fault]:
+    """pydantic counts the right items alone, and finds a list too short whose items are wrong."""
+    above = {fault.path[:length] for fault in faults for length in range(len(fault.path))}
+    return [fault for fault in faults if fault.path not in above or not _is_long_enough(fault, value)]
+
+
+def _is_long_enough(fault: _Fault, value: Any) -> bool:
+    found, least = _at(value, fault.path), fault.context.get("min_length")
+    return fault.kind == "too_short" and isinstance(found, list) and least is not None and len(found) >= least
+
+
 def _is_tainted(fault: _Fault, source: Source) -> bool:
     """Whether a fault may come from what is wrong with the YAML itself, such as a key that was dropped."""
     if not source.tainted:
@@ -194,7 +213,7 @@ def _say(fault: _Fault, *, model: type[BaseModel], value: Any, source: Source) -
     if fault.meant:
         return f"unknown field, and {fault.meant} is missing", f"write {fault.meant} instead"
     if fault.kind == _UNKNOWN and fault.path:
-        return _unknown(fault.path, model=model, value=value)
+        return _unknown(fault.path, model=model, value=value, source=source)
     place = place_at(model, fault.path, key=fault.key)
     last = fault.path[-1] if fault.path else ""
     failure = Failure(
@@ -210,23 +229,25 @@ def _say(fault: _Fault, *, model: type[BaseModel], value: Any, source: Source) -
     return sentence(failure)
 
 
-def _unknown(path: Path, *, model: type[BaseModel], value: Any) -> Said:
+def _unknown(path: Path, *, model: type[BaseModel], value: Any, source: Source) -> Said:
     """A field that does not belong where it stands: misspelt, at the wrong level, or unknown altogether."""
     *parent, last = path
     name = str(last)
     fields = place_at(model, tuple(parent)).fields
-    here = [field for field in fields if field != name]
+    here = [field for field in sorted(fields, key=lambda field: not fields[field].is_required()) if field != name]
     written = _at(value, tuple(parent))
     message = "unknown field"
     same = next((field for field in here if plain(field) == plain(name)), None)
+    if not same and (hint := source.hint(path, value)):
+        return message, hint
     if not same and name not in fields and (elsewhere := _elsewhere(name, path, model)):
         return f"{message} here", elsewhere
-    meant = same or near(name, here)
+    meant = same or near(name, here, cutoff=_SHORT_CUTOFF if len(name) <= _SHORT else _CUTOFF)
     if meant and isinstance(written, dict) and meant in written:
         return message, f"leave it out; {meant} is there already"
     if meant:
         return message, f"write {meant}" if same else f"did you mean {meant}?"
-    return message, f"leave it out; known here: {listed(sorted(here))}" if here else "leave it out"
+    return message, f"leave it out; known here: {listed(here)}" if here else "leave it out"
 
 
 def _elsewhere(name: str, path: Path, model: type[BaseModel]) -> str | None:
@@ -237,7 +258,7 @@ def _elsewhere(name: str, path: Path, model: type[BaseModel]) -> str | None:
         for field, where in homes(model).get(plain(name), ())
         if within_status or where.split(".")[0] != "status"
     ]
-    if not found:
+    if not found or name == _EVERYWHERE:
         return None
     field = found[0][0]
     places = sorted(

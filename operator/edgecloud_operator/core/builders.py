@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
+from edgecloud.api.template import CONTAINER
 from edgecloud_operator.core import names
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.merge import merged
 
-CONTAINER: Final = "worker"
 ROOT: Final = "/edgecloud"
 LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
@@ -125,7 +125,7 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
         "serviceAccountName": spec.service_account_name,
     }
     pod["spec"] |= {key: value for key, value in placement.items() if value}
-    return templated(pod, spec.pod_template or {})
+    return templated(pod, spec.template())
 
 
 def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str, Any]:

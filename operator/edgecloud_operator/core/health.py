@@ -30,8 +30,8 @@ UNASKED_WEBHOOK: Final = "failed calling webhook"
 REMEDIES: Final[dict[Reason, str]] = {
     "NameTaken": "or give this job another name",
     "Unschedulable": "free GPUs or other resources that it asks for, lower spec.workers or set spec.minWorkers",
-    "ErrImagePull": "push the image, or let the nodes pull it (imagePullSecrets, in spec.podTemplate or at the"
-    " ServiceAccount); another image needs the job to be deleted and applied again",
+    "ErrImagePull": "push the image, or let the nodes pull it (imagePullSecrets, in spec.podTemplate.spec or at"
+    " the ServiceAccount); another image needs the job to be deleted and applied again",
     "CreateContainerConfigError": "create the Secret or ConfigMap that it names, or correct spec.podTemplate and delete"
     " the Pod",
     "QuotaExceeded": "raise the quota or free what it counts, lower spec.workers or set spec.minWorkers",
@@ -58,8 +58,8 @@ WEBHOOK_REMEDY: Final = (
 MEASURING_REMEDIES: Final[dict[Reason, str]] = REMEDIES | {
     "Unschedulable": "label a node as export.measureOn.nodeSelector has it (kubectl label node), or free there what"
     " export.measureOn.resources asks for",
-    "ErrImagePull": "push the operator's edge image, or let the node pull it (imagePullSecrets, in spec.podTemplate or"
-    " at the ServiceAccount)",
+    "ErrImagePull": "push the operator's edge image, or let the node pull it (imagePullSecrets, in"
+    " spec.podTemplate.spec or at the ServiceAccount)",
     "CreateContainerConfigError": "put right what it names, and delete the Pod: another one is made",
     "QuotaExceeded": "raise the quota or free what it counts",
 }

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.spec import MeasureOn
-from edgecloud_operator.core import builders, names
+from edgecloud.api.template import CONTAINER as WORKER
+from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import (
     POD_LAYOUT,
     ROOT,
@@ -107,7 +108,7 @@ def build_measurer(job: TrainingJob, settings: Settings) -> dict[str, Any]:
 
 def _template(job: TrainingJob) -> dict[str, Any]:
     """The part of the workers' template that is for this Pod too."""
-    template = job.spec.pod_template or {}
+    template = job.spec.template()
     spec = template.get("spec")
     if not isinstance(spec, Mapping):
         return {"metadata": template.get("metadata")}
@@ -120,7 +121,7 @@ def _template(job: TrainingJob) -> dict[str, Any]:
 def _credentials(containers: Any) -> dict[str, Any]:
     """The environment of the template's worker: what copies the models to a URL and what fetches them need the same."""
     for one in containers if isinstance(containers, list) else ():
-        if isinstance(one, Mapping) and one.get("name") == builders.CONTAINER:
+        if isinstance(one, Mapping) and one.get("name") == WORKER:
             env = one["env"] if isinstance(one.get("env"), list) else []
             theirs = [each for each in env if isinstance(each, Mapping) and not _is_ours(each.get("name"))]
             return ({"env": theirs} if theirs else {}) | ({"envFrom": one["envFrom"]} if "envFrom" in one else {})

@@ -15,9 +15,10 @@ from typing import Any, Final, get_args
 from pydantic import ValidationError
 
 from edgecloud.api.job import API_VERSION, GROUP, KIND, TrainingJob
+from edgecloud.api.template import CONTAINER as WORKER
 from edgecloud.api.types import MAX_NAME, MAX_WORKERS
 from edgecloud_operator.coordinator.desk import JobKey
-from edgecloud_operator.core import builders, measurer
+from edgecloud_operator.core import measurer
 from edgecloud_operator.core.names import CA_ANNOTATION, JOB_LABEL, MANAGED_BY_LABEL, MANAGER
 from edgecloud_operator.core.observed import Pod, PodPhase, Role, Service, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination, unstarted
@@ -33,7 +34,7 @@ _NAME: Final = re.compile(
     rf"(?P<job>[a-z][a-z0-9-]{{0,{MAX_NAME - 1}}})-(measure|worker-(?P<index>0|[1-9][0-9]{{0,2}}))"
 )
 """Of a Pod: how it ends tells what the Pod is for, so that no two jobs can mean the same one."""
-_CONTAINERS: Final[dict[Role, str]] = {"worker": builders.CONTAINER, "measure": measurer.CONTAINER}
+_CONTAINERS: Final[dict[Role, str]] = {"worker": WORKER, "measure": measurer.CONTAINER}
 _METADATA: Final = (
     "name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp",
 )  # fmt: skip

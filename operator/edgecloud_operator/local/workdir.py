@@ -126,7 +126,7 @@ class Workdir:
         try:
             if problems or len(documents) != 1:
                 raise WorkdirError(self._spoilt())
-            return TrainingJob.parse(documents[0].value)
+            return TrainingJob.parse(documents[0].value, stored=True)
         except ValidationError as error:
             raise WorkdirError(self._spoilt()) from error
 

@@ -225,7 +225,9 @@ def test_a_template_that_is_nested_as_deep_as_the_server_takes(
     body = json.dumps(resource(space, "deep", podTemplate={"spec": {"nodeSelector": "HERE"}}))
     deep = body.replace('"nodeSelector": "HERE"', f'"affinity": {nested(9_900)}')
     assert post(controlled_api, controlled, space.jobs, deep) == 201
-    other = body.replace('"deep"', '"meta"').replace('{"spec": {"nodeSelector": "HERE"}}', nested(9_900))
+    other = body.replace('"deep"', '"meta"').replace(
+        '{"spec": {"nodeSelector": "HERE"}}', f'{{"metadata": {nested(9_900)}}}'
+    )
     assert post(controlled_api, controlled, space.jobs, other) == 201
     # Neither is read here through the list: this test's own json would not.
     until(lambda: sorted(space.pods()) == ["deep-worker-0", "meta-worker-0"], "both have a Pod", saw=space.pods)

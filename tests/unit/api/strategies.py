@@ -137,6 +137,9 @@ def put_right(spec: dict[str, Any]) -> dict[str, Any]:
         pools = {pool["name"]: pool for pool in spec["pools"]}
         spec["pools"] = [pool | {"workers": min(pool["workers"], 60)} for pool in pools.values()]
     spec.setdefault("workers", 1) if "pools" not in spec else None
+    for owner in (spec, *spec.get("pools", ()), (spec.get("export") or {}).get("measureOn") or {}):
+        if owner.get("resources"):
+            owner["resources"] = _right_amounts(owner["resources"])
     workers = sum(pool["workers"] for pool in spec["pools"]) if "pools" in spec else spec["workers"]
     if "trainer" in spec:
         spec["trainer"] = _right_trainer(spec["trainer"])
@@ -148,7 +151,17 @@ def put_right(spec: dict[str, Any]) -> dict[str, Any]:
         spec["minWorkers"] = min(spec["minWorkers"], workers)
     if "storage" in spec and spec["storage"].get("claimName") is not None:
         spec["storage"] = _without(spec["storage"], "sizeLimit")
+    if "storage" in spec and ".." in (spec["storage"].get("subPath") or ""):
+        spec["storage"] = _without(spec["storage"], "subPath")
     return spec
+
+
+def _right_amounts(resources: dict[str, Any]) -> dict[str, Any]:
+    """Without a / in a name, which stands for what is counted."""
+    return {
+        part: amounts and {name.replace("/", "-"): amount for name, amount in amounts.items()}
+        for part, amounts in resources.items()
+    }
 
 
 def _right_program(program: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +170,8 @@ def _right_program(program: dict[str, Any]) -> dict[str, Any]:
         name = variable["name"]
         if name not in RESERVED_ENV and not name.startswith("EDGECLOUD_"):
             variables[name] = variable if variable.get("value") is None else _without(variable, "valueFrom")
+    first, *others = program["command"]
+    program |= {"command": [first.replace(" ", ""), *others]}
     return program | ({"env": list(variables.values())} if "env" in program else {})
 
 

@@ -259,7 +259,13 @@ def test_conditions_are_a_map_by_type() -> None:
 
 def test_kubernetes_own_structures_are_passed_through() -> None:
     passed = {path for path, schema in NODES if schema.get("x-kubernetes-preserve-unknown-fields")}
-    assert {"spec.podTemplate", "spec.tolerations.[]", "spec.program.env.[].valueFrom"} <= passed
+    assert {
+        "spec.podTemplate.metadata",
+        "spec.podTemplate.spec",
+        "spec.tolerations.[]",
+        "spec.program.env.[].valueFrom",
+    } <= passed
+    assert "spec.podTemplate" not in passed, "imagePullSecrets right below it would be kept, and count for nothing"
     assert {path for path in passed if path.startswith("status.")} == {
         *("status.evaluation.details", "status.performance", "status.exports.[]")
     }

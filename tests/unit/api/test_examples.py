@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.validation import validate_bytes, validate_files
+from edgecloud_operator.core.builders import Settings, build_pod
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))
@@ -24,6 +26,19 @@ def test_an_example_is_right(path: Path) -> None:
     (job,) = result.jobs
     assert job.metadata.name == path.stem
     assert f"kubectl apply -f manifests/examples/{path.name}" in path.read_text()
+
+
+def test_the_data_volume_and_the_secret_in_a_comment_reach_the_worker() -> None:
+    text = (FOLDER / "cifar10.yaml").read_text()
+    comment = text[text.index("#   podTemplate:") :].partition("#\n")[0]
+    changed = text.replace("\n  storage:\n", f"\n{re.sub('(?m)^# ', '', comment)}  storage:\n")
+    result = validate_bytes(changed.encode(), "changed.yaml", TrainingJob)
+    assert not result.problems
+    pod = build_pod(result.jobs[0], 1, "image", Settings())
+    (worker,) = pod["spec"]["containers"]
+    assert worker["env"][-1]["valueFrom"]["secretKeyRef"]["name"] == "storage"
+    mounted = {mount["name"] for mount in worker["volumeMounts"]}
+    assert "images" in mounted and mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
 def test_the_quickstart_can_be_made_deterministic_by_one_line() -> None:

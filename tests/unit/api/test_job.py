@@ -59,6 +59,45 @@ def test_kubernetes_own_structures_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
+    ("container", "right"),
+    [
+        ({"name": "worker", "env": []}, True),
+        ({"name": "beside", "image": "a"}, True),
+        ({"name": "pytorch", "env": []}, False),
+        ({"env": []}, False),
+    ],
+)
+def test_a_container_of_a_template_is_the_workers_or_has_an_image(container: dict[str, Any], right: bool) -> None:
+    """Another would be one more container, which the server refuses with the Pod that it is in."""
+    template = {"spec": {"containers": [{"name": "worker"}, container]}}
+    asked = resource({"workers": 1, "trainer": {"data": {"name": "digits"}}, "podTemplate": template})
+    assert TrainingJob.parse(asked, stored=True).spec.template() == template, "the server says it when it takes the Pod"
+    if right:
+        TrainingJob.parse(asked)
+        return
+    with pytest.raises(ValidationError) as raised:
+        TrainingJob.parse(asked)
+    (entry,) = raised.value.errors()
+    assert entry["loc"] == ("spec", "podTemplate", "spec", "containers", 1)
+    assert entry["ctx"]["remedy"].startswith("write name: worker")
+
+
+@pytest.mark.parametrize(
+    ("template", "read"),
+    [
+        ({"imagePullSecrets": [], "spec": {"x": None}, "apiVersion": "v1"}, {"spec": {"x": None}}),
+        ({"metadata": 7, "spec": ["a"]}, {}),
+    ],
+)
+def test_a_stored_template_is_read_without_what_never_counted(template: dict[str, Any], read: dict[str, Any]) -> None:
+    """It was taken before the template's fields were known, and its Pods are there."""
+    stored = resource({"workers": 1, "program": {"command": ["a"]}, "podTemplate": template})
+    assert TrainingJob.parse(stored, stored=True).spec.template() == read
+    with pytest.raises(ValidationError):
+        TrainingJob.parse(stored)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"workers": "2"},
@@ -76,6 +115,7 @@ def test_kubernetes_own_structures_come_back_as_they_were() -> None:
         {"resources": {"limits": {"cpu": -1}}},
         {"resources": {"limits": {"cpu": "-1"}}},
         {"podTemplate": []},
+        {"podTemplate": {"imagePullSecrets": [{"name": "registry"}]}},
     ],
 )
 def test_refused(wrong: dict[str, Any]) -> None:

@@ -206,6 +206,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         program(env=[{"name": f"A{place}", "value": "a" * 8192} for place in range(17)]),
         ("program", "env"),
     ),
+    ("a space in the first word", program(command=["./a b", "c d"]), program(command=["a b"]), ("program", "command")),
     ("a variable is set twice", program(env=[VARIABLE]), program(env=[VARIABLE, VARIABLE]), ("program", "env")),
     (
         "both value and valueFrom",
@@ -278,7 +279,7 @@ def test_strange_numbers_of_gpus(gpus: str) -> None:
     pools = [{"name": "a", "workers": 2, "resources": limits}, {"name": "b", "workers": 1}]
     for spec in (trainer(2) | {"resources": limits}, job(pools=pools, trainer=TRAINER, resources=limits)):
         assert takes(strategies.resource(spec))
-        assert TrainingJob.parse(strategies.resource(spec)).spec.trainer is not None
+        assert TrainingJob.parse(strategies.resource(spec), stored=True).spec.trainer is not None
         few = copy.deepcopy(spec) | {"trainer": TRAINER | {"shards": 1}}
         agree(TrainingJobSpec, few)
         (broken,) = violations(TrainingJobSpec.parse(few))

@@ -87,7 +87,7 @@ PLACEMENT: Final = {
 COMMON: Final = {
     "image": "registry.example.org/team/trainer:1.0@sha256:0a", "minWorkers": 1, "processesPerWorker": 2,
     **PLACEMENT, "priorityClassName": "low", "serviceAccountName": "trainer",
-    "podTemplate": {"metadata": {"labels": {"a": "b"}}},
+    "podTemplate": {"metadata": {"labels": {"a": "b"}}, "spec": {"imagePullSecrets": [{"name": "a"}]}},
     "storage": {
         "claimName": "claim", "accessMode": "ReadWriteOnce", "subPath": "jobs/digits", "checkpointIntervalSeconds": 10,
         "checkpointIntervalSteps": 100, "keepCheckpoints": 2,

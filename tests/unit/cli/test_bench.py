@@ -37,7 +37,7 @@ PROGRAM = {"command": ["python"]}
         (
             {"workers": None, "pools": [{"name": "a", "workers": 1}]},
             "1",
-            ["--workers 1: spec.workers: exactly one of workers and pools is needed: write workers: 2, or pools:"],
+            ["--workers 1: spec.workers: this job has pools, and their workers are counted there: leave --workers"],
         ),
         ({"workers": 2, "minWorkers": 2}, "2,1", ["--workers 1: spec.minWorkers: minWorkers is above"]),
         ({"suspend": True}, "1", ["spec.suspend: the job is suspended: write suspend: false"]),

@@ -310,7 +310,11 @@ def test_run_refuses_two_jobs_and_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "workers", "says"),
     [
-        ({"workers": None, "pools": [{"name": "a", "workers": 1}]}, "2", "--workers 2: spec.workers: exactly one of"),
+        (
+            {"workers": None, "pools": [{"name": "a", "workers": 1}]},
+            "2",
+            "--workers 2: spec.workers: this job has pools, and their workers are counted there: leave --workers out",
+        ),
         ({"workers": 3, "minWorkers": 3}, "2", "--workers 2: spec.minWorkers: minWorkers is above"),
         ({}, "0", "0 is not in the range 1<=x<=1000"),
     ],

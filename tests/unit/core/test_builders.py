@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgecloud.api.job import TrainingJob
 from edgecloud_operator.core.builders import (
     EXTRA_GRACE_SECONDS,
     POD_LAYOUT,
@@ -395,7 +396,6 @@ def test_who_a_pod_belongs_to_is_not_the_templates_to_say() -> None:
     plain = pod_of()
     pod = pod_of(
         podTemplate={
-            "apiVersion": "v2",
             "metadata": {
                 "name": "x",
                 "namespace": "y",
@@ -441,13 +441,19 @@ JSON = st.recursive(
 )
 
 
+MAPPING = st.dictionaries(st.sampled_from(("labels", "annotations", "volumes", "containers")), JSON, max_size=3)
+
+
 @given(
-    template=st.fixed_dictionaries({}, optional={"metadata": JSON, "spec": JSON})
+    template=st.fixed_dictionaries({}, optional={"metadata": MAPPING, "spec": MAPPING})
     | st.fixed_dictionaries({"metadata": st.fixed_dictionaries({"labels": JSON})})
 )
 @tries(100)
 def test_no_template_breaks_the_builder(template: dict[str, Any]) -> None:
-    pod = pod_of(podTemplate=template)
+    stored = make_job().dump()
+    stored["spec"]["podTemplate"] = template
+    job = TrainingJob.parse(stored, stored=True)
+    pod = build_pod(job, 0, "image:1", Settings(coordinator="https://coordinator:8443"))
     plain = pod_of()
     for key in ("name", "namespace", "ownerReferences"):
         assert pod["metadata"][key] == plain["metadata"][key]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgecloud_operator.core.events import MAX_MESSAGE
 from edgecloud_operator.core.health import (
     LEFTOVER_SECONDS,
+    MEASURING_REMEDIES,
     REMEDIES,
     STALLED_SECONDS,
     WEBHOOK_REMEDY,
@@ -106,6 +107,12 @@ def test_a_webhook_that_cannot_be_asked_is_no_rule_that_the_spec_could_keep_to()
     scene.settle()
     blocked = scene.condition("Blocked")
     assert (blocked.reason, blocked.message) == ("AdmissionDenied", f"{words}; {WEBHOOK_REMEDY}")
+
+
+@pytest.mark.parametrize("remedies", [REMEDIES, MEASURING_REMEDIES])
+def test_the_way_to_a_pull_secret_is_one_that_counts(remedies: dict[str, str]) -> None:
+    """What stands right below podTemplate, beside its spec, is no field."""
+    assert "imagePullSecrets, in spec.podTemplate.spec or at the ServiceAccount" in remedies["ErrImagePull"]
 
 
 def pulls(scene: Scene, words: str) -> str:

@@ -147,7 +147,7 @@ def test_what_fetches_has_the_credentials_of_what_copied() -> None:
         "env": [key, {"name": "EDGECLOUD_EXPORT", "value": "/x"}],
         "envFrom": [{"secretRef": {}}],
     }
-    template = {"spec": {"containers": [{"name": "beside", "env": [{"name": "A"}]}, worker]}}
+    template = {"spec": {"containers": [{"name": "beside", "image": "x", "env": [{"name": "A"}]}, worker]}}
     fetched = {"storage": {}} | export(destination="s3://models/a")
     made = container(pod_of(podTemplate=template, **fetched))
     assert made["env"] == [*container(pod_of(**fetched))["env"], key]
@@ -172,6 +172,6 @@ def test_containers_of_a_template_that_are_none(containers: Any) -> None:
     assert pod_of(podTemplate={"spec": {"containers": containers}}, **fetched) == pod_of(**fetched)
 
 
-@pytest.mark.parametrize("template", [{"spec": None}, {"metadata": 7}, {"spec": ["a"]}, {"a": 1}])
+@pytest.mark.parametrize("template", [{"spec": None}, {"metadata": {}}, {"spec": {}}, {}])
 def test_a_template_that_is_none(template: dict[str, Any]) -> None:
     assert pod_of(podTemplate=template) == pod_of()

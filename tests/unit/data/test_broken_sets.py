@@ -138,7 +138,7 @@ def huge(root: Path) -> None:
 
 CASES: dict[str, tuple[Make, str, str]] = {
     # name: (what makes it, the source below the folder, what is said)
-    "nothing there": (lambda root: None, "no/such", "isn't there (looked for in"),
+    "nothing there": (lambda root: None, "no/such", "): check how it is written"),
     "empty folder": (lambda root: None, "", "holds no images: a folder of images for each class is needed"),
     "one class": (only(tree({"cat": 3})), "", "has 1 class folder(s) with images (cat)"),
     "empty class": (folder(lambda root: (root / "cow").mkdir()), "", "the class folder cow holds no images"),

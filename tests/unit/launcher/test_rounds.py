@@ -122,6 +122,7 @@ def test_a_signal_is_named(job: Job, name: str) -> None:
     ("command", "words"),
     [
         (["no-such-program"], "no such program"),
+        (["python3 train.py"], "write each by itself: [python, train.py]"),
         (["./plain-file"], "not executable"),
         (["./nonsense"], "no program for this machine"),
     ],

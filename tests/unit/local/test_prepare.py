@@ -84,7 +84,7 @@ def test_another_number_of_workers(empty: Workdir, workers: int) -> None:
 @pytest.mark.parametrize(
     ("spec", "workers", "says"),
     [
-        ({"workers": None, "pools": [{"name": "a", "workers": 1}]}, 2, "one of workers and pools"),
+        ({"workers": None, "pools": [{"name": "a", "workers": 1}]}, 2, "this job has pools"),
         ({"minWorkers": 2}, 1, "minWorkers is above"),
         ({"program": None, "trainer": {"data": {"name": "digits"}}}, 13, "more training processes than shards"),
         ({}, 1001, "less than or equal to 1000"),

@@ -157,7 +157,9 @@ ODD_TEXTS = [
 def test_any_text_survives(tmp_path: Path, text: str) -> None:
     workdir = made(tmp_path / "work")
     program = {"command": ["python", text[:4096]], "files": {"a.py": text}, "env": [{"name": "A", "value": text}]}
-    job = make_job(metadata=OURS | {"annotations": {text[:300]: text}}, program=program, podTemplate={text: [text]})
+    job = make_job(
+        metadata=OURS | {"annotations": {text[:300]: text}}, program=program, podTemplate={"spec": {text: [text]}}
+    )
     workdir.save(job)
     assert workdir.load() == job
     assert TrainingJob.parse(yaml.safe_load(to_yaml(job))) == job
@@ -170,11 +172,11 @@ def test_any_text_survives(tmp_path: Path, text: str) -> None:
     | st.from_regex(r"[-+]?[0-9._:eExXobyn]{1,7}", fullmatch=True)
 )
 def test_every_text_is_read_as_it_was_written(text: str) -> None:
-    written = to_yaml(make_job(podTemplate={"text": text, "texts": [text]})).encode()
+    written = to_yaml(make_job(podTemplate={"spec": {"text": text, "texts": [text]}})).encode()
     (document,), problems = read_documents(written, "job.yaml")
     assert not problems
     for read in (document.value, yaml.safe_load(written)):
-        assert read["spec"]["podTemplate"] == {"text": text, "texts": [text]}
+        assert read["spec"]["podTemplate"]["spec"] == {"text": text, "texts": [text]}
 
 
 SPOILT = {

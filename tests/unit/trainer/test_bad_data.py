@@ -124,7 +124,7 @@ def replaced(files: dict[str, bytes], **others: bytes | None) -> Callable[[Path]
 
 IDX = idx_tree()
 CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "nothing there": (lambda root: root / "data", "isn't there (looked for in"),
+    "nothing there": (lambda root: root / "data", "): write the path as the worker sees it"),
     "empty folder": (only({"README": b""}), "holds no images: a folder of images for each class is needed"),
     "one class": (only(tree({"cat": 3})), "has 1 class folder(s) with images (cat): 2 to"),
     "image outside": (with_files(a_dot_png=b""), "a.png isn't in a class folder: move it into one, as CLASS/a.png"),

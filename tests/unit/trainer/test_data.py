@@ -13,6 +13,7 @@ from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.data import Dataset, load
 from edgecloud_trainer.data import source as reading
 from edgecloud_trainer.data.decode import decode
+from edgecloud_trainer.data.named import NAMES
 from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write, zipped
 
 SPLIT = {"train/cat": 4, "train/dog": 3, "test/cat": 2, "test/dog": 1}
@@ -45,6 +46,11 @@ def check(dataset: Dataset) -> None:
     np.testing.assert_allclose(dataset.mean, scaled.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(dataset.std, scaled.std((0, 2, 3)), rtol=1e-9)
     assert len(dataset.digest) == 64
+
+
+def test_the_named_sets_are_those_that_the_api_lists() -> None:
+    described = DataSpec.model_fields["name"].description or ""
+    assert described.startswith(f"A named set: {', '.join(NAMES[:-1])} or {NAMES[-1]};")
 
 
 def test_digits(cache: Path) -> None:

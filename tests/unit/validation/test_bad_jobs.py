@@ -32,11 +32,17 @@ ENVELOPE: list[Row] = [
 ]
 
 NAMES: list[Row] = [
-    (good("foo: 1"), "8 | spec.foo | unknown field | leave it out; known here: activeDeadlineSeconds, "),
+    (
+        good("foo: 1"),
+        "8 | spec.foo | unknown field | leave it out; known here: workers, minWorkers, trainer, program, ",
+    ),
     (good("minWorker: 1"), "8 | spec.minWorker | unknown field | did you mean minWorkers?"),
     (good("Workers: 3"), "8 | spec.Workers | unknown field | leave it out; workers is there already"),
     (good("Suspend: true"), "8 | spec.Suspend | unknown field | write suspend"),
     (good("epochs: 3"), "8 | spec.epochs | unknown field here | epochs belongs to spec.trainer"),
+    (good("spex: {}"), "8 | spec.spex | unknown field | leave it out; known here: workers, minWorkers, "),
+    (good("tariner: 1"), "8 | spec.tariner | unknown field | did you mean trainer?"),
+    (good("program2: 1"), "8 | spec.program2 | unknown field | leave it out; program is there already"),
     (good("batch_size: 3"), "8 | spec.batch_size | unknown field here | batchSize belongs to spec.trainer"),
     (program("valueFrom: {}"), "9 | spec.program.valueFrom | unknown field here | belongs to spec.program.env[]"),
     (good() + "workers: 3\n", "8 | workers | unknown field here | workers belongs to spec or spec.pools[]"),
@@ -51,6 +57,68 @@ NAMES: list[Row] = [
         "7 | spec.program.env[0].naem | unknown field, and name is missing | write name instead",
     ),
 ]
+
+POD = "spec.podTemplate.spec"
+FOREIGN: list[Row] = [
+    (good("name: a"), "8 | spec.name | unknown field | write it into metadata:, above spec:"),
+    (good() + "name: a\n", "8 | name | unknown field | write it into metadata:, above spec:"),
+    (good("replicas: 2"), "8 | spec.replicas | unknown field | leave it out; workers is there already"),
+    (good("minReplicas: 2"), "8 | spec.minReplicas | unknown field | write minWorkers"),
+    (job("workers: 1", PROGRAM, "completions: 2"), "8 | spec.completions | unknown | workers is there already"),
+    (good("backoffLimit: 2"), "8 | spec.backoffLimit | unknown field | write spec.restartPolicy.maxRestarts"),
+    (good("restartPolicy: {backoffLimit: 2}"), "8 | spec.restartPolicy.backoffLimit | unknown | write maxRestarts"),
+    (
+        good("restartPolicy: {name: Always}"),
+        "8 | spec.restartPolicy.name | unknown field | write maxRestarts: whatever",
+    ),
+    (good("gpus: 1"), '8 | spec.gpus | unknown field | write spec.resources.limits["nvidia.com/gpu"]'),
+    (
+        good("resources: {cpu: 1}"),
+        "8 | spec.resources.cpu | unknown field | write limits: (most it may use) or requests:",
+    ),
+    (good("imagePullSecrets: []"), f"8 | spec.imagePullSecrets | unknown field | write it into {POD}"),
+    (good("containers: []"), "8 | spec.containers | unknown field | the image into spec.image"),
+    (good("volumeMounts: []"), f"8 | spec.volumeMounts | unknown | into {POD}.containers, for the container with name"),
+    (
+        good("storage: {persistentVolumeClaim: {}}"),
+        "8 | spec.storage.persistentVolumeClaim | unknown | write claimName",
+    ),
+    (good("storage: {size: 1Gi}"), "8 | spec.storage.size | unknown field | write sizeLimit for an emptyDir"),
+    (good("ttl: 1"), "8 | spec.ttl | unknown field | write ttlSecondsAfterFinished"),
+    (good("env: []"), "8 | spec.env | unknown field here | env belongs to spec.program"),
+    (
+        trainer("env: []"),
+        f"9 | spec.trainer.env | unknown | into {POD}.containers, for the container with name: worker",
+    ),
+    (
+        trainer().rstrip() + "\n  env: []\n",
+        f"9 | spec.env | unknown field | into {POD}.containers, for the container with name: worker",
+    ),
+    (trainer("optimizer: {lr: 0.001}"), "9 | spec.trainer.optimizer.lr | unknown field | write learningRate"),
+    (trainer("lr: 0.001"), "9 | spec.trainer.lr | unknown field | write spec.trainer.optimizer.learningRate"),
+    (
+        trainer("optimizer: {lr: 0.001, learning_rate: 0.1}").replace("learning_rate", "learningRate"),
+        "9 | spec.trainer.optimizer.lr | unknown field | leave it out; learningRate is there already",
+    ),
+    (
+        job("workers: 2", "trainer:", "  data: {name: digits, path: /d}"),
+        "8 | spec.trainer.data.path | unknown field | write source",
+    ),
+    (trainer("checkpoint: {}"), "9 | spec.trainer.checkpoint | unknown field | write spec.storage: with claimName"),
+    (
+        job("pools: [{name: a, replicas: 2, workers: 1}]", PROGRAM),
+        "6 | spec.pools[0].replicas | unknown field | write workers",
+    ),
+    (good("podTemplate: {imagePullSecrets: []}"), "8 | spec.podTemplate.imagePullSecrets | unknown | podTemplate.spec"),
+    (
+        good("podTemplate: {labels: {a: b}}"),
+        "8 | spec.podTemplate.labels | unknown | move it below podTemplate.metadata",
+    ),
+    (good("podTemplate: {env: []}"), f"8 | spec.podTemplate.env | unknown | {POD}.containers, for the container with"),
+    (good("podTemplate: {specs: {}}"), "8 | spec.podTemplate.specs | unknown field | did you mean spec?"),
+    (good("podTemplate: {kind: Pod}"), "8 | spec.podTemplate.kind | unknown field | has metadata and spec alone"),
+]
+"""Words of Kubernetes, Kubeflow and PyTorch: leaving them out would change what is trained, or where."""
 
 TYPES: list[Row] = [
     (job("workers: 1.5", PROGRAM), "6 | spec.workers | the number 1.5 where a whole number is needed | such as 2"),
@@ -128,7 +196,42 @@ VALUES: list[Row] = [
     ),
 ]
 
+ITEMS: list[Row] = [
+    (
+        good(
+            "podTemplate:", "  spec:", "    containers:", "    - name: worker", "    - name: pytorch", "      env: []"
+        ),
+        "12 | spec.podTemplate.spec.containers[1] | not named worker | write name: worker to say more of the one that",
+    ),
+    (
+        trainer().rstrip() + "\n  export: {formats: [int8]}\n",
+        '9 | spec.export.formats[0] | the text "int8" is not one of the choices | write one of onnx, onnx-int8, pt2',
+    ),
+    (
+        good("restartPolicy: {exitCodeRules: [{exitCodes: [0], action: Fail}]}"),
+        "8 | spec.restartPolicy.exitCodeRules[0].exitCodes[0] | 0 is below the least value (1) | at least 1",
+    ),
+]
+"""A wrong item makes no list too short."""
+
+WHOLE = '8 | spec.resources.limits["nvidia.com/gpu"] | nvidia.com/gpu is counted in whole ones | write a whole number'
+UNMADE: list[Row] = [
+    (good("resources: {limits: {nvidia.com/gpu: 0.5}}"), WHOLE),
+    (good('resources: {limits: {nvidia.com/gpu: "0.5"}}'), WHOLE),
+    (good("resources: {limits: {nvidia.com/gpu: 500m}}"), WHOLE),
+    (
+        job("pools: [{name: a, workers: 1, resources: {requests: {amd.com/gpu: 1m}}}]", PROGRAM),
+        '6 | spec.pools[0].resources.requests["amd.com/gpu"] | amd.com/gpu is counted | write a whole number',
+    ),
+    (good("storage: {subPath: ../../y}"), "8 | spec.storage.subPath | a path within the claim has no .. | from the"),
+]
+"""What an API server would refuse of the Pods."""
+
 RULES: list[Row] = [
+    (
+        job("workers: 1", "program: {command: ['python train.py']}"),
+        "7 | spec.program.command | a space in the first word | write each word by itself: [python, train.py]",
+    ),
     (
         good("trainer: {data: {name: digits}}"),
         "7 | spec.program | exactly one of trainer and program is needed | or program:",
@@ -143,7 +246,9 @@ RULES: list[Row] = [
 ]
 
 
-@pytest.mark.parametrize("row", [*ENVELOPE, *NAMES, *TYPES, *VALUES, *RULES], ids=lambda row: row[1])
+@pytest.mark.parametrize(
+    "row", [*ENVELOPE, *NAMES, *FOREIGN, *TYPES, *VALUES, *ITEMS, *UNMADE, *RULES], ids=lambda row: row[1]
+)
 def test_the_one_problem_is_named(row: Row) -> None:
     expect(row)
 

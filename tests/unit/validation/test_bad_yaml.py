@@ -43,8 +43,8 @@ TAGS: list[Row] = [
 
 ALIASES: list[Row] = [
     (
-        good("podTemplate: &a {b: *a}"),
-        "8 | spec.podTemplate.b | *a stands within the value that it repeats | write the value out",
+        good("podTemplate: &a {spec: *a}"),
+        "8 | spec.podTemplate.spec | *a stands within the value that it repeats | write the value out",
     ),
     (good("image: *b"), "8 | spec.image | *b repeats nothing that stands above | into quotes"),
     (good("image: *.tar"), "8 |  | a * that begins no name | put a text that begins with * into quotes"),
@@ -58,6 +58,20 @@ SYNTAX: list[Row] = [
     (good("image: 'a", "suspend: true"), "8 |  | a quote that is opened here is never closed | the closing quote"),
     (good("tolerations: [a", "suspend: true"), "9 |  | the [ of line 8 is not closed before this | a comma or ]"),
     (good("resources: {limits: {", "suspend: true"), "9 |  | the { of line 8 is not closed before this | a comma or }"),
+    (
+        job("workers:2", PROGRAM),
+        "6 |  | no space behind the colon of workers, which makes a text of the line | write workers: 2",
+    ),
+    (
+        good("restartPolicy:", "  maxRestarts:1", "", "  exitCodeRules: []"),
+        "9 |  | no space behind the colon of maxRestarts | write maxRestarts: 1",
+    ),
+    (job("workers:\u00a02", PROGRAM), "6 |  | a no-break space (U+00A0) | write a space in its place"),
+    (
+        good().replace("  workers", "\u00a0 workers"),
+        "6 |  | a no-break space (U+00A0), which looks like a space | write a space in its place",
+    ),
+    (good("image:", "  http://a", "  b: c"), "10 |  | a `: ` where no key can stand | into quotes"),
     (good("image: a: b"), "8 |  | a `: ` where no key can stand | into quotes"),
     (good("minWorkers 3", "suspend: true"), "9 |  | a line that is no `key: value` | a colon and a space"),
     (

@@ -105,7 +105,7 @@ pet: {lives: 3}
 pet: {type: cat, lives: x}
     pet.lives: the text "x" where a whole number is needed: write a whole number
 pet: {type: dog, lives: 3}
-    pet.lives: unknown field: leave it out; known here: tricks, type
+    pet.lives: unknown field: leave it out; known here: type, tricks
 either: 5
     either: the number 5 where a mapping is needed: write `key: value` lines below it, indented
 either: {type: cat, live: 1}

@@ -54,6 +54,8 @@ def find_source(
             f"{text} isn't there (looked for in {Path.cwd()}), and no data set has that name: known are "
             f"{', '.join(NAMES)}"
         )
+    if named and not is_there(path):
+        raise DataError(f"{path} isn't there (looked for in {Path.cwd()}): check how it is written")
     return local(path)
 
 

@@ -1,0 +1,52 @@
+"""What no API server makes a Pod of, told before there is one.
+
+Of a stored job the server says it itself, when it is to take a Pod; so these are no rules, which a job is read by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edgecloud.api.spec import ResourceRequirements, TrainingJobSpec
+from edgecloud.api.template import CONTAINER
+from edgecloud.api.types import amount
+
+Unmade = tuple[tuple[str | int, ...], str, str]
+"""Path below spec, message, remedy."""
+
+
+def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
+    """Every such thing in a spec."""
+    yield from _containers((spec.template().get("spec") or {}).get("containers"))
+    yield from _resources(spec.resources, ())
+    for index, pool in enumerate(spec.pools or ()):
+        yield from _resources(pool.resources, ("pools", index))
+    if spec.export and spec.export.measure_on:
+        yield from _resources(spec.export.measure_on.resources, ("export", "measureOn"))
+    if spec.storage and ".." in (spec.storage.sub_path or "").split("/"):
+        yield (
+            ("storage", "subPath"),
+            "a path within the claim has no ..",
+            "write where the folder is, from the claim's top",
+        )
+
+
+def _containers(containers: Any) -> Iterator[Unmade]:
+    """A container that isn't the worker's stands beside it, and needs an image of its own."""
+    for index, container in enumerate(containers if isinstance(containers, list) else ()):
+        if isinstance(container, Mapping) and container.get("name") != CONTAINER and not container.get("image"):
+            yield (
+                ("podTemplate", "spec", "containers", index),
+                f"a container that is not named {CONTAINER} stands beside the one that trains, and this has no image",
+                f"write name: {CONTAINER} to say more of the one that trains, or give this one an image",
+            )
+
+
+def _resources(resources: ResourceRequirements | None, path: tuple[str | int, ...]) -> Iterator[Unmade]:
+    """What a device plugin offers, such as nvidia.com/gpu, is counted."""
+    for part in ("limits", "requests"):
+        for name, value in (getattr(resources, part, None) or {}).items():
+            if "/" in name and amount(value) % 1:
+                where = (*path, "resources", part, name)
+                yield where, f"{name} is counted in whole ones", "write a whole number, such as 1"
