@@ -128,7 +128,7 @@ class Workdir:
         try:
             if problems or len(documents) != 1:
                 raise WorkdirError(self._spoilt())
-            job = TrainingJob.parse(documents[0].value)
+            job = TrainingJob.parse(documents[0].value, stored=True)
         except ValidationError as error:
             raise WorkdirError(self._spoilt()) from error
         if job.metadata.uid is None:
