@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,19 @@ def test_broken_images_do_not_stop_the_others(tmp_path: Path, model: Path) -> No
     assert len(errors) == 8
     assert all(str(tmp_path) in line or "/dev/zero" in line for line in errors)
     assert sum("no file that holds an image" in line for line in errors) == 2
+
+
+def test_pillow_says_nothing_itself(tmp_path: Path, model: Path) -> None:
+    """Of an image that is somewhat too large, and of notes of a camera that are cut off, it would."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 9_500, 1, 0, 0, 0, 0)
+    chunks = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in (header, b"IDAT"))
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    Image.new("RGB", (5, 4)).save(tmp_path / "cut.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    done = run_edgecloud("predict", model, tmp_path / "large.png", tmp_path / "cut.jpg")
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert done.stderr == (
+        f"{tmp_path / 'large.png'} would be larger than 89478485 pixels: scale it down, or take it out\n"
+    )
 
 
 def test_folders_and_patterns(tmp_path: Path, model: Path) -> None:
