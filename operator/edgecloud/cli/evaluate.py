@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 import click
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.needing import needs
 from edgecloud.cli.progress import Silent, progress
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ _NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
     help="How the result is printed; json has standard output to itself.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@needs("trainer")
 def evaluate(
     model: Path,
     other: Path | None,

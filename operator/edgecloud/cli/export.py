@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.needing import needs
 from edgecloud.cli.progress import progress
 from edgecloud.cli.tables import needed_width, print_whole
 
@@ -100,6 +101,7 @@ class _Formats(click.ParamType["tuple[Format, ...]"]):
     help="How the result is printed; json has standard output to itself.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@needs("trainer")
 def export(
     model: Path,
     formats: tuple[Format, ...],

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecloud.edge.runtime import softmax
+from edgecloud.edge.finding import model_file
+from edgecloud.edge.runtime import ModelFileError, softmax
 from tests.unit.cli.command import run_edgecloud
 from tests.unit.edge.made import CLASSES, expected, export_card, images, linear, weights, write
 
@@ -139,9 +140,9 @@ def test_an_exports_folder(tmp_path: Path) -> None:
         done = run_edgecloud("predict", place, tmp_path / "a.png", *options)
         assert (done.returncode, done.stdout.split()[1]) == (0, name)
     (export / "model.onnx").unlink()
-    done = run_edgecloud("predict", export, tmp_path / "a.png")
-    assert done.returncode == 2
-    assert "has no model.onnx, only model-int8.onnx: name one of them" in done.stderr
+    for place in (export, tmp_path / "run"):
+        with pytest.raises(ModelFileError, match=f"{export} has no model.onnx, only model-int8.onnx: name one of them"):
+            model_file(place)
 
 
 def test_a_file_of_another_format(tmp_path: Path, model: Path) -> None:
