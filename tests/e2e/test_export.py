@@ -207,9 +207,22 @@ def test_a_stop_while_it_exports(tmp_path: Path) -> None:
     assert trained_in(running) == {1}
 
 
-def test_a_destination_that_is_out_of_reach_costs_restarts_and_no_second_export(tmp_path: Path) -> None:
+def test_a_destination_that_can_not_be_written_to_costs_no_training(tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
+    with run(tmp_path / "work", job({"formats": ["onnx"], "destination": str(blocked)})) as running:
+        assert running.end(within=WITHIN) == 1
+        status = running.status
+    assert status.restarts == 0 and (status.progress is None or not status.progress.step)
+    assert status.last_failure is not None and status.last_failure.reason == "BadConfiguration"
+    assert f"export.destination: {blocked} can't be written to" in status.last_failure.message
+
+
+def test_a_destination_that_is_out_of_reach_costs_restarts_and_no_second_export(tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    (blocked / "model.onnx").mkdir(
+        parents=True
+    )  # a folder where a file should come: it may be written to, but for that
     said = job({"formats": ["onnx"], "destination": str(blocked)})
     said["spec"]["restartPolicy"] = {"maxRestarts": 1}
     with run(tmp_path / "work", said) as running:

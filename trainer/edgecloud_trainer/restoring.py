@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,28 @@ def restore(path: Path) -> Restored:
     raise RestoreError(
         f"{path} holds no checkpoint: name a workdir (such as runs/NAME), its checkpoints folder, or one of those in it"
     )
+
+
+def run_of(path: Path) -> Path | None:
+    """The folder of the run that a model lies in: a workdir, or a job's folder on its claim; None if it is in none.
+
+    It is one by the finished checkpoints in its `checkpoints`. Folders of that name are common, and what else a run's
+    folder holds could be a user's own: `data` above all, where decoded images are kept.
+    """
+    for place in (Path(os.path.abspath(path)), path.resolve()):  # noqa: PTH100 - a/../b lies in no a
+        for folder in place.parents:
+            if _holds_checkpoints(folder / "checkpoints"):
+                return folder
+    return None
+
+
+def _holds_checkpoints(folder: Path) -> bool:
+    try:
+        return any(
+            isinstance(layout.parsed(one), layout.Finished) and is_file(one / MANIFEST) for one in folder.iterdir()
+        )
+    except OSError:
+        return False
 
 
 def _candidates(path: Path) -> Iterator[Path]:

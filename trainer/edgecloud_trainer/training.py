@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from edgecloud_trainer.checkpoints import (
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device, fingerprint
 from edgecloud_trainer.evaluation import Evaluation, evaluate
+from edgecloud_trainer.export.delivery import try_destination
 from edgecloud_trainer.performance import Stopwatch
 from edgecloud_trainer.records import VALIDATION, Records
 from edgecloud_trainer.reduction import Wishes
@@ -91,7 +93,8 @@ class Training:
 
         Raises:
             StoppedError: asked to stop; a checkpoint is written.
-            NonFiniteError, CheckpointError, SupersededError: as their modules say; on every rank alike.
+            NonFiniteError, CheckpointError, SupersededError, DestinationError: as their modules say; on every rank
+                alike.
         """
         settings = self.settings
         signal.signal(signal.SIGTERM, self._asked)
@@ -110,6 +113,9 @@ class Training:
             )
         group.together(self._probe, settings, here=self._saves)
         start = self._restore()
+        if start == 0 and settings.export is not None and settings.export.destination is not None:
+            # Not later: then it was good once, may be so again, and the export is tried again.
+            group.together(partial(try_destination, settings.export.destination), settings)
         try:
             self._train(start)
             return self._finish()

@@ -273,6 +273,10 @@ DATA_RULES: Final[tuple[Rule, ...]] = (
     ),
 )
 
+_DESTINATION: Final = "^(/|([^/?#]*::)?(file|local)://|[^/?#]+://[^?#]+$)"
+"""What is behind ? and # would be part of the name for who uploads, and not for who reads it from there."""
+_RELATIVE_URL: Final = "^([^/?#]*::)?(file|local)://([^/]|$)"
+
 EXPORT_RULES: Final[tuple[Rule, ...]] = (
     Rule(
         cel="self.formats.all(f, self.formats.exists_one(g, g == f))",
@@ -287,6 +291,18 @@ EXPORT_RULES: Final[tuple[Rule, ...]] = (
         path="formats",
         message="measureOn measures onnx and onnx-int8, and formats has neither",
         remedy="add one of them, or leave measureOn out",
+    ),
+    Rule(
+        cel=f"!has(self.destination) || (self.destination.matches('{_DESTINATION}')"
+        f" && !self.destination.matches('{_RELATIVE_URL}'))",
+        holds=lambda e: (
+            e.destination is None
+            or bool(re.search(_DESTINATION, e.destination) and not re.search(_RELATIVE_URL, e.destination))
+        ),
+        path="destination",
+        message="this is neither an absolute path nor the URL of a folder",
+        remedy="write /folder, file:///folder with three slashes, or a URL without ? and # such as s3://bucket/folder",
+        by_trainer=True,
     ),
 )
 
@@ -319,13 +335,18 @@ def violations(spec: TrainingJobSpec) -> Iterator[Violation]:
     if spec.trainer:
         yield from trainer_violations(spec.trainer)
     if spec.export:
-        yield from _at(spec.export, ("export",))
+        yield from export_violations(spec.export)
 
 
 def trainer_violations(trainer: TrainerSpec) -> Iterator[Violation]:
     """Every rule that the trainer's part of a spec breaks by itself."""
     yield from _at(trainer, ("trainer",))
     yield from _at(trainer.data, ("trainer", "data"))
+
+
+def export_violations(export: ExportSpec) -> Iterator[Violation]:
+    """Every rule that the export's part of a spec breaks by itself."""
+    yield from _at(export, ("export",))
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> Iterator[Violation]:

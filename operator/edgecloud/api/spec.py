@@ -173,7 +173,9 @@ class ExportSpec(Model):
         None, description="Where to measure size, latency and accuracy; default: in worker 0."
     )
     destination: Annotated[str, Field(max_length=1024)] | None = Field(
-        None, description="URL that the exported files are copied to; default: results/ in the job's storage."
+        None,
+        description="Absolute path or URL of a folder that the exported files are copied to as well, from where rank 0"
+        " runs; they are in results/export of the job's storage in any case.",
     )
 
 

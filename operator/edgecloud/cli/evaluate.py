@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 import click
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.needing import needs
 from edgecloud.cli.progress import Silent, progress
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ _NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
     help="How the result is printed; json has standard output to itself.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@needs("trainer")
 def evaluate(
     model: Path,
     other: Path | None,
@@ -81,8 +83,10 @@ def evaluate(
     """Measure how often MODEL is right, how sure it is, and where it errs; with MODEL2, which of the two is better.
 
     A model is a workdir (its newest checkpoint), a checkpoint, an .onnx or .pt2 file, or an export's folder. Open only
-    .pt2 files that you trust. A checkpoint is evaluated as at the end of its training, a converted model as it runs on
-    the edge. Classes of other data are those of the model that have the same names.
+    .pt2 files and checkpoints that you trust: a checkpoint imports the module:function that it names. A checkpoint is
+    evaluated as at the end of its training, a converted model as it runs on the edge. Classes of other data are those
+    of the model that have the same names. A converted model outside of its run's folder needs --data, unless it was
+    trained on a named set.
 
     \b
     Files with --out:
@@ -166,9 +170,15 @@ def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Op
 
 def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: Silent) -> Material:
     """The images; those that the first model was trained with, if no others are named."""
-    from edgecloud_trainer.appraisal.material import cache_folder, gather, spec_of
+    from edgecloud_trainer.appraisal.material import MaterialError, cache_folder, gather, spec_of
 
     first = opened[0]
+    source = first.card.data.source
+    if data is None and source is not None and first.kind != "checkpoint" and first.workdir is None:
+        # It may be anybody's, and so may the path or the address that it names.
+        raise MaterialError(
+            f"{first.path} lies in no run's folder, and says that its images are in {source}: name them with --data"
+        )
     spec = first.card.data if data is None else spec_of(data)
     cache = cache_folder(first.workdir if data is None else None)
 

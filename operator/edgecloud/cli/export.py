@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.needing import needs
 from edgecloud.cli.progress import progress
 from edgecloud.cli.tables import needed_width, print_whole
 
@@ -100,6 +101,7 @@ class _Formats(click.ParamType["tuple[Format, ...]"]):
     help="How the result is printed; json has standard output to itself.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@needs("trainer")
 def export(
     model: Path,
     formats: tuple[Format, ...],
@@ -114,9 +116,10 @@ def export(
 ) -> None:
     """Convert a trained network for the edge, and measure what became of it.
 
-    WORKDIR_OR_CHECKPOINT is the folder of a run (its newest checkpoint), or one checkpoint. Each file takes pixels as
-    they are decoded, normalises them itself, and says what it is: classes, size of its images, job, step, digests. It
-    is held against the original on the test images, and its latency is measured beside the other formats'.
+    WORKDIR_OR_CHECKPOINT is the folder of a run (its newest checkpoint), or one checkpoint. Use only checkpoints that
+    you trust: one imports the module:function that it names, and reads the images that it names. Each file takes pixels
+    as they are decoded, normalises them itself, and says what it is: classes, size of its images, job, step, digests.
+    It is held against the original on the test images, and its latency is measured beside the other formats'.
 
     \b
     Files:
@@ -208,9 +211,11 @@ def _images(restored: Restored, place: str | None, show: Callable[[float | None]
 
 
 def _workdir(checkpoint: Path) -> Path | None:
-    """The folder of the run that a checkpoint lies in, if it does."""
-    folder = checkpoint.absolute().parent
-    return folder.parent if folder.name == "checkpoints" else None
+    """The folder of the run whose checkpoint it is, if it lies among that one's."""
+    from edgecloud_trainer.restoring import run_of
+
+    run = run_of(checkpoint)
+    return run if run is not None and (run / "checkpoints").resolve() == checkpoint.resolve().parent else None
 
 
 def _default_folder(checkpoint: Path) -> Path:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 import click
 
+from edgecloud.cli.needing import needs
+
 if TYPE_CHECKING:
     from edgecloud.edge.prediction import Prediction, Refused
     from edgecloud.edge.runtime import EdgeModel
@@ -47,6 +49,7 @@ _WIDEST: Final = 60
     show_default=True,
     help="A line for each image, or all of it as JSON.",
 )
+@needs("edge")
 def predict(
     model: Path,
     images: tuple[str, ...],
@@ -72,12 +75,10 @@ def predict(
       edgecloud predict runs/cifar10/results/export photo.jpg
       edgecloud predict model-int8.onnx photos/ 'more/*.png' --top 1 -o json
     """
-    try:
-        from edgecloud.edge.finding import hold_against_format, image_files, model_file
-        from edgecloud.edge.prediction import predict as predictions
-        from edgecloud.edge.runtime import ModelFileError, open_model
-    except ImportError as error:
-        _refuse(f"{error.name or error} is not installed: pip install edgecloud[edge]")
+    from edgecloud.edge.finding import hold_against_format, image_files, model_file
+    from edgecloud.edge.prediction import predict as predictions
+    from edgecloud.edge.runtime import ModelFileError, open_model
+
     try:
         opened = open_model(model_file(model, wanted), threads=threads or 0)
         hold_against_format(opened.path, opened.card.format, wanted)

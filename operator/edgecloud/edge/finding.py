@@ -27,12 +27,13 @@ def model_file(path: Path, format: Format | None = None) -> Path:
     if not is_folder(path):
         return path
     name = MODELS[format or "onnx"]
-    for folder in (path, path / "results" / "export"):
+    folders = (path, path / "results" / "export")
+    for folder in folders:
         if is_there(folder / name):
             return folder / name
-    there = sorted(one for one in MODELS.values() if is_there(path / one))
-    if there:
-        raise ModelFileError(f"{path} has no {name}, only {', '.join(there)}: name one of them")
+    for folder in folders:
+        if there := sorted(one for one in MODELS.values() if is_there(folder / one)):
+            raise ModelFileError(f"{folder} has no {name}, only {', '.join(there)}: name one of them")
     raise ModelFileError(
         f"{path} is a folder without {name}: name an export's folder, or make one with edgecloud export"
     )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+
+# Pillow warns of what it finds in a file on the terminal, without the file's name; here that is refused in a sentence,
+# or doesn't matter.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,6 +36,19 @@ _GREY: Final = frozenset(("1", "L", "LA"))
 _COLOUR: Final = frozenset(("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa", "La"))
 
 
+_ORIENTATION: Final = 0x0112
+_TURNS: Final[dict[object, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its orientation in EXIF."""
+
+
 class ImageError(ValueError):
     """It can't be used as an image. The message says why, and what to do; it doesn't name the file."""
 
@@ -49,7 +67,8 @@ def open_image(data: bytes, *, upright: bool = False) -> Image.Image:
 
     Args:
         data: the file's bytes.
-        upright: turned as the camera says that it was held (EXIF), instead of as it was stored.
+        upright: turned as the camera says that it was held (EXIF, XMP), instead of as it was stored. Pillow turns TIFF
+            files in any case.
 
     Raises:
         ImageError: see `decode`.
@@ -62,7 +81,7 @@ def open_image(data: bytes, *, upright: bool = False) -> Image.Image:
                 raise ImageError(f"has more than 8 bits in a pixel's channel ({deeper}): convert it to 8 bits")
             image.load()
             mode = "L" if image.mode in _GREY else "RGB"
-            turned = ImageOps.exif_transpose(image) if upright else image
+            turned = _turned(image) if upright else image
             return turned if turned.mode == mode else turned.convert(mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
@@ -74,6 +93,18 @@ def open_image(data: bytes, *, upright: bool = False) -> Image.Image:
         raise ImageError(f"isn't an image of a kind that is read ({', '.join(FORMATS)}): take it out") from None
     except Exception as error:  # broken files make Pillow's readers fail in any way there is
         raise ImageError(f"can't be decoded ({error or type(error).__name__}): repair it, or take it out") from error
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Upright, if it says how it was held.
+
+    Pillow's exif_transpose writes all of EXIF anew, and some cameras' is too odd for that.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # whatever there is in it that can't be read
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _deeper(image: Image.Image) -> str | None:

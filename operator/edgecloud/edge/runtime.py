@@ -26,8 +26,12 @@ MAX_CARD_BYTES: Final = 32 * 1024**2
 MAX_THREADS: Final = 1024
 _FORMATS: Final[tuple[Format, ...]] = ("onnx", "onnx-int8")
 _ZIP: Final = b"PK\x03\x04"
-_ONLY_ERRORS: Final = 3
+_FATAL: Final = 4
+"""What onnxruntime prints itself has names of the file's in it as they are, escape sequences and all, and is in the
+exceptions as well."""
 _EXPORT: Final = "export it with edgecloud export"
+
+onnxruntime.set_default_logger_severity(_FATAL)  # for what is said where there is no session yet
 
 
 class ModelFileError(ValueError):
@@ -136,7 +140,7 @@ def _session(path: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _ONLY_ERRORS
+    options.log_severity_level = _FATAL
     # Threads that wait for the next run by spinning would take the CPUs from whatever else runs then.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:

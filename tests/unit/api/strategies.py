@@ -254,6 +254,10 @@ exports = st.fixed_dictionaries(
     optional={
         "formats": st.lists(st.sampled_from(["onnx", "onnx-int8", "pt2"]), min_size=1, max_size=3),
         "measureOn": st.just({}),
+        "destination": st.lists(
+            st.sampled_from(["/", "/a", "a", "", ".", "file", "s3", "c", "://", "::", ":", "?b", "#b", "~", " ", "\n"]),
+            max_size=5,
+        ).map("".join),
     },
 )
 rule_specs = st.fixed_dictionaries(

@@ -169,6 +169,25 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         export("pt2", measureOn={}),
         ("export", "formats"),
     ),
+    *(
+        (
+            "neither an absolute path nor",
+            export("onnx", destination=good),
+            export("onnx", destination=bad),
+            ("export", "destination"),
+        )
+        for good, bad in (
+            ("/", ""),
+            ("/models/run#3?x", "models/"),
+            ("s3://bucket/models", "s3:/bucket/models"),
+            ("s3://bucket", "s3://"),
+            ("file:///models/run#3", "file://models"),
+            ("simplecache::file:///models", "simplecache::file://models"),
+            ("simplecache::s3://models", "simplecache::s3://models/run?3"),
+            ("gs://bucket/run-3", "gs://bucket/run#3"),
+            ("memory://a", "~/models"),
+        )
+    ),
     ("more training processes than shards", trainer(12), trainer(13), ("trainer", "shards")),
     (
         "more training processes than shards",

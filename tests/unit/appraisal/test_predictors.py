@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from edgecloud.api.trainer import DataSpec
+from edgecloud.cli.main import cli
 from edgecloud.edge.card import ModelCard
 from edgecloud.edge.runtime import ModelFileError
 from edgecloud_trainer import models
@@ -108,6 +111,51 @@ def test_an_exports_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="is of the format onnx, and --format says onnx-int8: name the other file"):
         open_any(export / "model.onnx", format="onnx-int8")
     assert open_any(tmp_path).kind == "checkpoint"
+
+
+def test_a_run_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "run")
+    export, other = tmp_path / "run/results/export", tmp_path / "other"
+    for folder in (export, other):
+        folder.mkdir(parents=True)
+        write(folder / "model.onnx")
+    (other / "link.onnx").symlink_to(export / "model.onnx")
+    for here, name, found in (
+        (export, "model.onnx", tmp_path / "run"),
+        (other, "../run/checkpoints", tmp_path / "run"),
+        (other, "link.onnx", tmp_path / "run"),
+        (tmp_path / "run", "../other/model.onnx", None),
+    ):
+        monkeypatch.chdir(here)
+        assert open_any(Path(name)).workdir == found, name
+
+
+def test_a_project_of_the_users_own_is_no_run(tmp_path: Path) -> None:
+    """Decoded images would be put among the user's own data."""
+    for name in ("checkpoints/step-5", "data", "export"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "checkpoints/step-7").write_bytes(b"weights")
+    (tmp_path / "job.yaml").write_text("a job file of the user's own")
+    assert open_any(write(tmp_path / "export/model.onnx")).workdir is None
+
+
+def test_images_that_somebodys_model_names(tmp_path: Path) -> None:
+    """An address that would be asked, or a path whose images would be read: not of a file that may be anybody's."""
+
+    def refused(data: DataSpec, *more: str) -> str:
+        path = write(tmp_path / "model.onnx", linear(*weights()), export_card(data=data))
+        done = CliRunner().invoke(cli, ["evaluate", str(path), *more], env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+        assert (done.exit_code, done.stdout) == (2, "")
+        return done.stderr
+
+    folder = tmp_path / "set"
+    folder.mkdir()
+    there = DataSpec(source=str(folder))
+    assert f"lies in no run's folder, and says that its images are in {folder}: name them with --data" in refused(there)
+    assert "no data set is named neither" in refused(there, "--data", "neither")
+    assert "no data set is named no-such-set" in refused(DataSpec(name="no-such-set")), "those are a few that are known"
+    saved(tmp_path)
+    assert f"{folder} holds no images" in refused(there), "in a run's folder they are the run's"
 
 
 def test_pt2(tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgecloud.edge.runtime import softmax
+from edgecloud.edge.finding import model_file
+from edgecloud.edge.runtime import ModelFileError, softmax
 from tests.unit.cli.command import run_edgecloud
 from tests.unit.edge.made import CLASSES, expected, export_card, images, linear, weights, write
 
@@ -80,6 +83,19 @@ def test_broken_images_do_not_stop_the_others(tmp_path: Path, model: Path) -> No
     assert sum("no file that holds an image" in line for line in errors) == 2
 
 
+def test_pillow_says_nothing_itself(tmp_path: Path, model: Path) -> None:
+    """Of an image that is somewhat too large, and of notes of a camera that are cut off, it would."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 9_500, 1, 0, 0, 0, 0)
+    chunks = (struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in (header, b"IDAT"))
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    Image.new("RGB", (5, 4)).save(tmp_path / "cut.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    done = run_edgecloud("predict", model, tmp_path / "large.png", tmp_path / "cut.jpg")
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert done.stderr == (
+        f"{tmp_path / 'large.png'} would be larger than 89478485 pixels: scale it down, or take it out\n"
+    )
+
+
 def test_folders_and_patterns(tmp_path: Path, model: Path) -> None:
     for name in ("set/b/2.png", "set/a/1.PNG", "set/.hidden/3.png", "set/.4.png", "odd[1].png", "more/5.png"):
         picture(tmp_path / name)
@@ -124,9 +140,9 @@ def test_an_exports_folder(tmp_path: Path) -> None:
         done = run_edgecloud("predict", place, tmp_path / "a.png", *options)
         assert (done.returncode, done.stdout.split()[1]) == (0, name)
     (export / "model.onnx").unlink()
-    done = run_edgecloud("predict", export, tmp_path / "a.png")
-    assert done.returncode == 2
-    assert "has no model.onnx, only model-int8.onnx: name one of them" in done.stderr
+    for place in (export, tmp_path / "run"):
+        with pytest.raises(ModelFileError, match=f"{export} has no model.onnx, only model-int8.onnx: name one of them"):
+            model_file(place)
 
 
 def test_a_file_of_another_format(tmp_path: Path, model: Path) -> None:

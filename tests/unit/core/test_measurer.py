@@ -99,7 +99,6 @@ def test_or_are_fetched() -> None:
         pytest.param({"storage": {}} | export(destination="https://models/a"), None, id="http"),
         pytest.param({"storage": {}} | export(destination="s3://models/a"), None, id="an object store"),
         pytest.param({"storage": {}} | export(destination="/mnt/models"), "emptyDir", id="a path is another's"),
-        pytest.param({"storage": {}} | export(destination="c:/models"), "emptyDir", id="and this one's"),
         pytest.param({"storage": {}} | export(destination="file:///mnt"), "emptyDir", id="so is its URL"),
         pytest.param(
             {"storage": {}} | export(destination="simplecache::file:///mnt"), "emptyDir", id="however it is reached"

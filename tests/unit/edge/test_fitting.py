@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -93,6 +94,41 @@ def test_a_broken_orientation_is_none() -> None:
     exif[0x0112] = 77
     pixels = noise(4, 6)
     np.testing.assert_array_equal(fitted(encoded(pixels, "PNG", exif=exif), (1, 4, 6))[0], pixels)
+
+
+def jpeg_with(pixels: np.ndarray, exif: bytes) -> bytes:
+    data, block = encoded(pixels, "JPEG", quality=95), b"Exif\0\0" + exif
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
+
+
+def entries(*fields: tuple[int, int, int, int]) -> bytes:
+    """EXIF of these: tag, type, count, value."""
+    listed = b"".join(struct.pack("<HHII", *field) for field in fields)
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + listed + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("exif", "turned"),
+    [
+        (entries((0x0112, 3, 1, 6), (0x011A, 2, 3, 0x3237)), True),  # XResolution as a text
+        (entries((0x0112, 3, 1, 6), (0x0131, 3, 1, 7)), True),  # Software as a number
+        (entries((0x0112, 3, 1, 6), (0x8769, 4, 1, 8)), True),  # a block within itself
+        (entries((0x0112, 2, 2, 0x36)), False),
+        (entries((0x0112, 3, 2, 0x00060006)), False),
+        (b"II*\0\x08\0\0\0\x05\0", False),
+        (b"garbage garbage", False),
+        (b"", False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_odd_notes_of_a_camera(exif: bytes, turned: bool) -> None:
+    """What data for training may be can be predicted too; unreadable means as it was stored."""
+    stored = np.zeros((16, 32), np.uint8)
+    stored[:, :16] = 255
+    upright = np.rot90(stored, -1) if turned else stored
+    data = jpeg_with(stored, exif)
+    assert decode(data).shape == (1, *stored.shape)
+    np.testing.assert_allclose(fitted(data, (1, *upright.shape))[0], upright, atol=20)
 
 
 sides = st.integers(1, 5000)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgecloud.edge.runtime import ModelFileError, images_in_a_run, open_model, softmax
 from tests.unit.edge.made import CLASSES, expected, export_card, images, linear, weights, with_card, write
@@ -146,6 +147,44 @@ def test_operations_that_nobody_knows(tmp_path: Path) -> None:
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     with pytest.raises(ModelFileError, match="Steal"):
         open_model(write(tmp_path / "model.onnx", with_card(model, export_card()), export_card()))
+
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07"
+
+
+def hostile(what: str) -> onnx.ModelProto:
+    """A model with such a name, which onnxruntime has something to say of."""
+    model = linear(*weights())
+    if what == "fails while it runs":
+        place = next(at for at, node in enumerate(model.graph.node) if node.op_type == "Flatten")
+        model.graph.node[place].CopyFrom(helper.make_node("Reshape", ["scaled", "odd"], ["there"], name=ESCAPES))
+        model.graph.node.insert(place + 1, helper.make_node("Reshape", ["there", "even"], ["flat"]))
+        for name, side in (("odd", 11), ("even", 60)):
+            model.graph.initializer.append(numpy_helper.from_array(np.array([-1, side]), name))
+    elif what == "an input that is not used":
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), ESCAPES))
+    elif what == "an unknown set of operations":
+        model.opset_import.append(helper.make_opsetid(ESCAPES, 1))
+    else:
+        node = next(node for node in model.graph.node if node.op_type == "Gemm")
+        node.domain = ESCAPES
+    return model
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["fails while it runs", "an input that is not used", "an unknown set of operations", "an unknown operation"],
+)
+def test_names_in_a_file_do_not_reach_the_terminal(
+    tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "model.onnx", hostile(what), export_card())
+    if what in ("fails while it runs", "an unknown operation"):
+        with pytest.raises(ModelFileError, match="fails while it runs" if what.startswith("fails") else "onnxruntime"):
+            open_model(path).logits(images(1))
+    else:
+        open_model(path)
+    assert capfd.readouterr() == ("", "")
 
 
 @given(st.lists(st.lists(st.floats(-(2**100), 2**100, width=32), min_size=3, max_size=3), min_size=1, max_size=5))

@@ -7,7 +7,14 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from edgecloud_trainer.export.delivery import DeliveryError, DestinationError, check_destination, deliver, shown
+from edgecloud_trainer.export.delivery import (
+    DeliveryError,
+    DestinationError,
+    check_destination,
+    deliver,
+    shown,
+    try_destination,
+)
 
 
 @pytest.fixture
@@ -22,14 +29,16 @@ def folder(tmp_path: Path) -> Path:
 NAMES = ("model.onnx", "report.json")
 
 
-@pytest.mark.parametrize("form", ["{}", "file://{}"])
-def test_into_a_folder(form: str, folder: Path, tmp_path: Path) -> None:
-    target, said = tmp_path / "far" / "away", list[str]()
+@pytest.mark.parametrize("form", ["{}", "file://{}", "local://{}", "simplecache::file://{}"])
+@pytest.mark.parametrize("name", ["away", "run#3", "what?x", "a%20b"])
+def test_into_a_folder(form: str, name: str, folder: Path, tmp_path: Path) -> None:
+    target, said = tmp_path / "far" / name, list[str]()
     target.mkdir(parents=True)
     (target / "model.onnx").write_bytes(b"an older one")
     deliver(folder, NAMES, form.format(target), said.append)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {"model.onnx": b"model", "report.json": b"{}"}
     assert said == list(NAMES)
+    assert {path.name for path in (tmp_path / "far").iterdir()} == {name}
 
 
 def test_to_a_store_of_objects(folder: Path) -> None:
@@ -44,6 +53,36 @@ def test_where_nothing_can_ever_be_written(destination: str, folder: Path) -> No
         check_destination(destination)
     with pytest.raises(DestinationError):
         deliver(folder, NAMES, destination, lambda _name: None)
+
+
+@pytest.mark.parametrize(
+    "destination",
+    ["", ".", "models/", "~/models", "s3:/bucket/run", "file://models", "file://", "memory://a/run#3", "memory://a?b"],
+)
+def test_what_names_no_folder(destination: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unset variable of a template, above all, must not mean whatever folder the user happens to be in."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(DestinationError, match=r"^export\.destination: this is neither .*: write /folder, "):
+        check_destination(destination)
+    with pytest.raises(DestinationError):
+        deliver(folder, NAMES, destination, lambda _name: None)
+    assert not list(here.iterdir())
+
+
+def test_a_folder_is_tried_before_the_training(tmp_path: Path) -> None:
+    for form in ("{}", "file://{}"):
+        made = tmp_path / f"made {len(form)}"
+        try_destination(form.format(made))
+        assert made.is_dir() and not list(made.iterdir())
+    (tmp_path / "file").write_bytes(b"")
+    for below in ("file", "file/below", "x" * 300, "nul\0"):
+        with pytest.raises(
+            DestinationError, match=r"^export\.destination: .* can't be written to .*: write a folder of"
+        ):
+            try_destination(str(tmp_path / below))
+    try_destination("memory://bucket/run")
 
 
 def test_where_nothing_can_be_written_now(folder: Path, tmp_path: Path) -> None:
@@ -62,4 +101,5 @@ def test_a_file_that_is_missing_leaves_no_half_one(folder: Path, tmp_path: Path)
 
 def test_secrets_of_a_url_are_not_shown() -> None:
     assert shown("s3://key:secret@bucket/path?token=abc") == "s3://bucket/path"
-    assert shown("/a/folder") == "/a/folder"
+    for folder in ("/a/folder", "/a/run#3?x", "file:///a/run#3?x"):
+        assert shown(folder) == folder

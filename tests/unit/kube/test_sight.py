@@ -506,17 +506,18 @@ FAILED = {
 
 
 @pytest.mark.parametrize(
-    "trainer",
+    "broken",
     [
-        {"shards": 1},
-        {"precision": "fp16", "deterministic": True},
-        {"precision": "fp16", "device": "cpu"},
+        {"trainer": TRAINER | {"shards": 1}},
+        {"trainer": TRAINER | {"precision": "fp16", "deterministic": True}},
+        {"trainer": TRAINER | {"precision": "fp16", "device": "cpu"}},
+        {"export": {"destination": ""}},
     ],
-    ids=["shards", "exact", "cpu"],
+    ids=["shards", "exact", "cpu", "destination"],
 )
-def test_a_job_that_breaks_a_rule_of_the_trainers_is_read(trainer: dict[str, Any]) -> None:
+def test_a_job_that_breaks_a_rule_of_the_trainers_is_read(broken: dict[str, Any]) -> None:
     """It is from before there was the rule, or says its GPUs as the server can't count them."""
-    spec = {"workers": 2, "trainer": TRAINER | trainer, "ttlSecondsAfterFinished": 600}
+    spec = {"workers": 2, "trainer": TRAINER, "ttlSecondsAfterFinished": 600} | broken
     with pytest.raises(ValidationError):
         TrainingJob.parse(make_job(spec=spec))
     nothing = Observed(listening_since=NOON)

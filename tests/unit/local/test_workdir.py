@@ -205,6 +205,16 @@ def test_a_spoilt_job_yaml(tmp_path: Path, content: bytes) -> None:
     assert workdir.job_file.read_bytes() == content, "it is left as it was"
 
 
+def test_a_job_from_before_a_rule_of_the_trainers(tmp_path: Path) -> None:
+    workdir = made(tmp_path / "work")
+    export = {"trainer": {"data": {"name": "digits"}}, "program": None, "export": {"destination": "models/"}}
+    job = make_job(metadata=OURS)
+    spec = {key: value for key, value in (job.spec.dump() | export).items() if value is not None}
+    workdir.job_file.write_text(yaml.safe_dump(job.dump() | {"spec": spec}))
+    loaded = workdir.load()
+    assert loaded is not None and loaded.spec.export is not None and loaded.spec.export.destination == "models/"
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=100) | st.integers(0, 400).map(lambda size: to_yaml(make_job(metadata=OURS)).encode()[:size]))
 def test_any_bytes_are_a_job_or_spoilt(tmp_path: Path, content: bytes) -> None:

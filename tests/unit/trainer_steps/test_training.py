@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-from edgecloud.api.spec import StorageSpec
+from edgecloud.api.spec import ExportSpec, StorageSpec
 from edgecloud_trainer import data, devices, models
 from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
+from edgecloud_trainer.export.delivery import DestinationError
 from edgecloud_trainer.group import MixtureError, refuse_other_data
 from edgecloud_trainer.ready import make_ready
 from edgecloud_trainer.results import read_metrics
@@ -151,6 +152,32 @@ def test_a_rank_refuses_what_the_server_would(trainer: dict[str, Any], says: str
     """The server may have stored the job before it had the rule."""
     with pytest.raises(SettingsError, match=rf"^trainer\.{says}"):
         make_ready(settings(tmp_path, **trainer))
+
+
+@pytest.mark.parametrize("destination", ["", "models/", "file://models", "s3://models/run#3"])
+def test_a_rank_refuses_a_destination_that_the_server_would(destination: str, tmp_path: Path) -> None:
+    said = replace(settings(tmp_path), export=ExportSpec(destination=destination))
+    with pytest.raises(DestinationError, match=r"^export\.destination: this is neither .* a folder: write /folder, "):
+        make_ready(said)
+
+
+def test_a_destination_is_tried_before_the_first_step_and_not_again(digits: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    said = replace(settings(tmp_path, epochs=3), export=ExportSpec(destination=f"file://{tmp_path}/file"))
+    first, stepper = training(said, digits)
+    with pytest.raises(DestinationError, match=r"^export\.destination: .*/file can't be written to"):
+        first.run()
+    assert not list(said.checkpoints.iterdir()) and not (tmp_path / "results").exists()
+    good = replace(said, export=ExportSpec(destination=str(tmp_path / "made")))
+    first, stepper = training(good, digits)
+    stepper.on_shards = at(0, stop)
+    with pytest.raises(StoppedError):
+        first.run()
+    assert (tmp_path / "made").is_dir()
+    again, stepper = training(said, digits)
+    stepper.on_shards = at(stepper.total_steps - 3, stop)
+    with pytest.raises(StoppedError):  # now it is the export's to say, which is tried again
+        again.run()
 
 
 def test_deterministic_takes_no_fp16(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from edgecloud.edge.looking import is_file, is_folder, is_there
 from edgecloud.edge.runtime import Predictor, images_in_a_run, open_model
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.evaluation import images_at_once, logits_of
-from edgecloud_trainer.restoring import MANIFEST, Restored, restore
+from edgecloud_trainer.restoring import MANIFEST, Restored, restore, run_of
 
 Kind = Literal["checkpoint"] | Format
 Where = Literal["auto", "cpu", "cuda"]
@@ -49,11 +49,8 @@ class Opened:
 
     @property
     def workdir(self) -> Path | None:
-        """The folder of the run that it lies in, if it looks like one."""
-        for folder in self.path.parents:
-            if is_folder(folder / "checkpoints"):
-                return folder
-        return None
+        """The folder of the run that it lies in, if it does."""
+        return run_of(self.path)
 
 
 def open_any(path: Path, *, format: Format | None = None, device: Where = "auto") -> Opened:

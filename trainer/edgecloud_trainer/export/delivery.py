@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from edgecloud.api.rules import export_violations
+from edgecloud.api.spec import ExportSpec
 from edgecloud_trainer.export.errors import first_line
 
 _READ_ONLY: Final = ("http", "https", "data", "git", "github", "zip", "tar")
@@ -26,19 +29,48 @@ def check_destination(destination: str) -> None:
     """Find out, before anything is trained, whether there is a way to write there at all.
 
     Raises:
-        DestinationError: fsspec doesn't know the scheme, lacks a package for it, or can only read from it.
+        DestinationError: it is neither an absolute path nor the URL of a folder; or fsspec doesn't know the scheme,
+            lacks a package for it, or can only read from it.
     """
-    scheme = _scheme(destination)
-    if scheme is None:
+    for broken in export_violations(ExportSpec(destination=destination)):
+        raise DestinationError(f"{'.'.join(map(str, broken.path))}: {broken.message}: {broken.remedy}")
+    if _folder(destination) is not None:
         return
     import fsspec  # type: ignore[import-untyped]
 
+    scheme = _scheme(destination) or ""
     if scheme in _READ_ONLY:
-        raise DestinationError(f"{shown(destination)}: {scheme} can't be written to: take file://, s3:// or another")
+        raise DestinationError(
+            f"export.destination: {shown(destination)}: {scheme} can't be written to: take file://, s3:// or another"
+        )
     try:
         fsspec.get_filesystem_class(scheme)
     except (ValueError, ImportError) as error:
-        raise DestinationError(f"{shown(destination)} can't be written to: {error}") from None
+        raise DestinationError(
+            f"export.destination: {shown(destination)} can't be written to ({error}): take file://, s3:// or another"
+        ) from None
+
+
+def try_destination(destination: str) -> None:
+    """Make the folder, and find out whether it takes files. Of a URL elsewhere only the copying tells.
+
+    Raises:
+        DestinationError: it doesn't; and see `check_destination`.
+    """
+    check_destination(destination)
+    folder = _folder(destination)
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"?")
+    except (OSError, ValueError) as error:  # a path with a NUL is a wrong value
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DestinationError(
+            f"export.destination: {folder} can't be written to where rank 0 runs ({why}): write a folder of a volume"
+            " that podTemplate mounts, or a URL such as s3://bucket/folder, or leave it out"
+        ) from None
 
 
 def deliver(folder: Path, names: Sequence[str], destination: str, on_progress: Callable[[str], None]) -> None:
@@ -55,10 +87,9 @@ def deliver(folder: Path, names: Sequence[str], destination: str, on_progress: C
         DestinationError: see `check_destination`.
     """
     check_destination(destination)
-    scheme = _scheme(destination)
+    target = _folder(destination)
     try:
-        if scheme in (None, "file", "local"):
-            target = Path(destination if scheme is None else urlsplit(destination).path)
+        if target is not None:
             target.mkdir(parents=True, exist_ok=True)
             for name in names:
                 on_progress(name)
@@ -96,12 +127,22 @@ def _upload(folder: Path, names: Sequence[str], destination: str, on_progress: C
         file_system.put_file(str(folder / name), f"{root.rstrip('/')}/{name}")
 
 
+def _folder(destination: str) -> Path | None:
+    """The folder that is meant, whose name may have # and ? in it; None: it is in no file system of this machine."""
+    scheme = _scheme(destination)
+    if scheme not in (None, "file", "local"):
+        return None
+    return Path(destination if scheme is None else destination.partition("://")[2])
+
+
 def _scheme(destination: str) -> str | None:
     return destination.partition("://")[0].rpartition("::")[2] if "://" in destination else None
 
 
 def shown(destination: str) -> str:
-    """A URL without user, password and query."""
+    """A URL without user, password and query; a folder of this machine as it is."""
+    if _folder(destination) is not None:
+        return destination
     try:
         parts = urlsplit(destination)
     except ValueError:

@@ -1,0 +1,59 @@
+"""Libraries that a command needs, and that are missing or don't fit: said in a sentence."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import click
+
+USAGE_ERROR: Final = 2
+_OURS: Final = frozenset(("edgecloud", "edgecloud_trainer"))
+_PROJECTS: Final = {"PIL": "pillow"}
+"""What pip calls a package, where that is not its name."""
+_SHOWN: Final = 300
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """End the command with a sentence if a library can't be imported. extra: of edgecloud, which brings them all."""
+    try:
+        yield
+    except ImportError as error:
+        problem = sentence(error, extra)
+        if problem is None:
+            raise
+    else:
+        return
+    from edgecloud.cli.display import printable  # not above: --help needs none of it
+
+    click.echo(f"edgecloud: {printable(problem)}", err=True)
+    sys.exit(USAGE_ERROR)
+
+
+def sentence(error: ImportError, extra: str) -> str | None:
+    """What is wrong with which library, and the remedy; None if it is none, but a mistake of ours."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        return None if package in ("", "edgecloud") else f"{package} is not installed: pip install edgecloud[{extra}]"
+    package = _importing(error)
+    if not package or package in _OURS:
+        return None
+    why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()[:_SHOWN]
+    return (
+        f"{package} can't be loaded ({why}): reinstall it with pip install --force-reinstall"
+        f" {_PROJECTS.get(package, package)}, or install the system's library that this names"
+    )
+
+
+def _importing(error: ImportError) -> str:
+    """The innermost package that was being imported; error.name may be one that it asked too much of."""
+    package = (error.name or "").partition(".")[0]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if name not in _OURS and name not in sys.stdlib_module_names and name != "__main__":
+            package = name
+    return package
