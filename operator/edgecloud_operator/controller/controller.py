@@ -42,6 +42,9 @@ PROGRESS_SECONDS: Final = 0.25
 """How long mere progress waits to be looked at: that of a thousand workers is one look."""
 STANDBY_SECONDS: Final = 1.0
 """Until it is looked again whether this replica may write."""
+PULSE_SECONDS: Final = 1.0
+AWAY_SECONDS: Final = 5.0
+"""A pulse that is this late, by the wall clock: the process was stopped, the machine asleep, or the clock was set."""
 
 
 class Controller:
@@ -70,7 +73,7 @@ class Controller:
         self._clock = clock
         self._queue: WorkQueue[JobKey] = WorkQueue(clock=clock, on_wait=self._meter.waited)
         self._children = Children(cluster, self._queue)
-        self._listening_since = datetime.now(UTC)
+        self._listening_since = self._awake_at = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
         self.desk = Desk(self._queue.add, lambda key: self._queue.add_after(key, PROGRESS_SECONDS))
 
@@ -79,9 +82,10 @@ class Controller:
         self._settings = settings
 
     async def start(self) -> None:
-        self._listening_since = datetime.now(UTC)
+        self._listening_since = self._awake_at = datetime.now(UTC)
         self._queue.begin()
         self._tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+        self._tasks.append(asyncio.create_task(self._pulse()))
 
     async def stop(self) -> None:
         """Stop wherever it is, as a killed process would: nothing is finished first."""
@@ -101,6 +105,23 @@ class Controller:
             living = {pod.uid for pod in record.pods.values() if not pod.dead}
             self.desk.keep_only(key, self.desk.launchers(key).keys() - living)
             self._queue.add(key)
+
+    async def _pulse(self) -> None:
+        while True:
+            await asyncio.sleep(PULSE_SECONDS)
+            self._notice_absence()
+
+    def _notice_absence(self) -> None:
+        """Listen anew after a time in which this process did nothing, so heard nobody, or by which the clock jumped.
+
+        Asked before each decision too: that may come before the pulse.
+        """
+        now = datetime.now(UTC)
+        away = (now - self._awake_at).total_seconds()
+        self._awake_at = now
+        if abs(away) > AWAY_SECONDS:
+            log.warning("nothing was heard for %.0f s: this process did not run, or the clock was set", away)
+            self.listen_anew()
 
     def backlog(self) -> Backlog:
         """How the queue stands. While the control loop has not been started, nobody waits, however many there are."""
@@ -196,6 +217,7 @@ class Controller:
 
         That stands in status already, so that no write that fails can keep it from them.
         """
+        self._notice_absence()
         status = _status(record.job)
         rendezvous = status.rendezvous or Rendezvous()
         self.desk.keep_only(key, {member.pod_uid for member in rendezvous.members} | set(record.pods))

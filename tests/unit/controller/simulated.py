@@ -38,6 +38,10 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def stand_still(self, seconds: float) -> None:
+        """As if the process had been stopped for so long: time passes, and nobody does anything."""
+        self._clock.now += seconds
+
 
 class SimulatedDatetime(datetime):
     """The wall clock, which goes with the loop's."""

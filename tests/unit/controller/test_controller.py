@@ -34,7 +34,7 @@ from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.observed import Pod
 from edgecloud_operator.core.plan import Delete, Event, Plan
 from tests.unit.controller.memory import Memory, key_of, make_job
-from tests.unit.controller.simulated import SimulatedDatetime, now, simulate
+from tests.unit.controller.simulated import SimulatedDatetime, SimulatedLoop, now, simulate
 
 pytestmark = pytest.mark.usefixtures("simulated")
 KEY = ("team", "digits")
@@ -195,6 +195,31 @@ def test_a_leader_that_was_cut_off_takes_nobody_for_silent_before_it_listens_aga
         assert status.phase == ("Succeeded" if done else "Running")
 
     simulate(scenario())
+
+
+@pytest.mark.parametrize("minutes", [0.4, 480.0], ids=["Ctrl-Z", "a night with the lid closed"])
+def test_who_stood_still_takes_nobody_for_silent(minutes: float) -> None:
+    """The workers trained on, or stood still as well; their next words come only after their own pauses."""
+
+    async def scenario() -> None:
+        memory = Memory(steps=1000)
+        async with running(memory) as controller:
+            memory.store(make_job(minWorkers=1))
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            await asyncio.sleep(11)
+            memory.controller = None
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, SimulatedLoop)
+            loop.stand_still(60 * minutes)
+            await asyncio.sleep(4)
+            memory.controller = controller
+            await asyncio.sleep(30)
+            assert memory.phase() == "Running"
+        status = memory.jobs[KEY].status
+        assert status is not None and status.rendezvous is not None
+        assert (status.rendezvous.round, status.restarts) == (1, 0)
+
+    simulate(scenario(), within=1e5)
 
 
 def test_a_leader_that_was_cut_off_misses_who_does_not_come_back() -> None:
