@@ -144,7 +144,7 @@ def test_without_the_extra(tmp_path: Path, packages: Path) -> None:
             (bare / path.name).symlink_to(path.resolve())
     done = edge_only.run(bare, "-m", "edgecloud.cli.main", "predict", "model.onnx", "a.png")
     assert done.returncode == 2
-    assert "is not installed: pip install edgecloud[edge]" in done.stderr
+    assert "is not installed: pip install '.[edge]' in EdgeCloud's folder" in done.stderr
     done = edge_only.run(packages, "-m", "edgecloud.cli.main", "evaluate", "model.onnx")
     assert done.returncode == 2
-    assert "torch is not installed: pip install edgecloud[trainer]" in done.stderr
+    assert "torch is not installed: pip install '.[trainer]' in EdgeCloud's folder" in done.stderr

@@ -38,8 +38,8 @@ class EventLog:
             from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
         except ImportError:
             raise SettingsError(
-                "trainer.tensorboard needs an extra package: pip install 'edgecloud[tensorboard]', or leave it out and"
-                " look at results/metrics.jsonl and results/curves.png"
+                "trainer.tensorboard needs an extra package: pip install '.[tensorboard]' in EdgeCloud's folder, or"
+                " leave it out and look at results/metrics.jsonl and results/curves.png"
             ) from None
         self._event = Event
         # Not SummaryWriter: that queues events for a thread, and its flush() leaves the queued ones behind.

@@ -107,7 +107,7 @@ def evaluate(
       edgecloud evaluate model.onnx --data photos/ --split all -o json
     """
     if missing := _missing():
-        _refuse(f"{missing} is not installed: pip install edgecloud[trainer]")
+        _refuse(f"{missing} is not installed: pip install '.[trainer]' in EdgeCloud's folder")
     with _wrong_input(), progress(quiet=quiet) as shown:
         if out is not None:
             _make(out)

@@ -140,7 +140,7 @@ def export(
       edgecloud export runs/cifar10/checkpoints/step-980 --data photos/ --calibration-images 1024
     """
     if missing := _missing():
-        _refuse(f"{missing} is not installed: pip install edgecloud[trainer]")
+        _refuse(f"{missing} is not installed: pip install '.[trainer]' in EdgeCloud's folder")
     from edgecloud_trainer.export.gates import COMMAND, complaints
 
     with _wrong_input(), progress(quiet=quiet) as shown:

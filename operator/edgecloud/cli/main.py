@@ -76,7 +76,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in _TRAINERS:
             raise
-        click.echo(f"edgecloud: {package} is not installed: pip install edgecloud[trainer]", err=True)
+        click.echo(f"edgecloud: {package} is not installed: pip install '.[trainer]' in EdgeCloud's folder", err=True)
         sys.exit(2)
 
 

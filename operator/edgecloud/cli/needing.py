@@ -38,7 +38,9 @@ def sentence(error: ImportError, extra: str) -> str | None:
     """What is wrong with which library, and the remedy; None if it is none, but a mistake of ours."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        return None if package in ("", "edgecloud") else f"{package} is not installed: pip install edgecloud[{extra}]"
+        if package in ("", "edgecloud"):
+            return None
+        return f"{package} is not installed: pip install '.[{extra}]' in EdgeCloud's folder"
     package = _importing(error)
     if not package or package in _OURS:
         return None

@@ -63,7 +63,7 @@ def predict(
 
     MODEL is an .onnx file that `edgecloud export` wrote, or its folder. IMAGE is a file, a folder (all images below
     it), or a pattern in quotes. Images are turned as the camera was held, scaled, and made grey or coloured as the
-    model takes them. Needs no torch: `pip install edgecloud[edge]`.
+    model takes them. Needs no torch: `pip install '.[edge]'` in EdgeCloud's folder.
 
     \b
     Exit code:

@@ -118,7 +118,8 @@ def _unfit(job: TrainingJob) -> list[str]:
         found.append(f"spec.managedBy: {job.spec.managed_by} is in charge of the job: leave it out to run it here")
     if job.spec.trainer is not None and not _trainer_there():
         found.append(
-            "spec.trainer: the built-in trainer is not installed: install edgecloud[trainer], or write program:"
+            "spec.trainer: the built-in trainer is not installed: pip install '.[trainer]' in EdgeCloud's folder, or"
+            " write program:"
         )
     folder = job.spec.program.working_dir if job.spec.program else None
     if folder is not None and not Path(folder).is_dir():

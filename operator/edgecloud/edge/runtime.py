@@ -129,7 +129,7 @@ def _look(path: Path) -> None:
         raise ModelFileError(f"{path} can't be read ({error.strerror or error}): check it and its rights") from error
     if path.suffix == ".pt2":
         raise ModelFileError(
-            f"{path} needs torch: use edgecloud evaluate with edgecloud[trainer] installed, or the .onnx file beside it"
+            f"{path} needs torch: use edgecloud evaluate, with the extra trainer installed, or the .onnx file beside it"
         )
     if start == _ZIP:
         raise ModelFileError(f"{path} is no ONNX model but an archive, such as torch.save writes: {_EXPORT}")

@@ -49,7 +49,7 @@ def test_help_tells_of_every_option(name: str) -> None:
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
     found = {module.name for module in pkgutil.iter_modules(edgecloud.cli.__path__)}
-    assert found - {"main", "display", "progress", "output", "tables"} == set(COMMANDS)
+    assert found - {"main", "display", "progress", "output", "tables", "needing"} == set(COMMANDS)
 
 
 def test_help_of_the_whole() -> None:
@@ -421,4 +421,4 @@ def test_data_without_what_it_needs(arguments: list[str], missing: str, tmp_path
         [sys.executable, "-c", program, "data", *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"edgecloud: {missing} is not installed: pip install edgecloud[trainer]\n"
+    assert done.stderr == f"edgecloud: {missing} is not installed: pip install '.[trainer]' in EdgeCloud's folder\n"

@@ -32,7 +32,10 @@ def test_what_is_said_of_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / f"{name}_.py").write_text(code)
     remedy = ": reinstall it with pip install --force-reinstall {}, or install the system's library that this names"
     for code, said in (
-        ("import nowhere_to_be_found.below", "nowhere_to_be_found is not installed: pip install edgecloud[edge]"),
+        (
+            "import nowhere_to_be_found.below",
+            "nowhere_to_be_found is not installed: pip install '.[edge]' in EdgeCloud's folder",
+        ),
         ("import withoutlibrary_", f"withoutlibrary_ can't be loaded ({GOMP}){remedy.format('withoutlibrary_')}"),
         ("from decimal import decimal", "decimal can't be loaded (cannot import name 'decimal' from 'decimal' ("),
         ("import tooold_", "tooold_ can't be loaded (cannot import name 'tomorrow' from 'json' ("),

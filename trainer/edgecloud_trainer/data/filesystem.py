@@ -74,7 +74,7 @@ class FileSystem:
             self._fs, self.path = url_to_fs(url, **_options(scheme))
         except ImportError as error:
             extra = _EXTRAS.get(scheme)
-            remedy = f"pip install 'edgecloud[{extra}]'" if extra else "install it"
+            remedy = f"pip install '.[{extra}]' in EdgeCloud's folder" if extra else "install it"
             raise DataError(f"{self.public} needs a package that isn't installed ({error}): {remedy}") from error
         except ValueError as error:
             raise DataError(f"{self.public} can't be opened ({error}): give a path, or http, https or s3") from error
