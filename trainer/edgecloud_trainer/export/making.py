@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from edgecloud.edge.reference import Reference, most_images, save_reference
 from edgecloud.edge.report import Measured, Problem, Report
 from edgecloud.edge.runtime import Logits, Pixels, images_in_a_run
 from edgecloud.launcher.machine import usable_cpus
+from edgecloud_trainer.cards import published
 from edgecloud_trainer.checkpoints import files
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.export.choice import even_choice
@@ -88,6 +89,7 @@ def export(
         ExportError: the network fails on these images.
         OSError: the folder can't be written.
     """
+    restored = replace(restored, card=published(restored.card))
     files.make_folder(out)
     threads = options.threads or max(1, int(usable_cpus()))
     torch.set_num_threads(threads)
