@@ -22,6 +22,7 @@ from edgecloud.edge.reference import load_reference
 from edgecloud.edge.report import Report, summary
 from edgecloud_trainer.cards import published
 from edgecloud_trainer.export.errors import ExportError
+from edgecloud_trainer.export.folder import LOCK, PARTIAL
 from edgecloud_trainer.export.gates import COMMAND, complaints
 from edgecloud_trainer.export.making import Options, export
 from edgecloud_trainer.export.standing import answers, read_report, whole
@@ -114,12 +115,14 @@ def test_an_export_replaces_what_an_earlier_one_has_left_and_nothing_else(
     finished: tuple[Path, Report], one_load: None
 ) -> None:
     folder, _ = finished
-    (folder / ".partial-left").mkdir()
+    (folder / f"{PARTIAL}left").mkdir()
+    (folder / f"{PARTIAL}left" / LOCK).touch()
     (folder / "mine.txt").write_text("of the user's")
+    (folder / MODELS["pt2"]).write_text("of the user's as well")
     (folder / EDGE_REPORT).write_text("of the models that were here")
     made = restored(network("article-cnn", seed=1), card("article-cnn"))
     report = export(made, dataset(), folder, options("onnx"), knobs=COMMAND, on_progress=silent)
-    assert names(folder) == {"model.onnx", "mine.txt", *OTHERS}
+    assert names(folder) == {"model.onnx", "model.pt2", "mine.txt", *OTHERS}
     assert whole(folder, report) and read_report(folder) == report
 
 

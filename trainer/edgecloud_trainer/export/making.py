@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,7 +15,7 @@ import onnx
 import torch
 
 from edgecloud.edge.card import ExportCard, Format
-from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
+from edgecloud.edge.layout import MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.machine import describe
 from edgecloud.edge.measuring import LATENCY_SECONDS, OPENERS, MeasureError, measure
 from edgecloud.edge.reference import Reference, most_images, save_reference
@@ -30,6 +27,7 @@ from edgecloud_trainer.checkpoints import files
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.export.choice import even_choice
 from edgecloud_trainer.export.errors import ConversionError, ExportError, first_line
+from edgecloud_trainer.export.folder import put_in_place, scratch_in
 from edgecloud_trainer.export.folding import fold
 from edgecloud_trainer.export.gates import Knobs, complaints
 from edgecloud_trainer.export.int8 import to_int8
@@ -46,7 +44,6 @@ log = logging.getLogger(__name__)
 OnProgress = Callable[[str, float], None]
 """Called with what is being done, and the part of all of it that is done, from 0 to 1."""
 
-_PARTIAL: Final = ".partial-"
 _SHOWN: Final = 2000
 """Images whose logits are drawn."""
 _OPENERS: Final = {**OPENERS, "pt2": open_pt2}
@@ -77,7 +74,8 @@ def export(
     """Convert, measure and report.
 
     Whatever was in the folder under the same names is replaced, each file in one step and report.json last: a folder
-    that has a report is whole. A format that can't be made or measured is a problem in the report; the others are made.
+    that has a report is whole. What an earlier export has left there of its own goes, and nothing else. A format that
+    can't be made or measured is a problem in the report; the others are made.
 
     Args:
         restored: the network. It stays as it is.
@@ -93,7 +91,7 @@ def export(
     files.make_folder(out)
     threads = options.threads or max(1, int(usable_cpus()))
     torch.set_num_threads(threads)
-    with _scratch(out) as scratch:
+    with scratch_in(out) as scratch:
         network = EdgeNetwork(restored.model, restored.card, mirror=options.mirror)
         on_progress("test images through the original", 0.0)
         reference = _reference(network, dataset)
@@ -106,7 +104,7 @@ def export(
         on_progress("drawing the report", 0.95)
         report = _report(maker, measured, reference, options)
         _write_report(scratch, report, reference, maker.made, knobs)
-        _put_in_place(scratch, out, [MODELS[one] for one in maker.made])
+        put_in_place(scratch, out, [MODELS[one] for one in maker.made])
     on_progress("done", 1.0)
     return report
 
@@ -289,28 +287,3 @@ def _said_by(one: Format, folder: Path, reference: Reference) -> Logits:
     step = images_in_a_run((channels, height, width))
     pixels = reference.pixels
     return np.concatenate([model.logits(pixels[start : start + step]) for start in range(0, len(pixels), step)])
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside the final files; what an export that was killed has left goes first."""
-    for left in out.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
-    """Replace the folder's files, the report last; what an earlier export has left of its own goes."""
-    (out / REPORT).unlink(missing_ok=True)
-    for name in (*MODELS.values(), EDGE_REPORT):
-        if name not in models:
-            (out / name).unlink(missing_ok=True)
-    for name in (*models, REFERENCE, PAGE, SCHEMA, REPORT):
-        with (scratch / name).open("rb+") as file:
-            os.fsync(file.fileno())
-        (scratch / name).replace(out / name)
-    files.sync_folder(out)
