@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -103,7 +103,7 @@ def export(
         measured = _measured(maker, options, threads, on_progress)
         on_progress("drawing the report", 0.95)
         report = _report(maker, measured, reference, options)
-        _write_report(scratch, report, reference, maker.made, knobs)
+        _write_report(scratch, report, reference, {one: maker.said[one] for one in maker.made}, knobs)
         put_in_place(scratch, out, [MODELS[one] for one in maker.made])
     on_progress("done", 1.0)
     return report
@@ -116,6 +116,8 @@ class _Maker:
         self, restored: Restored, network: EdgeNetwork, dataset: Dataset, options: Options, scratch: Path
     ) -> None:
         self.made: list[Format] = []
+        self.said: dict[Format, Logits] = {}
+        """By a format that was measured, of the reference images."""
         self.problems: list[Problem] = []
         self.network = network
         self.restored = restored
@@ -245,6 +247,7 @@ def _measured_together(
                 seconds=options.seconds,
                 threads=threads,
                 on_progress=on_progress,
+                on_logits=maker.said.__setitem__,
             )
         except MeasureError as error:
             if error.format is None:
@@ -270,20 +273,14 @@ def _report(maker: _Maker, measured: Sequence[Measured], reference: Reference, o
     )
 
 
-def _write_report(scratch: Path, report: Report, reference: Reference, made: Sequence[Format], knobs: Knobs) -> None:
+def _write_report(
+    scratch: Path, report: Report, reference: Reference, said: Mapping[Format, Logits], knobs: Knobs
+) -> None:
     (scratch / REPORT).write_text(json.dumps(report.dump(), indent=2) + "\n", encoding="utf-8")
     schema = Report.model_json_schema(by_alias=True, mode="serialization")
     (scratch / SCHEMA).write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
     shown = even_choice(reference.labels, _SHOWN)
     some = Reference(pixels=reference.pixels[shown], labels=reference.labels[shown], logits=reference.logits[shown])
-    converted = {one: _said_by(one, scratch, some) for one in made}
+    converted = {one: logits[shown] for one, logits in said.items()}
     text = page(report, draw_all(report, some, converted), complaints(report, knobs))
     (scratch / PAGE).write_text(text, encoding="utf-8")
-
-
-def _said_by(one: Format, folder: Path, reference: Reference) -> Logits:
-    model = _OPENERS[one](folder / MODELS[one], 0)
-    _, channels, height, width = reference.pixels.shape
-    step = images_in_a_run((channels, height, width))
-    pixels = reference.pixels
-    return np.concatenate([model.logits(pixels[start : start + step]) for start in range(0, len(pixels), step)])
