@@ -9,6 +9,7 @@ from torch import nn
 
 from edgecloud.edge.card import ModelCard
 from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.data.filesystem import is_url, public
 from edgecloud_trainer.settings import Settings
 
 
@@ -30,3 +31,15 @@ def model_card(
         namespace=environment.get("EDGECLOUD_NAMESPACE", ""),
         job_uid=environment.get("EDGECLOUD_JOB_UID", ""),
     )
+
+
+def published(card: ModelCard) -> ModelCard:
+    """The card as a converted model and its report hold it, which go anywhere: its images' URL without secrets."""
+    source = card.data.source
+    if source is None or not is_url(source):
+        return card
+    try:
+        shown = public(source)
+    except ValueError:  # no images were ever there
+        shown = f"{source.partition('://')[0]}://"
+    return card.model_copy(update={"data": card.data.model_copy(update={"source": shown})})

@@ -64,7 +64,8 @@ class _Formats(click.ParamType["tuple[Format, ...]"]):
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the files; those of an earlier export are replaced.  [default: results/export of the workdir]",
+    help="Folder for the files; those of an earlier export are replaced, no others.  [default: results/export of the"
+    " workdir]",
 )
 @click.option("--data", metavar="NAME_OR_PATH", help="Images to use.  [default: those of the training]")
 @click.option(
@@ -141,13 +142,15 @@ def export(
     """
     if missing := _missing():
         _refuse(f"{missing} is not installed: pip install '.[trainer]' in EdgeCloud's folder")
+    from edgecloud_trainer.export.folder import check_free
     from edgecloud_trainer.export.gates import COMMAND, complaints
 
     with _wrong_input(), progress(quiet=quiet) as shown:
         shown.show("reading the checkpoint")
         restored = _restored(model, shown.warn)
-        images = _images(restored, data, lambda part: shown.show("reading the images", part))
         folder = out or _default_folder(restored.path)
+        check_free(folder, formats)
+        images = _images(restored, data, lambda part: shown.show("reading the images", part))
         report = _export(restored, images, folder, formats, max_accuracy_loss, calibration_images, mirror, threads or 0,
                          shown.show)  # fmt: skip
     failed = complaints(report, COMMAND)

@@ -36,7 +36,9 @@ class ModelCard(Model):
     mean: tuple[float, ...] = Field(description="Of each channel, of the training pixels scaled to 0..1.")
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="Likewise, the deviation.")
     mirror: bool = Field(False, description="Evaluated on each image and its mirror image together.")
-    data: DataSpec = Field(description="trainer.data.")
+    data: DataSpec = Field(
+        description="trainer.data; a converted model has the URL in it without user, password and query."
+    )
     seed: int = Field(0, description="trainer.seed, which splits depend on.")
     data_sha256: Sha256 = Field(alias="dataSha256", description="Digest of the images, labels and classes.")
     job: Annotated[str, Field(max_length=253)] = Field("", description="Name of the job.")

@@ -57,6 +57,7 @@ def measure(
     seconds: float = LATENCY_SECONDS,
     threads: int = 0,
     on_progress: OnProgress = _silent,
+    on_logits: Callable[[Format, Logits], None] = lambda _format, _logits: None,
 ) -> list[Measured]:
     """Measure the models of an export's folder against its reference images.
 
@@ -70,6 +71,7 @@ def measure(
         seconds: for latency, over all models, batches and threads; the least number of runs may take longer.
         threads: the larger of the two numbers that latency is taken with; 0: the CPUs that there are.
         on_progress: see OnProgress.
+        on_logits: called with what each model says of the reference images, float32 [N, classes].
 
     Raises:
         MeasureError: a model or the images can't be used.
@@ -84,6 +86,7 @@ def measure(
     for place, subject in enumerate(subjects):
         on_progress(f"accuracy of {subject.format}", 0.5 * place / len(subjects))
         found.append(_found(subject, reference, many))
+        on_logits(subject.format, found[-1].logits)
     timings = _timings(subjects, reference, many, seconds, on_progress)
     on_progress("done", 1.0)
     return [

@@ -178,6 +178,8 @@ def _right_program(program: dict[str, Any]) -> dict[str, Any]:
 def _right_export(export: dict[str, Any]) -> dict[str, Any]:
     formats = list(dict.fromkeys(export.get("formats", ["onnx"])))
     export = export | {"formats": formats}
+    if export.get("destination") is not None:
+        export["destination"] = f"/{export['destination']}"[:1024]
     return _without(export, "measureOn") if formats == ["pt2"] else export
 
 

@@ -335,6 +335,23 @@ def test_what_is_noted_already_is_not_written_again(tmp_path: Path) -> None:
     assert json.loads(noted.read_text())["key"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://bucket.host/d.images?X-Amz-Signature=abc#part", "https://bucket.host/d.images"),
+        ("https://me:word@host:8443/d/", "https://host:8443/d/"),
+        ("http://me:word@[::1]:80/d.images", "http://[::1]:80/d.images"),
+        ("s3://bucket/images", "s3://bucket/images"),
+        ("file:///images/a::b", "file:///images/a::b"),
+        ("zip://a.images::http://me:word@host/d.zip?sig=1", "zip://a.images::http://host/d.zip"),
+        ("zip://a?word::simplecache::http://me:word@host/d", "zip://a::simplecache::http://host/d"),
+        ("simplecache::https://me:word@host/d?sig=1", "simplecache::https://host/d"),
+    ],
+)
+def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
+    assert filesystem.is_url(url) and filesystem.public(url) == shown
+
+
 def test_listings_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each folder says that it holds more of them."""
     monkeypatch.setattr(filesystem, "MAX_FOLDERS", 40)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +23,14 @@ from tests.unit.edge.made import linear, weights, write
 def test_two_models(tmp_path: Path) -> None:
     export = folder(tmp_path, off=3.0)
     seen: list[tuple[str, float]] = []
+    said: dict[str, np.ndarray] = {}
     plain, raised = measure(
-        export, ("onnx", "onnx-int8"), max_accuracy_loss=1.0, seconds=0.2, on_progress=lambda *step: seen.append(step)
-    )
+        export, ("onnx", "onnx-int8"), max_accuracy_loss=1.0, seconds=0.2, on_progress=lambda *step: seen.append(step),
+        on_logits=said.__setitem__,
+    )  # fmt: skip
+    original = load_reference(export / "reference.npz").logits
+    np.testing.assert_allclose(said["onnx"], original, atol=1e-4)
+    np.testing.assert_allclose(said["onnx-int8"], np.add(original, [3, 0, 0]), atol=1e-4)
     assert plain.accuracy == 0.9
     assert (plain.accuracy_interval.low, plain.accuracy_interval.high) == wilson(54, IMAGES)
     assert plain.parity.agreement == 1.0
@@ -116,6 +124,23 @@ def test_few_images(tmp_path: Path, one_load: None) -> None:
     (found,) = measure(export, ("onnx",), max_accuracy_loss=0.0, seconds=0.1)
     assert (found.accuracy, found.parity.images) == (1.0, 2)
     assert found.latencies[1].batch == 32
+
+
+def open_late(path: Path, threads: int) -> EdgeModel:
+    """As torch does: what it needs is imported when the first model is opened."""
+    with (path.parent / "opened").open("a") as log:
+        log.write(f"{os.getpid()} {'colorsys' in sys.modules}\n")
+    import_module("colorsys")
+    return open_onnx(path, threads)
+
+
+def test_a_load_is_timed_after_all_imports(tmp_path: Path) -> None:
+    """And a process that takes long to start is started once."""
+    write(tmp_path / "model.onnx")
+    found = footprints.footprint(tmp_path / "model.onnx", open_late)
+    assert found.load_milliseconds > 0 and found.memory.peak >= found.memory.loaded > 0
+    processes, late = zip(*map(str.split, (tmp_path / "opened").read_text().splitlines()), strict=True)
+    assert len(set(processes)) == 1 and late == ("False", *["True"] * footprints.REPEATS)
 
 
 def test_the_footprint_of_what_is_broken(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """One thread for torch: small networks are no faster with more, and far slower where other tests run beside.
 
-And each model loaded once, where a test asks for that.
+And each model loaded once, or a small disk, where a test asks for that.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.unit.edge.export import one_load
+from tests.unit.trainer_checkpoints.conftest import make_disk
 
-__all__ = ["one_load", "one_thread"]
+__all__ = ["make_disk", "one_load", "one_thread"]
 
 
 @pytest.fixture(autouse=True)

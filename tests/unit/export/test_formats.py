@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from edgecloud_trainer.export.int8 import front, to_int8
 from edgecloud_trainer.export.network import EdgeNetwork, captured
 from edgecloud_trainer.export.onnx_file import save_onnx, to_onnx
 from edgecloud_trainer.export.pt2 import open_pt2, save_pt2
+from tests.unit.edge import made as linear
 from tests.unit.export.made import SHAPE, card, export_card, network, pixels
 from tests.unit.once import once
+from tests.unit.trainer_checkpoints.conftest import MakeDisk
 
 CALIBRATION = pixels(64, seed=5)
 PLAIN, SMALL, ARCHIVE = (MODELS[format] for format in ("onnx", "onnx-int8", "pt2"))
@@ -113,6 +116,29 @@ def test_what_can_not_be_quantised_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ConversionError, match=r"onnxruntime can't quantise this network .*: leave onnx-int8 out"):
         to_int8(tmp_path / "broken.onnx", CALIBRATION, tmp_path)
+
+
+def test_a_network_with_nothing_to_quantise(tmp_path: Path) -> None:
+    """One layer, which is the first; a file that says int8 and is none would only be slower."""
+    linear.write(tmp_path / PLAIN)
+    with pytest.raises(ConversionError, match=r"^nothing in this network can be computed in int8: leave onnx-int8 out"):
+        to_int8(tmp_path / PLAIN, linear.images(20), tmp_path)
+
+
+def test_a_disk_that_is_full(article: Path, make_disk: MakeDisk) -> None:
+    """Which is no fault of the network; what is written on the way goes there, and nowhere else."""
+    size, outcomes = (article / PLAIN).stat().st_size, set[str]()
+    for copies in (0.5, 1.5, 2.5, 5.5):
+        disk = make_disk(str(int(copies * size)))
+        try:
+            to_int8(article / PLAIN, CALIBRATION, disk)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+            outcomes.add("full")
+        else:
+            outcomes.add("made")
+            assert copies == 5.5
+    assert outcomes == {"full", "made"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "no card", "nothing"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 
+from edgecloud.api.trainer import DataSpec
 from edgecloud.edge import footprint
 from edgecloud.edge.card import Format
 from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.reference import load_reference
 from edgecloud.edge.report import Report, summary
+from edgecloud_trainer.cards import published
 from edgecloud_trainer.export.errors import ExportError
+from edgecloud_trainer.export.folder import LOCK, PARTIAL
 from edgecloud_trainer.export.gates import COMMAND, complaints
 from edgecloud_trainer.export.making import Options, export
 from edgecloud_trainer.export.standing import answers, read_report, whole
@@ -42,6 +46,7 @@ OTHERS = {REFERENCE, REPORT, SCHEMA, PAGE}
 
 
 WANTED = options("onnx", "onnx-int8", loss=1.0)
+SECRET = "sesame@host/d.images?X-Amz-Signature=0123"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +55,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(place: Path) -> None:
         place.mkdir()
-        made = restored(network("article-cnn"), card("article-cnn"))
+        made = restored(network("article-cnn"), card("article-cnn", data=DataSpec(source=f"http://me:{SECRET}")))
         report = export(made, dataset(), place / "export", WANTED, knobs=COMMAND, on_progress=silent)
         (place / "report.pickle").write_bytes(pickle.dumps(report))
 
@@ -78,7 +83,9 @@ def test_the_folder_and_what_its_report_says(finished: tuple[Path, Report]) -> N
         assert one.macs and one.memory and one.load_milliseconds > 0 and one.parity.images == 40
         assert {(found.batch, found.threads) for found in one.latencies} >= {(1, 1), (32, 1)}
     assert report.exports[1].ratios and not report.exports[0].ratios
-    assert (report.network, report.run) == (card("article-cnn"), RUN)
+    assert (report.network, report.run) == (card("article-cnn", data=DataSpec(source="http://host/d.images")), RUN)
+    for path in folder.iterdir():
+        assert not re.search(rb"sesame|X-Amz", path.read_bytes()), f"{path.name} goes anywhere"
     assert (report.images, report.calibration_images) == (40, 16)
     schema, written = (json.loads((folder / name).read_text()) for name in (SCHEMA, REPORT))
     Draft202012Validator(schema).validate(written)
@@ -88,16 +95,34 @@ def test_the_folder_and_what_its_report_says(finished: tuple[Path, Report]) -> N
     assert len(json.dumps({"exports": [summary(one) for one in report.exports]})) < 2400
 
 
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (DataSpec(name="digits"), DataSpec(name="digits")),
+        (DataSpec(source="/a:b@c/what?"), DataSpec(source="/a:b@c/what?")),
+        (
+            DataSpec(source="http://me:word@host/d?sig=1", validation_fraction=0.1),
+            DataSpec(source="http://host/d", validation_fraction=0.1),
+        ),
+        (DataSpec(source="http://[::me:word@host?sig=1"), DataSpec(source="http://")),
+    ],
+)
+def test_what_a_card_says_of_its_images_elsewhere(data: DataSpec, shown: DataSpec) -> None:
+    assert published(card(data=data)) == card(data=shown)
+
+
 def test_an_export_replaces_what_an_earlier_one_has_left_and_nothing_else(
     finished: tuple[Path, Report], one_load: None
 ) -> None:
     folder, _ = finished
-    (folder / ".partial-left").mkdir()
+    (folder / f"{PARTIAL}left").mkdir()
+    (folder / f"{PARTIAL}left" / LOCK).touch()
     (folder / "mine.txt").write_text("of the user's")
+    (folder / MODELS["pt2"]).write_text("of the user's as well")
     (folder / EDGE_REPORT).write_text("of the models that were here")
     made = restored(network("article-cnn", seed=1), card("article-cnn"))
     report = export(made, dataset(), folder, options("onnx"), knobs=COMMAND, on_progress=silent)
-    assert names(folder) == {"model.onnx", "mine.txt", *OTHERS}
+    assert names(folder) == {"model.onnx", "model.pt2", "mine.txt", *OTHERS}
     assert whole(folder, report) and read_report(folder) == report
 
 

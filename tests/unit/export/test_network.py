@@ -35,6 +35,22 @@ def test_it_says_what_the_evaluation_says(mirror: bool) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_logits_of_another_precision(dtype: torch.dtype, mirror: bool) -> None:
+    class Other(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3)).repeat(1, 2)[:, :5].to(dtype)
+
+    wrapped, images = EdgeNetwork(Other(), card(), mirror=mirror), pixels(4)
+    with torch.no_grad():
+        expected = logits_of(Other(), images, mean=card().mean, std=card().std, device=CPU, mirror=mirror)
+    for module in (wrapped, captured(wrapped, SHAPE).module()):
+        found = said(module, images)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-2 if dtype == torch.float16 else 1e-5)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_what_is_captured_takes_any_number_of_images(count: int) -> None:
     wrapped = EdgeNetwork(network("edgenet"), card(), mirror=True)

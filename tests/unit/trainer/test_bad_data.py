@@ -313,6 +313,7 @@ def test_the_same_name_twice(tmp_path: Path) -> None:
         (DataSpec(source="http://127.0.0.1:9/a.tar"), "http://127.0.0.1:9/a.tar can't be reached, or breaks off ("),
         (DataSpec(source="gopher://a/b"), "gopher://a/b can't be opened (Protocol not known: gopher"),
         (DataSpec(source="zip://a::http://b/c"), "zip://a::http://b/c is a chain of URLs: give the one"),
+        (DataSpec(source="blockcache::http://me:word@b/c?sig=1"), "blockcache::http://b/c is a chain of URLs"),
     ],
 )
 def test_bad_spec(spec: DataSpec, expected: str, tmp_path: Path) -> None:

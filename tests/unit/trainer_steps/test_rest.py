@@ -232,5 +232,5 @@ def test_digest_is_of_what_makes_the_training() -> None:
 def test_tensorboard_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorboardX", "tensorboardX.event_file_writer"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SettingsError, match=r"edgecloud\[tensorboard\]"):
+    with pytest.raises(SettingsError, match=r"pip install '\.\[tensorboard\]'"):
         EventLog(tmp_path, start=0)

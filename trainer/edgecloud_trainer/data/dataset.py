@@ -49,6 +49,10 @@ class DataError(ValueError):
         return False
 
 
+class RefusedError(DataError):
+    """The data's server doesn't give them."""
+
+
 class PassingError(DataError):
     """Trouble that may pass by itself."""
 

@@ -9,9 +9,12 @@ from copy import copy
 from typing import Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from edgecloud_trainer.data.dataset import CHUNK_BYTES, PASSING, DataError, TransferError
+from edgecloud_trainer.data.dataset import CHUNK_BYTES, PASSING, DataError, RefusedError, TransferError
 
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*"
+_URL: Final = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
+_CHAIN: Final = re.compile(rf"::(?={_SCHEME}(?:://|::))")
+"""Between the URLs of a chain; an IPv6 address has no scheme behind its colons."""
 _EXTRAS: Final = {"http": "trainer", "https": "trainer", "s3": "s3", "s3a": "s3"}
 _CONNECT_SECONDS: Final = 30.0
 _READ_SECONDS: Final = 60.0
@@ -51,9 +54,13 @@ def is_url(text: str) -> bool:
 
 
 def public(url: str) -> str:
-    """A URL without what may be secret in it: user, password, signature."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    """A URL, or each of a chain of them, without what may be secret in it: user, password, signature.
+
+    Raises:
+        ValueError: it is none.
+    """
+    links = map(urlsplit, _CHAIN.split(url))
+    return "::".join(urlunsplit((one.scheme, one.netloc.rpartition("@")[2], one.path, "", "")) for one in links)
 
 
 class FileSystem:
@@ -238,7 +245,7 @@ def _problem(url: str, error: Exception) -> DataError:
         if status in _PASSING_STATUS:
             return TransferError(f"{url} can't be read now ({reason}): try again later")
         remedy = "check its rights" if status in (401, 403) else "check the URL"
-        return DataError(f"{url} can't be read ({reason}): {remedy}")
+        return RefusedError(f"{url} can't be read ({reason}): {remedy}")
     if isinstance(error, FileNotFoundError):
         return DataError(f"{url} isn't there: check the URL")
     if isinstance(error, PermissionError):

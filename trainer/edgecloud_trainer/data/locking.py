@@ -32,12 +32,12 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 waiting()
                 time.sleep(_POLL_SECONDS)
                 continue
-            if _is(path, file.fileno()):
+            if leads_to(path, file.fileno()):
                 yield
                 return
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def leads_to(path: Path, descriptor: int) -> bool:
     """Whether the path still leads to the open file: to hold a lock on one that was deleted protects nothing."""
     try:
         there = path.stat()

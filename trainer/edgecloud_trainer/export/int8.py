@@ -13,8 +13,12 @@ more):
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +53,9 @@ _OPTIONS: Final = {
     "CalibMaxIntermediateOutputs": 8,
 }
 _BATCH_VALUES: Final = 2**21
+_COPIES: Final = 4
+"""Of the model that there must be room for: onnxruntime's tool writes as many on the way, and parts of others."""
+_SPARE_BYTES: Final = 2**20
 
 
 def to_int8(path: Path, pixels: Pixels, scratch: Path) -> onnx.ModelProto:
@@ -60,12 +67,12 @@ def to_int8(path: Path, pixels: Pixels, scratch: Path) -> onnx.ModelProto:
         scratch: a folder for files on the way.
 
     Raises:
-        ConversionError: onnxruntime can't.
+        ConversionError: onnxruntime can't, or nothing is there for it to quantise.
         OSError: there is no room for what it writes on the way.
     """
     prepared, quantised = scratch / "prepared.onnx", scratch / "quantised.onnx"
     try:
-        with _quiet():
+        with _quiet(), _temporary_files_in(scratch):
             quant_pre_process(path, prepared)
             quantize_static(
                 prepared,
@@ -85,10 +92,25 @@ def to_int8(path: Path, pixels: Pixels, scratch: Path) -> onnx.ModelProto:
     except OSError:
         raise
     except Exception as error:  # onnxruntime's tool fails in as many ways as there are operations
+        _see_to_room(path, scratch, error)
         raise ConversionError(
             f"onnxruntime can't quantise this network ({first_line(error)}): leave onnx-int8 out"
         ) from error
+    if not _has_weights(model):
+        raise ConversionError("nothing in this network can be computed in int8: leave onnx-int8 out")
     return model
+
+
+def _see_to_room(path: Path, scratch: Path, error: Exception) -> None:
+    """Raise OSError if there may be none: on a full disk onnxruntime writes half a model, and fails to read it."""
+    if shutil.disk_usage(scratch).free < _COPIES * path.stat().st_size + _SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch)) from error
+
+
+def _has_weights(model: onnx.ModelProto) -> bool:
+    """Whether any weights are in int8."""
+    small = {one.name for one in model.graph.initializer if one.data_type == onnx.TensorProto.INT8}
+    return any(node.op_type == "DequantizeLinear" and node.input[0] in small for node in model.graph.node)
 
 
 def front(model: onnx.ModelProto) -> list[str]:
@@ -111,6 +133,17 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch}
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """The tool's own would go to $TMPDIR, which may be small."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,17 +15,19 @@ import onnx
 import torch
 
 from edgecloud.edge.card import ExportCard, Format
-from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
+from edgecloud.edge.layout import MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.machine import describe
 from edgecloud.edge.measuring import LATENCY_SECONDS, OPENERS, MeasureError, measure
 from edgecloud.edge.reference import Reference, most_images, save_reference
 from edgecloud.edge.report import Measured, Problem, Report
 from edgecloud.edge.runtime import Logits, Pixels, images_in_a_run
 from edgecloud.launcher.machine import usable_cpus
+from edgecloud_trainer.cards import published
 from edgecloud_trainer.checkpoints import files
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.export.choice import even_choice
 from edgecloud_trainer.export.errors import ConversionError, ExportError, first_line
+from edgecloud_trainer.export.folder import put_in_place, scratch_in
 from edgecloud_trainer.export.folding import fold
 from edgecloud_trainer.export.gates import Knobs, complaints
 from edgecloud_trainer.export.int8 import to_int8
@@ -45,7 +44,6 @@ log = logging.getLogger(__name__)
 OnProgress = Callable[[str, float], None]
 """Called with what is being done, and the part of all of it that is done, from 0 to 1."""
 
-_PARTIAL: Final = ".partial-"
 _SHOWN: Final = 2000
 """Images whose logits are drawn."""
 _OPENERS: Final = {**OPENERS, "pt2": open_pt2}
@@ -76,7 +74,8 @@ def export(
     """Convert, measure and report.
 
     Whatever was in the folder under the same names is replaced, each file in one step and report.json last: a folder
-    that has a report is whole. A format that can't be made or measured is a problem in the report; the others are made.
+    that has a report is whole. What an earlier export has left there of its own goes, and nothing else. A format that
+    can't be made or measured is a problem in the report; the others are made.
 
     Args:
         restored: the network. It stays as it is.
@@ -88,10 +87,11 @@ def export(
         ExportError: the network fails on these images.
         OSError: the folder can't be written.
     """
+    restored = replace(restored, card=published(restored.card))
     files.make_folder(out)
     threads = options.threads or max(1, int(usable_cpus()))
     torch.set_num_threads(threads)
-    with _scratch(out) as scratch:
+    with scratch_in(out) as scratch:
         network = EdgeNetwork(restored.model, restored.card, mirror=options.mirror)
         on_progress("test images through the original", 0.0)
         reference = _reference(network, dataset)
@@ -103,8 +103,8 @@ def export(
         measured = _measured(maker, options, threads, on_progress)
         on_progress("drawing the report", 0.95)
         report = _report(maker, measured, reference, options)
-        _write_report(scratch, report, reference, maker.made, knobs)
-        _put_in_place(scratch, out, [MODELS[one] for one in maker.made])
+        _write_report(scratch, report, reference, {one: maker.said[one] for one in maker.made}, knobs)
+        put_in_place(scratch, out, [MODELS[one] for one in maker.made])
     on_progress("done", 1.0)
     return report
 
@@ -116,6 +116,8 @@ class _Maker:
         self, restored: Restored, network: EdgeNetwork, dataset: Dataset, options: Options, scratch: Path
     ) -> None:
         self.made: list[Format] = []
+        self.said: dict[Format, Logits] = {}
+        """By a format that was measured, of the reference images."""
         self.problems: list[Problem] = []
         self.network = network
         self.restored = restored
@@ -245,6 +247,7 @@ def _measured_together(
                 seconds=options.seconds,
                 threads=threads,
                 on_progress=on_progress,
+                on_logits=maker.said.__setitem__,
             )
         except MeasureError as error:
             if error.format is None:
@@ -270,45 +273,14 @@ def _report(maker: _Maker, measured: Sequence[Measured], reference: Reference, o
     )
 
 
-def _write_report(scratch: Path, report: Report, reference: Reference, made: Sequence[Format], knobs: Knobs) -> None:
+def _write_report(
+    scratch: Path, report: Report, reference: Reference, said: Mapping[Format, Logits], knobs: Knobs
+) -> None:
     (scratch / REPORT).write_text(json.dumps(report.dump(), indent=2) + "\n", encoding="utf-8")
     schema = Report.model_json_schema(by_alias=True, mode="serialization")
     (scratch / SCHEMA).write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
     shown = even_choice(reference.labels, _SHOWN)
     some = Reference(pixels=reference.pixels[shown], labels=reference.labels[shown], logits=reference.logits[shown])
-    converted = {one: _said_by(one, scratch, some) for one in made}
+    converted = {one: logits[shown] for one, logits in said.items()}
     text = page(report, draw_all(report, some, converted), complaints(report, knobs))
     (scratch / PAGE).write_text(text, encoding="utf-8")
-
-
-def _said_by(one: Format, folder: Path, reference: Reference) -> Logits:
-    model = _OPENERS[one](folder / MODELS[one], 0)
-    _, channels, height, width = reference.pixels.shape
-    step = images_in_a_run((channels, height, width))
-    pixels = reference.pixels
-    return np.concatenate([model.logits(pixels[start : start + step]) for start in range(0, len(pixels), step)])
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder beside the final files; what an export that was killed has left goes first."""
-    for left in out.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
-    """Replace the folder's files, the report last; what an earlier export has left of its own goes."""
-    (out / REPORT).unlink(missing_ok=True)
-    for name in (*MODELS.values(), EDGE_REPORT):
-        if name not in models:
-            (out / name).unlink(missing_ok=True)
-    for name in (*models, REFERENCE, PAGE, SCHEMA, REPORT):
-        with (scratch / name).open("rb+") as file:
-            os.fsync(file.fileno())
-        (scratch / name).replace(out / name)
-    files.sync_folder(out)

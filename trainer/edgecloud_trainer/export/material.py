@@ -8,6 +8,7 @@ from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.card import ModelCard
 from edgecloud_trainer import data
 from edgecloud_trainer.appraisal.material import spec_of
+from edgecloud_trainer.cards import published
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.data.dataset import Progress
 from edgecloud_trainer.export.errors import ExportError
@@ -23,8 +24,8 @@ def own_images(card: ModelCard, cache: Path, on_progress: Progress) -> Dataset:
     found = data.load(card.data, seed=card.seed, cache=cache, on_progress=on_progress)
     if found.digest != card.data_sha256:
         raise ExportError(
-            f"{_shown(card.data)} holds other images than the network was trained on: put the first ones back, or name"
-            " the images to use with --data"
+            f"{_shown(published(card).data)} holds other images than the network was trained on: put the first ones"
+            " back, or name the images to use with --data"
         )
     return found
 

@@ -34,10 +34,12 @@ class EdgeNetwork(nn.Module):
         """uint8 [N, C, H, W] -> float32 [N, classes]."""
         count = images.shape[0]
         inputs = images.to(torch.float32) * self.scale + self.shift
-        if not self.mirror:
-            return self._logits(inputs)
-        both = self._logits(torch.cat((inputs, inputs.flip(-1))))
-        return both.reshape(2, count, self.classes).sum(0)
+        if self.mirror:
+            both = self._logits(torch.cat((inputs, inputs.flip(-1))))
+            logits = both.reshape(2, count, self.classes).sum(0)
+        else:
+            logits = self._logits(inputs)
+        return logits if logits.dtype == torch.float32 else logits.to(torch.float32)
 
     def _logits(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.network(inputs)

@@ -1,0 +1,128 @@
+"""An export's folder: what of it is ours, and how all of that is replaced together."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Final
+
+from edgecloud.edge.card import Format
+from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
+from edgecloud_trainer.checkpoints import files
+from edgecloud_trainer.data.locking import leads_to
+from edgecloud_trainer.export.errors import ExportError
+from edgecloud_trainer.export.standing import read_report
+
+PARTIAL: Final = ".partial-"
+"""What the name of a folder begins with that an export works in, beside the final files."""
+LOCK: Final = "lock"
+"""In that folder: held as long as its export lives."""
+MARK: Final = ".replacing"
+"""There while files are replaced, and after an export was killed at that: the names of those that are ours."""
+
+_BESIDE: Final = (REFERENCE, PAGE, SCHEMA, REPORT)
+_ALL: Final = frozenset((*MODELS.values(), *_BESIDE, EDGE_REPORT))
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""Of file systems that have none (some of NFS and FUSE): there everybody is taken to be alone."""
+
+
+def check_free(out: Path, formats: Sequence[Format]) -> None:
+    """See to it that an export would replace none but files of an earlier one.
+
+    Raises:
+        ExportError: a file is in its way that no export has written.
+    """
+    ours = _ours(out)
+    for name in (*(MODELS[one] for one in formats), *_BESIDE):
+        if name not in ours and os.path.lexists(out / name):
+            raise ExportError(f"{out / name} is there, and no export has written it: name another --out, or move it")
+
+
+@contextmanager
+def scratch_in(out: Path) -> Iterator[Path]:
+    """A folder beside the final files; what exports that were killed have left goes first."""
+    for left in out.glob(f"{PARTIAL}*"):
+        _sweep(left)
+    folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=out))
+    try:
+        with (folder / f"{LOCK}.new").open("w") as lock:
+            _try(lock)
+            Path(lock.name).rename(folder / LOCK)  # so that nobody sees it while it isn't held
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(left: Path) -> None:
+    with suppress(OSError), (left / LOCK).open("r+") as lock:
+        if _try(lock):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
+    """Replace the folder's files, the report last; what an earlier export has left of its own goes.
+
+    Of several exports one does so at a time, and a folder that has a report is whole. One that was killed at it leaves
+    a mark, by which the next one knows what is there for its own.
+
+    Args:
+        scratch: has the files.
+        models: names of the converted models among them.
+    """
+    new = (*models, *_BESIDE)
+    for name in new:
+        with (scratch / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    with _alone(out / MARK) as mark:
+        ours = _ours(out)
+        mark.write("".join(f"{name}\n" for name in sorted(ours.union(new))))
+        mark.flush()
+        os.fsync(mark.fileno())
+        files.sync_folder(out)
+        (out / REPORT).unlink(missing_ok=True)
+        for name in ours.difference(new):
+            (out / name).unlink(missing_ok=True)
+        for name in new:
+            (scratch / name).replace(out / name)
+        files.sync_folder(out)
+        (out / MARK).unlink()
+
+
+def _ours(out: Path) -> set[str]:
+    """Names of the files that an export has written, by its report, or by the mark of one that was killed."""
+    report, names = read_report(out), set[str]()
+    if report is not None:
+        names = {*(MODELS[one.format] for one in report.exports), *_BESIDE, EDGE_REPORT}
+    with suppress(OSError, UnicodeDecodeError):
+        names |= _ALL.intersection((out / MARK).read_text().splitlines())
+    return names
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[IO[str]]:
+    """A file that is held, once nobody else does; whoever held it may have deleted it."""
+    while True:
+        with path.open("a") as file:
+            if not _try(file):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if leads_to(path, file.fileno()):
+                yield file
+                return
+
+
+def _try(file: IO[Any]) -> bool:
+    """Hold an open file, if nobody else does."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
