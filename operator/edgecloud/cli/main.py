@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from edgecloud.cli.needing import refuse, sentence
 from edgecloud.cli.output import STOPPED, OutputError, end_of_output, guard_output, open_closed
 
 COMMANDS: Final = {
@@ -23,9 +24,6 @@ COMMANDS: Final = {
     "launcher": "edgecloud.cli.launcher:launcher",
     "completion": "edgecloud.cli.completion:completion",
 }
-
-_TRAINERS: Final = frozenset(("edgecloud_trainer", "torch", "torchvision", "matplotlib", "numpy", "PIL", "fsspec"))
-"""What commands may need that the base installation hasn't."""
 
 
 class _Late(click.Group):
@@ -72,12 +70,11 @@ def main() -> None:
         cli.main(prog_name="edgecloud")
     except OutputError as error:
         sys.exit(end_of_output(error))
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _TRAINERS:
+    except ImportError as error:
+        problem = sentence(error, "trainer")
+        if problem is None:
             raise
-        click.echo(f"edgecloud: {package} is not installed: pip install '.[trainer]' in EdgeCloud's folder", err=True)
-        sys.exit(2)
+        refuse(problem)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -26,8 +26,11 @@ def needs(extra: str) -> Iterator[None]:
         problem = sentence(error, extra)
         if problem is None:
             raise
-    else:
-        return
+        refuse(problem)
+
+
+def refuse(problem: str) -> NoReturn:
+    """End the command with that sentence."""
     from edgecloud.cli.display import printable  # not above: --help needs none of it
 
     click.echo(f"edgecloud: {printable(problem)}", err=True)
