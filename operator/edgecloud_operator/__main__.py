@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import socket
 import sys
@@ -38,6 +39,10 @@ class _Address(click.ParamType[tuple[str, int]]):
         return host.removeprefix("[").removesuffix("]") or EVERY, int(port)
 
 
+_ADDRESS: Final = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]{1,5})?")
+"""As the chart's values.schema.json has it."""
+
+
 class _Url(click.ParamType[str]):
     """http://HOST[:PORT] or https://HOST[:PORT]; an IPv6 HOST stands in brackets."""
 
@@ -46,11 +51,10 @@ class _Url(click.ParamType[str]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
         try:
-            parts = urlsplit(text)
-            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            fits = _ADDRESS.fullmatch(text) is not None and urlsplit(text).port != 0  # which may be too large for one
         except ValueError:
             fits = False
-        if not fits or not text.startswith(("http://", "https://")):
+        if not fits:
             self.fail(f"{text!r} is not https://HOST:PORT or http://HOST:PORT", param, ctx)
         return text
 

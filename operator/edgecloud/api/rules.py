@@ -98,7 +98,8 @@ class Rule:
     operator need not rely on it.
 
     Then the operator reads a stored job that breaks it: one from before there was this rule. Left unread, it would stay
-    as it is for ever, with its Pods, and be told nothing. By all other rules the operator goes itself (a trainer or a
+    as it is for ever, with its Pods, and be told nothing. (An API server takes the writes of its status as well, from
+    Kubernetes 1.30 on: it judges what has changed.) By all other rules the operator goes itself (a trainer or a
     program, sizes, names), and does not touch what breaks them; so a new one should be one of these.
     """
 

@@ -37,7 +37,7 @@ PATHS: Final[dict[str, str]] = {
     **dict.fromkeys(("checkpointinterval", "checkpointevery", "saveinterval"), "storage.checkpointIntervalSeconds"),
     "savesteps": "storage.checkpointIntervalSteps",
     **dict.fromkeys(("savetotallimit", "maxtokeep"), "storage.keepCheckpoints"),
-    **dict.fromkeys(("storage.path", "storage.mountpath"), "storage.subPath"),
+    "storage.path": "storage.subPath",
     # program
     **dict.fromkeys(("cwd", "workdir"), "program.workingDir"),
     # trainer
@@ -81,8 +81,12 @@ REMEDIES: Final[dict[str, str]] = {
     "resources.memory": _LIMITS,
     "resources.nvidia.com/gpu": "write it below limits:",
     "resources.gpu": "write limits: and below it nvidia.com/gpu:",
-    "cpu": "write it into spec.resources.limits or spec.resources.requests",
-    "memory": "write it into spec.resources.limits or spec.resources.requests",
+    "storage.mountpath": "leave it out: the program finds the folders as worker.checkpoint_dir and worker.results_dir",
+    **dict.fromkeys(("cpu", "memory"), "write it into spec.resources.limits or spec.resources.requests"),
+    **dict.fromkeys(
+        ("pools.cpu", "pools.memory", "measureon.cpu", "measureon.memory"), "write it below resources.limits of this"
+    ),
+    **dict.fromkeys(("measureon.replicas", "measureon.workers"), "leave it out: one Pod measures"),
     "containers": "write command, args and env into spec.program, and the image into spec.image; what is more goes into"
     f" {_WORKER}",
     "storage.size": "write sizeLimit for an emptyDir; a claim has its size already, and claimName names it",
@@ -150,10 +154,10 @@ def hint(path: tuple[str | int, ...], document: Any) -> str | None:
         return f"write it into {_POD}"
     around = _plain(next((step for step in reversed(parents) if isinstance(step, str)), ""))
     for known in (f"{around}.{name}", name):
-        if target := PATHS.get(known):
-            return _field(target, parents, document)
         if remedy := REMEDIES.get(known):
             return remedy
+        if target := PATHS.get(known):
+            return _field(target, parents, document)
     return None
 
 
@@ -172,7 +176,8 @@ def _in_template(name: str) -> str | None:
 
 def _field(target: str, parents: list[str | int], document: Any) -> str:
     first, *_ = keys = target.split(".")
-    if first in ("workers", "resources") and (parents[1:2] == ["pools"] or "measureOn" in parents):
+    in_pool, measuring = parents[1:2] == ["pools"], "measureOn" in parents
+    if (first == "workers" and in_pool) or (first == "resources" and (in_pool or measuring)):
         return f"write {target}"
     *around, last = ("spec", *keys)
     value = document

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Final, NoReturn
 
 import click
 
 USAGE_ERROR: Final = 2
 _OURS: Final = frozenset(("edgecloud", "edgecloud_trainer"))
-_PROJECTS: Final = {"PIL": "pillow"}
+_PROJECTS: Final = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 """What pip calls a package, where that is not its name."""
 _SHOWN: Final = 300
 
@@ -41,9 +44,10 @@ def sentence(error: ImportError, extra: str) -> str | None:
     """What is wrong with which library, and the remedy; None if it is none, but a mistake of ours."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        if package in ("", "edgecloud"):
+        if not package or (package in _OURS and find_spec(package) is not None):
             return None
-        return f"{package} is not installed: pip install '.[{extra}]' in EdgeCloud's folder"
+        remedy = f"pip install '.[{extra}]' in EdgeCloud's folder" if _ours_to_bring(package) else "install it"
+        return f"{package} is not installed: {remedy}"
     package = _importing(error)
     if not package or package in _OURS:
         return None
@@ -52,6 +56,14 @@ def sentence(error: ImportError, extra: str) -> str | None:
         f"{package} can't be loaded ({why}): reinstall it with pip install --force-reinstall"
         f" {_PROJECTS.get(package, package)}, or install the system's library that this names"
     )
+
+
+def _ours_to_bring(package: str) -> bool:
+    """Whether it, or what it is called on an index, is among what EdgeCloud and its extras ask for."""
+    if package in _OURS:
+        return True
+    asked = {re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0].lower() for line in metadata.requires("edgecloud") or ()}
+    return _PROJECTS.get(package, package).lower() in asked
 
 
 def _importing(error: ImportError) -> str:

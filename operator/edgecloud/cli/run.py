@@ -109,6 +109,11 @@ def lacking(job: TrainingJob) -> str | None:
     return shortage(job.spec, visible_gpus())
 
 
+def _refuse_lacking(job: TrainingJob) -> None:
+    if why := lacking(job):
+        _refuse(why)
+
+
 def _unfit(job: TrainingJob) -> list[str]:
     """Why a right job can't run without a cluster."""
     found = []
@@ -143,15 +148,16 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
 
     workdir = Workdir(folder.absolute())
     try:
-        if why := lacking(job if workers is None else job.with_workers(workers)):
-            _refuse(why)
-        if fresh and (aside := workdir.put_aside()):
-            click.echo(f"the earlier run is kept in {aside}", err=True)
+        if fresh:
+            _refuse_lacking(job if workers is None else job.with_workers(workers))  # before anything is moved
+            if aside := workdir.put_aside():
+                click.echo(f"the earlier run is kept in {aside}", err=True)
         workdir.prepare()
         with workdir.lock():
             job, finished = prepare(job, workdir, workers)
             if finished:
                 return _tell(Ended(job=job), output, lambda: _say_finished(job, workdir.path))
+            _refuse_lacking(job)
             display = _display(quiet)
             logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
             with display:

@@ -40,12 +40,13 @@ def _merged_lists(
 ) -> list[dict[str, Any]]:
     """both: what becomes of an item that both have. Two of theirs are never taken for one: the server judges them."""
     result = [dict(item) for item in ours]
+    left = dict(enumerate(ours))
     for item in theirs:
-        place = next((place for place, old in enumerate(ours) if _same(old, item)), None)
+        place = next((place for place, old in left.items() if _same(old, item)), None)
         if place is None:
             result.append(dict(item))
         else:
-            result[place] = both(result[place], item)
+            result[place] = both(left.pop(place), item)
     return result
 
 

@@ -56,13 +56,19 @@ DENIED_REMEDIES: Final = {
     " manifests/crd.yaml: the cluster's may be of another one",
 }
 """What to do about a write that is not taken, by HTTP status."""
+STORED_REMEDY: Final = (
+    "the stored job breaks a rule that is newer than it, and a server before Kubernetes 1.30 takes no write of it:"
+    " delete it, and apply it corrected"
+)
 RULE_REMEDY: Final = "have the admission rule changed by whoever runs the cluster"
 OTHER_REMEDY: Final = "look at the API server's log"
 _TOO_LARGE_STATUS: Final = 413
 _TOO_LARGE: Final = re.compile(r"request is too large|larger than max")
 """etcd's refusals of what the API server would have taken, in its own voice and in gRPC's; they come as a 500."""
-_ADMISSION: Final = re.compile(rf"{UNASKED_WEBHOOK}|denied the request")
+_ADMISSION: Final = re.compile(rf"{UNASKED_WEBHOOK}|denied (the )?request")
 """Whatever the status that comes with it: a webhook chooses its own, and one that can't be asked is a 500."""
+_OF_SPEC: Final = re.compile(r"\bspec(\.\w+)*: ")
+"""A field that no write of a status has touched."""
 _QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
 """How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 
@@ -198,9 +204,17 @@ def _denials(what: str) -> Iterator[None]:
     except (UnavailableError, NotFoundError, ChangedError):
         raise
     except ApiError as error:
-        remedy = RULE_REMEDY if _ADMISSION.search(error.message) else DENIED_REMEDIES.get(error.status, OTHER_REMEDY)
+        remedy = _denied_remedy(error)
         said = " ".join(str(error).split())[:MAX_WORDS].rstrip(" .;")
         raise DeniedError(f"{what}: {said}; {remedy}") from None
+
+
+def _denied_remedy(error: ApiError) -> str:
+    if _ADMISSION.search(error.message):
+        return RULE_REMEDY
+    if isinstance(error, InvalidError) and _OF_SPEC.search(error.message):
+        return STORED_REMEDY
+    return DENIED_REMEDIES.get(error.status, OTHER_REMEDY)
 
 
 def _refusal(error: ApiError, kind: Kind, name: str) -> Exception:

@@ -59,12 +59,18 @@ def blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | Non
     return None
 
 
-def waits_since(phase: PodPhase, container: dict[str, Any], status: dict[str, Any]) -> datetime | None:
+def waits_since(
+    phase: PodPhase, container: dict[str, Any], status: dict[str, Any], spec: dict[str, Any]
+) -> datetime | None:
     """Since when a Pod that has its node waits to be started there: for an image, a volume, or the network.
 
-    None if it does not: while an init container runs it gets on, however long that takes.
+    None if it does not: while an init container runs it gets on, however long that takes; unless it is one that runs
+    beside the others for as long as the Pod lives.
     """
-    inits = [mapping(one) for one in sequence(status.get("initContainerStatuses"))]
+    specs = map(mapping, sequence(spec.get("initContainers")))
+    beside = [one.get("name") for one in specs if one.get("restartPolicy") == "Always"]
+    statuses = map(mapping, sequence(status.get("initContainerStatuses")))
+    inits = [one for one in statuses if one.get("name") not in beside]
     if phase != "Pending" or _state(container, "running") or any(_state(one, "running") for one in inits):
         return None
     scheduled = [

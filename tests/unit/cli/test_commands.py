@@ -384,6 +384,19 @@ def test_a_finished_job_ends_again_as_it_ended(tmp_path: Path, phase: str, code:
     assert f"it has {phase.lower()}" in done.stderr and phase in done.stdout
 
 
+def test_a_finished_job_needs_no_gpus_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    arguments = finished(tmp_path, "Succeeded")
+    for file in (Path(arguments[1]), tmp_path / "work/job.yaml"):
+        job = yaml.safe_load(file.read_text())
+        job["spec"] |= {"workers": 2, "resources": {"limits": {"nvidia.com/gpu": 1}}}
+        file.write_text(yaml.safe_dump(job))
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    again = CliRunner().invoke(cli, [*arguments, "--fresh"])
+    assert (again.exit_code, "ask for 2 GPUs together" in again.stderr) == (2, True), again.output
+    assert not list(tmp_path.glob("work.*")), "nothing was moved"
+
+
 @pytest.mark.parametrize("written", [True, False])
 def test_a_log_is_named_if_there_is_one(tmp_path: Path, written: bool, capsys: pytest.CaptureFixture[str]) -> None:
     failure = {"worker": 1, "exitCode": 2, "reason": "BadConfiguration", "message": "no log", "round": 0}

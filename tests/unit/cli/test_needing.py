@@ -33,9 +33,11 @@ def test_what_is_said_of_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     remedy = ": reinstall it with pip install --force-reinstall {}, or install the system's library that this names"
     for code, said in (
         (
-            "import nowhere_to_be_found.below",
-            "nowhere_to_be_found is not installed: pip install '.[edge]' in EdgeCloud's folder",
+            "raise ModuleNotFoundError(name='PIL.Image')",
+            "PIL is not installed: pip install '.[edge]' in EdgeCloud's folder",
         ),
+        ("import nowhere_to_be_found.below", "nowhere_to_be_found is not installed: install it"),
+        ("import edgecloud_trainer.nothing", None),
         ("import withoutlibrary_", f"withoutlibrary_ can't be loaded ({GOMP}){remedy.format('withoutlibrary_')}"),
         ("from decimal import decimal", "decimal can't be loaded (cannot import name 'decimal' from 'decimal' ("),
         ("import tooold_", "tooold_ can't be loaded (cannot import name 'tomorrow' from 'json' ("),

@@ -490,6 +490,12 @@ def test_no_template_breaks_the_builder(template: dict[str, Any]) -> None:
             id="two of theirs stay two",
         ),
         pytest.param(
+            {"a": [{"name": "x"}]},
+            {"a": [{"name": "x", "v": 1}, {"name": "x", "v": 2}]},
+            {"a": [{"name": "x", "v": 1}, {"name": "x", "v": 2}]},
+            id="and one of them is laid over ours",
+        ),
+        pytest.param(
             {"env": [{"name": "x", "value": "1"}, {"name": "y", "valueFrom": {"fieldRef": {}}}]},
             {"env": [{"name": "x", "valueFrom": {"s": 1}}, {"name": "y", "valueFrom": {"s": 2}}]},
             {"env": [{"name": "x", "valueFrom": {"s": 1}}, {"name": "y", "valueFrom": {"s": 2}}]},

@@ -22,7 +22,23 @@ def test_where_workers_reach_the_coordinator(address: str) -> None:
     assert parsed(f"--coordinator-address={address}")["coordinator_address"] == address
 
 
-@pytest.mark.parametrize("address", ["https://[fd00::1", "https://", "https://:8443", "https://a:99999", "a:8443", ""])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://[fd00::1",
+        "https://",
+        "https://:8443",
+        "https://a:99999",
+        "a:8443",
+        "",
+        "https://a:8443/x",
+        "https://a?x",
+        "https://u:p@a",
+        "https://a b:1",
+        "https://a\nb",
+        "https://a:0",
+    ],
+)
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(click.BadParameter, match="is not https://HOST:PORT") as raised:
         parsed(f"--coordinator-address={address}")

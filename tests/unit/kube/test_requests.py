@@ -21,7 +21,7 @@ from edgecloud_operator.core.health import LEFTOVER_SECONDS
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.client import Client, UnauthorizedError, UnavailableError
-from edgecloud_operator.kube.cluster import DENIED_REMEDIES, OTHER_REMEDY, RULE_REMEDY, KubeCluster
+from edgecloud_operator.kube.cluster import DENIED_REMEDIES, OTHER_REMEDY, RULE_REMEDY, STORED_REMEDY, KubeCluster
 from edgecloud_operator.kube.events import Recorder
 from edgecloud_operator.kube.informer import Informer
 from edgecloud_operator.kube.sight import see_job
@@ -166,6 +166,8 @@ def test_files_of_an_earlier_job_of_this_name_are_given_time_to_go(owner_uid: st
         (403, 'trainingjobs.edgecloud.io "digits" is forbidden: User "op" cannot update', DENIED_REMEDIES[403]),
         (403, 'admission webhook "a.io" denied the request: no', RULE_REMEDY),
         (422, 'status.phase: Unsupported value: "Starting"', DENIED_REMEDIES[422]),
+        (422, 'TrainingJob "digits" is invalid: spec.export: Invalid value: "object": relative', STORED_REMEDY),
+        (422, "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no", RULE_REMEDY),
         (405, "the server does not allow this method", OTHER_REMEDY),
     ],
 )

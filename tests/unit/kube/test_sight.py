@@ -274,6 +274,14 @@ def test_since_when_a_pod_waits_on_its_node(fields: dict[str, Any], since: datet
     assert seen(make_pod(status=fields)).waits_since == since
 
 
+def test_a_sidecar_that_runs_does_not_mean_that_a_pod_gets_on() -> None:
+    running = container("mesh", running={"startedAt": "2026-11-24T12:00:09Z"})
+    fields = status("Pending", conditions=[SCHEDULED], containerStatuses=[PREPARING], initContainerStatuses=[running])
+    for policy, since in (("Always", NOON), (None, None)):
+        spec = {"nodeName": "node-1", "initContainers": [{"name": "mesh", "restartPolicy": policy}]}
+        assert seen(make_pod(status=fields, spec=spec)).waits_since == since
+
+
 # How it ended
 
 FAILURE = {"localRank": 0, "rank": 3, "exitCode": 1, "reason": "ProgramError", "message": "ValueError", "at": 5.0}

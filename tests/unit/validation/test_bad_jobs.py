@@ -83,6 +83,19 @@ FOREIGN: list[Row] = [
         good("storage: {persistentVolumeClaim: {}}"),
         "8 | spec.storage.persistentVolumeClaim | unknown | write claimName",
     ),
+    (good("storage: {mountPath: /data}"), "8 | spec.storage.mountPath | unknown | leave it out: the program finds"),
+    (
+        job("trainer: {data: {name: digits}}", "workers: 1", "export: {measureOn: {cpu: 1}}"),
+        "8 | spec.export.measureOn.cpu | unknown field | write it below resources.limits of this",
+    ),
+    (
+        job("trainer: {data: {name: digits}}", "workers: 1", "export: {measureOn: {replicas: 2}}"),
+        "8 | spec.export.measureOn.replicas | unknown field | leave it out: one Pod measures",
+    ),
+    (
+        job("program: {command: [a]}", "pools: [{name: a, workers: 1, cpu: 2}]"),
+        "7 | spec.pools[0].cpu | unknown field | write it below resources.limits of this",
+    ),
     (good("storage: {size: 1Gi}"), "8 | spec.storage.size | unknown field | write sizeLimit for an emptyDir"),
     (good("ttl: 1"), "8 | spec.ttl | unknown field | write ttlSecondsAfterFinished"),
     (good("env: []"), "8 | spec.env | unknown field here | env belongs to spec.program"),
