@@ -33,15 +33,12 @@ def choose(settings: Settings) -> Device:
 
     Raises:
         GPUNotVisibleError: the job asks for GPUs and this process sees too few. The CPU is never a silent way out.
-        SettingsError: the precision doesn't go with the device.
+        SettingsError: the precision doesn't go with the device, or the worker has more processes than GPUs.
     """
     wanted, spec = settings.trainer.device, settings.trainer
     cuda = wanted == "cuda" or (wanted == "auto" and settings.gpus > 0)
-    if cuda and torch.cuda.device_count() <= settings.local_rank:
-        raise GPUNotVisibleError(
-            f"local rank {settings.local_rank} needs a GPU and sees {torch.cuda.device_count()}: look at the node's"
-            " driver and device plugin, or write trainer.device: cpu"
-        )
+    if cuda:
+        check_enough(settings, torch.cuda.device_count())
     if spec.precision == "fp16" and not cuda:
         raise SettingsError("trainer.precision: fp16 needs CUDA: write bf16, fp32 or auto")
     if cuda:
@@ -58,6 +55,30 @@ def choose(settings: Settings) -> Device:
         autocast=autocast,
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
         backend="nccl" if cuda else "gloo",
+    )
+
+
+def check_enough(settings: Settings, seen: int) -> None:
+    """See to it that there is a GPU for this rank alone.
+
+    Args:
+        settings: whose local rank it is, and what its worker asked for.
+        seen: GPUs that this process sees.
+
+    Raises:
+        GPUNotVisibleError, SettingsError: see `choose`.
+    """
+    if settings.local_rank < seen:
+        return
+    # A node that gives fewer than were asked for may be mended; what was never asked for does not come.
+    if seen > 0 and settings.whole_gpus <= settings.local_rank:
+        raise SettingsError(
+            f"processesPerWorker: {settings.local_world_size} processes in a worker need a GPU each, and see {seen}"
+            " (of slices and shares one): lower processesPerWorker, or ask for more nvidia.com/gpu"
+        )
+    raise GPUNotVisibleError(
+        f"local rank {settings.local_rank} needs a GPU and sees {seen}: look at the node's"
+        " driver and device plugin, or write trainer.device: cpu"
     )
 
 

@@ -38,6 +38,8 @@ class Settings:
     round: int
     gpus: int
     """GPUs that this worker asked for."""
+    whole_gpus: int
+    """Those of them that are neither slices nor shares, so that a process sees as many."""
     own_storage: bool
     """Whether each worker has storage of its own, which goes with it: then each keeps a copy of every checkpoint."""
     checkpoints: Path
@@ -101,6 +103,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         round=int(environment.get("EDGECLOUD_ROUND", "1")),
         gpus=int(said.get("gpus", 0)),
+        whole_gpus=int(said.get("wholeGpus", 0)),
         own_storage=bool(said.get("ownStorage", False)),
         checkpoints=checkpoints,
         results=Path(environment.get("EDGECLOUD_RESULTS_DIR", "results")),

@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgecloud.api.ranks import A_GPU_EACH, RANKS, WORKERS, gpus_for_too_many, ranks
 from edgecloud.api.spec import (
     MAX_ENV_SIZE,
     MAX_FILES_SIZE,
-    MAX_PROCESSES,
     WHOLE_GPU,
     EnvVar,
     ExportSpec,
     ProgramSpec,
-    ResourceRequirements,
     TrainingJobSpec,
 )
 from edgecloud.api.trainer import DataSpec, TrainerSpec
@@ -35,44 +34,6 @@ RESERVED_ENV: Final = (
     "MASTER_PORT",
 )
 """The environment that a round sets; a user's value would tear the ranks apart."""
-
-_WORKERS: Final = "(has(self.pools) ? self.pools.map(p, p.workers).sum() : (has(self.workers) ? self.workers : 1))"
-
-
-def _processes(owner: str, otherwise: str) -> str:
-    """The CEL of TrainingJobSpec._processes for the resources of self or of a pool; otherwise: where it has none.
-
-    It reads a number of GPUs as people write it, 8 or "8". Another form ("8e0", "8000m") counts as one: a longer
-    pattern, or CEL's quantities, would cost more than a rule may where a server reckons with texts of 3 MB here, as it
-    did before it looked at maxLength. The ranks themselves are as many as it comes to, and refuse what is too much.
-    """
-    gpus = f"{owner}.resources.limits['{WHOLE_GPU}']"
-    plain = f"type({gpus}) == int || (size({gpus}) < 10 && !{gpus}.matches('\\\\D'))"
-    there = f"has({owner}.resources.limits) && '{WHOLE_GPU}' in {owner}.resources.limits && ({plain})"
-    counted = f"{there} ? [1, [{MAX_PROCESSES}, int({gpus})].min()].max() : 1"
-    return f"(has({owner}.resources) ? ({counted}) : {otherwise})"
-
-
-_RANKS: Final = (
-    f"(has(self.processesPerWorker) ? {_WORKERS} * self.processesPerWorker : has(self.pools)"
-    f" ? self.pools.map(p, p.workers * {_processes('p', _processes('self', '1'))}).sum()"
-    f" : (has(self.workers) ? self.workers : 1) * {_processes('self', '1')})"
-)
-_PLAIN_NUMBER: Final = re.compile(r"[0-9]{1,9}")
-
-
-def _ranks(spec: TrainingJobSpec) -> int:
-    """_RANKS in Python: TrainingJobSpec.rank_count, but for GPUs that are written strangely. What one of the two took
-    and the other did not, the server would keep and the operator not read."""
-
-    def processes(resources: ResourceRequirements | None) -> int:
-        gpus = ((resources.limits if resources else None) or {}).get(WHOLE_GPU, 1)
-        plain = isinstance(gpus, int) or _PLAIN_NUMBER.fullmatch(gpus)
-        return max(1, min(MAX_PROCESSES, int(gpus))) if plain else 1
-
-    if spec.pools and not spec.processes_per_worker:
-        return sum(pool.workers * processes(pool.resources or spec.resources) for pool in spec.pools)
-    return spec.worker_count() * (spec.processes_per_worker or processes(spec.resources))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +93,7 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
         remedy="write workers: 2, or pools: for groups of unequal nodes",
     ),
     Rule(
-        cel=f"!has(self.minWorkers) || self.minWorkers <= {_WORKERS}",
+        cel=f"!has(self.minWorkers) || self.minWorkers <= {WORKERS}",
         holds=lambda s: s.min_workers is None or s.min_workers <= s.worker_count(),
         path="minWorkers",
         message="minWorkers is above the number of workers",
@@ -161,12 +122,21 @@ SPEC_RULES: Final[tuple[Rule, ...]] = (
         remedy="leave export out, or write trainer: instead of program:",
     ),
     Rule(
-        cel=f"!has(self.trainer) || {_RANKS} <= self.trainer.shards",
-        holds=lambda s: s.trainer is None or _ranks(s) <= s.trainer.shards,
+        cel=f"!has(self.trainer) || {RANKS} <= self.trainer.shards",
+        holds=lambda s: s.trainer is None or ranks(s) <= s.trainer.shards,
         path="trainer.shards",
         message="there are more training processes than shards",
         remedy="write shards of at least workers times processesPerWorker, whose default is a worker's GPUs",
-        numbers=lambda s: f"{_ranks(s)} processes, {s.trainer.shards} shards",
+        numbers=lambda s: f"{ranks(s)} processes, {s.trainer.shards} shards",
+        by_trainer=True,
+    ),
+    Rule(
+        cel=f"!has(self.trainer) || self.trainer.device == 'cpu' || {A_GPU_EACH}",
+        holds=lambda s: s.trainer is None or s.trainer.device == "cpu" or gpus_for_too_many(s) is None,
+        path="processesPerWorker",
+        message="there are more training processes in a worker than GPUs, and each takes one for itself",
+        remedy=f"write at most the worker's {WHOLE_GPU}, or 1 where it has slices or shares of GPUs, or leave it out",
+        numbers=lambda s: f"processes: {s.processes_per_worker}, GPUs: {gpus_for_too_many(s)}",
         by_trainer=True,
     ),
     Rule(

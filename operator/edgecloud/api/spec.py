@@ -279,6 +279,10 @@ class TrainingJobSpec(Model):
         named = (amount(value) for name, value in limits.items() if _GPU.fullmatch(name))
         return sum(int(value) for value in named)
 
+    def whole_gpus_of(self, index: int) -> int:
+        """Those of them that are whole, of which a process sees as many as there are; of slices it sees one."""
+        return _whole_gpus(self.resources_of(index))
+
     def processes_of(self, index: int) -> int:
         """Training processes in worker `index`: as the user says, else one for each GPU, else one."""
         return self._processes(self.resources_of(index))
@@ -292,8 +296,7 @@ class TrainingJobSpec(Model):
     def _processes(self, resources: ResourceRequirements | None) -> int:
         if self.processes_per_worker:
             return self.processes_per_worker
-        gpus = ((resources.limits if resources else None) or {}).get(WHOLE_GPU, 0)
-        return min(max(1, int(amount(gpus))), MAX_PROCESSES)
+        return min(max(1, _whole_gpus(resources)), MAX_PROCESSES)
 
     def template(self) -> dict[str, Any]:
         """podTemplate as plain data: metadata and spec, as far as they are written."""
@@ -304,3 +307,7 @@ class TrainingJobSpec(Model):
 
     def restart_policy_or_default(self) -> RestartPolicy:
         return self.restart_policy or RestartPolicy()
+
+
+def _whole_gpus(resources: ResourceRequirements | None) -> int:
+    return int(amount(((resources.limits if resources else None) or {}).get(WHOLE_GPU, 0)))

@@ -171,6 +171,8 @@ def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Op
 def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: Silent) -> Material:
     """The images; those that the first model was trained with, if no others are named."""
     from edgecloud_trainer.appraisal.material import MaterialError, cache_folder, gather, spec_of
+    from edgecloud_trainer.data.dataset import RefusedError
+    from edgecloud_trainer.data.filesystem import public
 
     first = opened[0]
     source = first.card.data.source
@@ -185,7 +187,15 @@ def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: S
     def say(done: int, total: int) -> None:
         shown.show("reading images", done / total if total else None)
 
-    material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say)
+    try:
+        material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say)
+    except RefusedError as error:
+        if data is not None or first.kind == "checkpoint" or source is None or public(source) != source:
+            raise
+        raise MaterialError(
+            f"{error}; a converted model keeps no user, password or signature of its images' URL: write all of it"
+            " behind --data"
+        ) from error
     for one in opened if data is None else ():
         if one.card.data_sha256 != material.digest:
             shown.warn(

@@ -59,6 +59,7 @@ def _trainer(job: TrainingJob, index: int, *, own_storage: bool) -> str:
         "trainer": job.spec.trainer.dump(),
         "storage": job.spec.storage_or_default().dump(),
         "gpus": job.spec.gpus_of(index),
+        "wholeGpus": job.spec.whole_gpus_of(index),
         "ownStorage": own_storage,
     } | ({"export": job.spec.export.dump()} if job.spec.export else {})
     return json.dumps(said, separators=(",", ":"))

@@ -37,6 +37,7 @@ def share_of(spec: TrainingJobSpec, index: int, gpus: Sequence[str]) -> str | No
     """CUDA_VISIBLE_DEVICES of worker `index`; None: it stays what it is.
 
     Without a GPU that is known of nothing is shared out: the trainer says what it misses, and a script may do without.
+    Nor is anything to a trainer with device: auto that asks for no GPU: it takes the CPU.
     """
     if not gpus or not _shared_out(spec) or not (asked := _asked(spec, index, gpus)):
         return None
@@ -49,6 +50,11 @@ def shortage(spec: TrainingJobSpec, gpus: Sequence[str]) -> str | None:
     asked = sum(_asked(spec, index, gpus) for index in range(spec.worker_count()))
     if not gpus or asked <= len(gpus) or not _shared_out(spec):
         return None
+    if not any(_named(spec, index, gpus) for index in range(spec.worker_count())):
+        return (
+            f"spec.trainer: the workers' {asked} processes need a GPU each, and {len(gpus)} can be seen here: take"
+            " fewer workers or processes, or write spec.trainer.device: cpu"
+        )
     where = "spec.pools" if spec.pools else "spec.resources.limits"
     other = "write spec.trainer.device: cpu" if spec.trainer else f"have them share by {VARIABLE} in spec.program.env"
     return (
@@ -58,7 +64,16 @@ def shortage(spec: TrainingJobSpec, gpus: Sequence[str]) -> str | None:
 
 
 def _asked(spec: TrainingJobSpec, index: int, gpus: Sequence[str]) -> int:
-    """The GPUs that worker `index` has to itself: whole ones, and MIG slices where we know their names; no shares."""
+    """The GPUs that worker `index` has to itself: those it names, else one for each of its processes on CUDA.
+
+    NCCL refuses two ranks of a machine on one GPU, and all of them would begin at the first.
+    """
+    cuda = spec.trainer is not None and (spec.trainer.device == "cuda" or spec.gpus_of(index) > 0)
+    return _named(spec, index, gpus) or (spec.processes_of(index) if cuda else 0)
+
+
+def _named(spec: TrainingJobSpec, index: int, gpus: Sequence[str]) -> int:
+    """Whole GPUs in the limits, and MIG slices where we know their names; no shares."""
     slices = any(name.startswith("MIG-") for name in gpus)
     limits = spec.resources_of(index).limits or {}
     return sum(

@@ -144,6 +144,11 @@ def gpu_pools(own: int | str, others: int | str) -> dict[str, Any]:
     return {"pools": made, "resources": gpus[1], "trainer": TRAINER}
 
 
+def two_each(limits: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Two processes in a worker with such GPUs."""
+    return trainer(**fields) | {"processesPerWorker": 2, "resources": {"limits": limits}}
+
+
 def export(*formats: str, **fields: Any) -> dict[str, Any]:
     return trainer() | {"export": {"formats": list(formats)} | fields}
 
@@ -206,6 +211,18 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
         gpu_pools(8, 4),
         gpu_pools(8, "5"),
         ("trainer", "shards"),
+    ),
+    *(
+        ("more training processes in a worker than GPUs", good, bad, ("processesPerWorker",))
+        for good, bad in (
+            (two_each({"nvidia.com/gpu": 2}), two_each({"nvidia.com/gpu": 1})),
+            (two_each({"nvidia.com/gpu": "2"}), two_each({"nvidia.com/gpu": "1", "nvidia.com/mig-1g.10gb": 7})),
+            (two_each({"nvidia.com/gpu": 1}, device="cpu"), two_each({"nvidia.com/gpu": 1}, device="cuda")),
+            (two_each({"nvidia.com/gpu": 0}, device="cuda"), two_each({"nvidia.com/mig-1g.10gb": 2})),
+            (two_each({"nvidia.com/mig-1g.10gb": "0", "amd.com/gpu": 1}), two_each({"nvidia.com/gpu.shared": "2"})),
+            (gpu_pools(2, 2) | {"processesPerWorker": 2}, gpu_pools(1, 2) | {"processesPerWorker": 2}),
+            (gpu_pools(0, "3") | {"processesPerWorker": 3}, gpu_pools(3, "2") | {"processesPerWorker": 3}),
+        )
     ),
     (
         "sizeLimit bounds an emptyDir",
@@ -303,6 +320,8 @@ def test_strange_numbers_of_gpus(gpus: str) -> None:
         agree(TrainingJobSpec, few)
         (broken,) = violations(TrainingJobSpec.parse(few))
         assert broken.path == ("trainer", "shards")
+        agree(TrainingJobSpec, spec | {"processesPerWorker": 3})
+        assert not list(violations(TrainingJobSpec.parse(spec | {"processesPerWorker": 3}))), "the ranks find out"
 
 
 @pytest.mark.parametrize("gpus", [3, "16", 100])

@@ -15,8 +15,7 @@ from edgecloud.edge.card import ExportCard
 from edgecloud_trainer.appraisal.appraising import Appraisal, Comparison, ask, comparison_to_json, to_json
 from edgecloud_trainer.appraisal.material import Choice, Material, MaterialError, cache_folder, gather, meaning, spec_of
 from edgecloud_trainer.appraisal.predictors import Opened, PredictorError
-from edgecloud_trainer.data import DataError, Images
-from tests.unit.data.server import Site, serving
+from edgecloud_trainer.data import Images
 from tests.unit.edge.made import export_card, network_card
 from tests.unit.trainer.pictures import tree, write
 
@@ -107,16 +106,6 @@ def test_splits(tmp_path: Path, choice: Choice, count: int) -> None:
 def test_a_split_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MaterialError, match="set has no validation images, only train, test: name one of these"):
         read(tmp_path, "validation", a=10, b=10)
-
-
-def test_a_url_that_lacks_its_signature(tmp_path: Path) -> None:
-    """As a converted model's card names it."""
-    with serving(Site({}, status=403)) as site:
-        url = f"{site.url}/d.images"
-        with pytest.raises(MaterialError, match=r"answers 403 .*: write all of it behind --data$"):
-            gather(DataSpec(source=url), "test", seed=0, cache=tmp_path, on_progress=nothing)
-        with pytest.raises(DataError, match=r"answers 403 .*: check its rights$"):
-            gather(DataSpec(source=f"{url}?sig=old"), "test", seed=0, cache=tmp_path, on_progress=nothing)
 
 
 def test_classes_go_by_their_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,23 +18,25 @@ from edgecloud_trainer import models
 from edgecloud_trainer.appraisal.predictors import PredictorError, open_any
 from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.restoring import RestoreError, restore
+from tests.unit.data.server import Site, serving
 from tests.unit.edge.made import expected, export_card, images, linear, network_card, weights, write
 
 SHAPE = (3, 16, 16)
 
 
 def saved(
-    workdir: Path, *, step: int = 5, fingerprint: dict[str, str] | None = None, mirror: bool = False
+    workdir: Path, *, step: int = 5, fingerprint: dict[str, str] | None = None, mirror: bool = False, **card: Any
 ) -> ModelCard:
     """A checkpoint of an untrained network in a workdir."""
-    card = network_card(model="article-cnn", shape=SHAPE, mirror=mirror, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    scale = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
+    made = network_card(model="article-cnn", shape=SHAPE, mirror=mirror, **scale, **card)
     torch.manual_seed(step)
     network = models.build("article-cnn", classes=3, channels=3, height=16, width=16)
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
-    state = {"card": card.dump(), "fingerprint": fingerprint or {"device": "cpu", "precision": "torch.float32"}}
+    state = {"card": made.dump(), "fingerprint": fingerprint or {"device": "cpu", "precision": "torch.float32"}}
     store = CheckpointStore(workdir / "checkpoints", round=1, keep=3, digest="0" * 64)
     store.save(step, tensors, state, weights=list(tensors))
-    return card
+    return made
 
 
 def plain(workdir: Path, pixels: np.ndarray, step: int = 5) -> np.ndarray:
@@ -156,6 +159,26 @@ def test_images_that_somebodys_model_names(tmp_path: Path) -> None:
     assert "no data set is named no-such-set" in refused(DataSpec(name="no-such-set")), "those are a few that are known"
     saved(tmp_path)
     assert f"{folder} holds no images" in refused(there), "in a run's folder they are the run's"
+
+
+def test_images_whose_server_refuses_them(tmp_path: Path) -> None:
+    """Only a converted model's own URL may lack something: a checkpoint's is whole, and --data is the user's."""
+    with serving(Site({}, status=403)) as site:
+        url = f"{site.url}/d.images"
+        saved(tmp_path, data=DataSpec(source=url))
+        whole = write(tmp_path / "whole.onnx", linear(*weights()), export_card(data=DataSpec(source=f"{url}?sig=old")))
+        path = write(tmp_path / "model.onnx", linear(*weights()), export_card(data=DataSpec(source=url)))
+        for model, more, remedy in (
+            (path, (), "check its rights; a converted model keeps no user, password or signature of its images' URL:"),
+            (path, ("--data", url), "check its rights\n"),
+            (tmp_path, (), "check its rights\n"),
+            (tmp_path, ("--data", url), "check its rights\n"),
+            (whole, (), "check its rights\n"),
+        ):
+            environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+            done = CliRunner().invoke(cli, ["evaluate", str(model), *more], env=environment)
+            assert (done.exit_code, done.stdout) == (2, "")
+            assert f"/d.images can't be read (its server answers 403 Forbidden): {remedy}" in done.stderr
 
 
 def test_pt2(tmp_path: Path) -> None:

@@ -331,20 +331,23 @@ def test_the_built_in_trainer_finds_its_configuration_in_the_environment() -> No
 
 
 @pytest.mark.parametrize(
-    ("limits", "gpus", "processes"),
+    ("limits", "gpus", "whole", "processes"),
     [
-        ({"nvidia.com/gpu": "2.0"}, 2, 2),
-        ({"nvidia.com/mig-1g.10gb": 1}, 1, 1),
-        ({"nvidia.com/mig-1g.10gb": 2, "nvidia.com/mig-3g.40gb": "1"}, 3, 1),
-        ({"nvidia.com/gpu.shared": 1}, 1, 1),
-        ({"nvidia.com/gpu": 0, "cpu": "8", "amd.com/gpu": 1, "nvidia.com/gpumem": 4000}, 0, 1),
+        ({"nvidia.com/gpu": "2.0"}, 2, 2, 2),
+        ({"nvidia.com/mig-1g.10gb": 1}, 1, 0, 1),
+        ({"nvidia.com/mig-1g.10gb": 2, "nvidia.com/mig-3g.40gb": "1"}, 3, 0, 1),
+        ({"nvidia.com/gpu.shared": 1}, 1, 0, 1),
+        ({"nvidia.com/gpu": 0, "cpu": "8", "amd.com/gpu": 1, "nvidia.com/gpumem": 4000}, 0, 0, 1),
     ],
 )
-def test_whatever_gpu_is_asked_for_the_trainer_uses_it(limits: dict[str, Any], gpus: int, processes: int) -> None:
+def test_whatever_gpu_is_asked_for_the_trainer_uses_it(
+    limits: dict[str, Any], gpus: int, whole: int, processes: int
+) -> None:
     """It falls to the CPU, without a word, where it is told of none."""
     job = make_job(trainer={"data": {"name": "digits"}}, resources={"limits": limits})
     said = launcher_environment(job, 0, layout=POD_LAYOUT, coordinator="x")
-    assert json.loads(said["EDGECLOUD_TRAINER"])["gpus"] == gpus
+    trainer = json.loads(said["EDGECLOUD_TRAINER"])
+    assert (trainer["gpus"], trainer["wholeGpus"]) == (gpus, whole)
     assert said["EDGECLOUD_STANDBY"] == str(processes)
 
 

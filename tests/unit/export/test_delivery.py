@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import fsspec
@@ -77,12 +78,26 @@ def test_a_folder_is_tried_before_the_training(tmp_path: Path) -> None:
         try_destination(form.format(made))
         assert made.is_dir() and not list(made.iterdir())
     (tmp_path / "file").write_bytes(b"")
-    for below in ("file", "file/below", "x" * 300, "nul\0"):
+    (tmp_path / "round").symlink_to("round")
+    (tmp_path / "dangling").symlink_to("none")
+    for below in ("file", "file/below", "round/below", "dangling", "x" * 300, "nul\0"):
         with pytest.raises(
             DestinationError, match=r"^export\.destination: .* can't be written to .*: write a folder of"
         ):
             try_destination(str(tmp_path / below))
     try_destination("memory://bucket/run")
+
+
+def test_a_share_that_is_full_before_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """There may be room by the end, which is hours away; and the files are in the results in any case."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        try_destination(str(tmp_path / "share"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (said,) = caplog.messages
+    assert said.startswith(f"export.destination: {tmp_path}/share can't be written to now (File too large): training")
 
 
 def test_where_nothing_can_be_written_now(folder: Path, tmp_path: Path) -> None:

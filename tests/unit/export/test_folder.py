@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -104,6 +106,20 @@ def test_the_work_of_another_export_that_lives_is_left_alone(out: Path) -> None:
         for one, formats in ((first, ("onnx", "pt2")), (second, ("onnx",))):
             put_in_place(one, out, fill(one, formats))  # type: ignore[arg-type]
     assert names(out) == {ONNX, *BESIDE, f"{PARTIAL}notes"}
+
+
+def test_what_is_left_without_a_lock_goes_once_it_is_old(out: Path) -> None:
+    """It may be just being made. Old is what nothing was written in for long."""
+    hours_ago = time.time() - 7200
+    for name, folder_is_old, file_is_old in (("new", False, True), ("works", True, False), ("left", True, True)):
+        left = out / f"{PARTIAL}{name}"
+        left.mkdir()
+        (left / ONNX).write_bytes(b"model")
+        for path, old in ((left / ONNX, file_is_old), (left, folder_is_old)):
+            if old:
+                os.utime(path, (hours_ago, hours_ago))
+    with scratch_in(out) as scratch:
+        assert names(out) == {scratch.name, f"{PARTIAL}new", f"{PARTIAL}works"}
 
 
 def test_exports_that_end_together(out: Path) -> None:

@@ -28,6 +28,10 @@ def shares(spec: TrainingJobSpec, seen: tuple[str, ...]) -> list[str | None]:
     return [share_of(spec, index, seen) for index in range(spec.worker_count())]
 
 
+def on_cuda(limits: dict[str, Any] | None = None, **spec: Any) -> TrainingJobSpec:
+    return asking(limits, program=None, trainer=TRAINER["trainer"] | {"device": "cuda"}, **spec)
+
+
 POOLS: dict[str, Any] = {
     "workers": None,
     "pools": [
@@ -49,6 +53,11 @@ POOLS: dict[str, Any] = {
         (asking({"nvidia.com/mig-1g.10gb": 1}), ("0",), [None, None]),
         (asking({"nvidia.com/gpu.shared": 1}), ("0",), [None, None]),
         (asking(None, **POOLS), FOUR, ["0,1", None, "2"]),
+        (on_cuda(), FOUR, ["0", "1"]),
+        (on_cuda({"cpu": 1}, processesPerWorker=2), FOUR, ["0,1", "2,3"]),
+        (on_cuda({"nvidia.com/gpu": 0}, workers=1), ("0",), ["0"]),
+        (on_cuda(**POOLS), FOUR, ["0,1", "2", "3"]),
+        (asking({"nvidia.com/gpu.shared": 1}, **TRAINER), ("0", "1"), ["0", "1"]),
     ],
 )
 def test_each_worker_has_its_own(spec: TrainingJobSpec, seen: tuple[str, ...], expected: list[str | None]) -> None:
@@ -66,10 +75,21 @@ NAMED = {"command": ["a"], "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"
         (asking({"cpu": 2}, **TRAINER), ("0",)),
         (asking(gpus(1)), ()),
         (asking(gpus(1), **TRAINER), ()),
+        (on_cuda(), ()),
+        (asking(None, **TRAINER), FOUR),
         (asking(gpus(1), program=NAMED), ("0",)),
         (asking(gpus(1), program=None, trainer=TRAINER["trainer"] | {"device": "cpu"}), ("0",)),
     ],
-    ids=["no limits", "no limit of GPUs", "no GPU", "the trainer without one", "named by the job", "pretended"],
+    ids=[
+        "no limits",
+        "no limit of GPUs",
+        "no GPU",
+        "the trainer without one",
+        "nor with device: cuda",
+        "device: auto",
+        "named by the job",
+        "pretended",
+    ],
 )
 def test_what_stays_as_it_is(spec: TrainingJobSpec, seen: tuple[str, ...]) -> None:
     assert shares(spec, seen) == [None, None]
@@ -86,6 +106,12 @@ def test_too_few() -> None:
     assert why is not None and "ask for 6 GPUs" in why and why.endswith("or write spec.trainer.device: cpu")
     why = shortage(asking(None, **POOLS), ("0", "1"))
     assert why is not None and why.startswith("spec.pools: the workers ask for 3 GPUs")
+    why = shortage(on_cuda(processesPerWorker=2), ("0", "1"))
+    assert why == (
+        "spec.trainer: the workers' 4 processes need a GPU each, and 2 can be seen here: take fewer workers or"
+        " processes, or write spec.trainer.device: cpu"
+    )
+    assert shortage(on_cuda(), ("0",)) and shortage(on_cuda(workers=1), ("0",)) is None, "a laptop with its one GPU"
 
 
 @pytest.mark.parametrize(

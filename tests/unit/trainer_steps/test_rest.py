@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec
 from edgecloud.edge.intervals import wilson
 from edgecloud_trainer import optimizers, results
+from edgecloud_trainer.devices import GPUNotVisibleError, check_enough
 from edgecloud_trainer.evaluation import Evaluation
 from edgecloud_trainer.events import EventLog
 from edgecloud_trainer.performance import FIRST_STEPS, Stopwatch
@@ -205,6 +207,28 @@ def test_settings_say_that_there_are_too_few_shards() -> None:
     assert read(said | {"WORLD_SIZE": "12"}).world_size == 12
     with pytest.raises(SettingsError, match=r"^trainer\.shards: 16 ranks need at least 16 shards, not 12: write more"):
         read(said | {"WORLD_SIZE": "16"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen", "wrong"),
+    [
+        ({"gpus": 1, "wholeGpus": 1}, 1, SettingsError),
+        ({"gpus": 2}, 1, SettingsError),  # two slices, of which a process sees one
+        ({}, 1, SettingsError),  # device: cuda, and a machine's GPU that nobody asked for
+        ({"gpus": 2, "wholeGpus": 2}, 1, GPUNotVisibleError),  # the node has lost one
+        ({"gpus": 1, "wholeGpus": 1}, 0, GPUNotVisibleError),
+        ({"gpus": 2, "wholeGpus": 2}, 2, None),
+    ],
+)
+def test_more_processes_than_gpus_is_for_the_user_to_mend(
+    asked: dict[str, int], seen: int, wrong: type[Exception] | None
+) -> None:
+    """The node's driver and device plugin are right, and another try comes to the same."""
+    said = json.dumps({"trainer": {"data": {"name": "digits"}}, **asked})
+    second = read({"EDGECLOUD_TRAINER": said, "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+    says = "lower processesPerWorker" if wrong is SettingsError else "device plugin"
+    with pytest.raises(wrong, match=says) if wrong else nullcontext():
+        check_enough(second, seen)
 
 
 def test_settings_say_what_is_exported() -> None:

@@ -16,8 +16,7 @@ from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.card import ModelCard
 from edgecloud.edge.looking import is_folder, is_there
 from edgecloud_trainer.data import Dataset, Images, load
-from edgecloud_trainer.data.dataset import Labels, Pixels, Progress, RefusedError
-from edgecloud_trainer.data.filesystem import public
+from edgecloud_trainer.data.dataset import Labels, Pixels, Progress
 
 Choice = Literal["test", "validation", "train", "all"]
 
@@ -92,17 +91,9 @@ def gather(spec: DataSpec, choice: Choice, *, seed: int, cache: Path, on_progres
 
     Raises:
         DataError: they can't be read.
-        MaterialError: there is no such split, or their URL lacks what its server asks for.
+        MaterialError: there is no such split.
     """
-    try:
-        found = load(spec, seed=seed, cache=cache, on_progress=on_progress)
-    except RefusedError as error:
-        if spec.source is None or public(spec.source) != spec.source:
-            raise
-        raise MaterialError(
-            f"{error}; a converted model keeps no user, password or signature of its images' URL: write all of it"
-            " behind --data"
-        ) from error
+    found = load(spec, seed=seed, cache=cache, on_progress=on_progress)
     splits: dict[str, Images | None] = {"train": found.train, "validation": found.validation, "test": found.test}
     parts = {
         name: images

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -14,7 +16,13 @@ from edgecloud.api.rules import export_violations
 from edgecloud.api.spec import ExportSpec
 from edgecloud_trainer.export.errors import first_line
 
+log = logging.getLogger(__name__)
+
 _READ_ONLY: Final = ("http", "https", "data", "git", "github", "zip", "tar")
+_LASTING: Final = (
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG,
+)  # fmt: skip
+"""What a wrong path comes to. Whatever else befalls a share (full, stale, silent) may have passed by the end."""
 
 
 class DestinationError(ValueError):
@@ -54,8 +62,10 @@ def check_destination(destination: str) -> None:
 def try_destination(destination: str) -> None:
     """Make the folder, and find out whether it takes files. Of a URL elsewhere only the copying tells.
 
+    What may pass is said in the log: the files are in results/export as well, and a training is worth more than a copy.
+
     Raises:
-        DestinationError: it doesn't; and see `check_destination`.
+        DestinationError: it never will; and see `check_destination`.
     """
     check_destination(destination)
     folder = _folder(destination)
@@ -67,6 +77,13 @@ def try_destination(destination: str) -> None:
             file.write(b"?")
     except (OSError, ValueError) as error:  # a path with a NUL is a wrong value
         why = (error.strerror if isinstance(error, OSError) else None) or error
+        if isinstance(error, OSError) and error.errno not in _LASTING:
+            log.warning(
+                "export.destination: %s can't be written to now (%s): training all the same; see to it before the end",
+                folder,
+                why,
+            )
+            return
         raise DestinationError(
             f"export.destination: {folder} can't be written to where rank 0 runs ({why}): write a folder of a volume"
             " that podTemplate mounts, or a URL such as s3://bucket/folder, or leave it out"

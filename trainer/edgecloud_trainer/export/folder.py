@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ PARTIAL: Final = ".partial-"
 """What the name of a folder begins with that an export works in, beside the final files."""
 LOCK: Final = "lock"
 """In that folder: held as long as its export lives."""
+_UNLOCKED_SECONDS: Final = 3600
+"""A folder without a lock may be one that is just being made; after this time nobody works in it. Exports that were
+killed before they had theirs have left such folders, and those from before there were locks."""
 MARK: Final = ".replacing"
 """There while files are replaced, and after an export was killed at that: the names of those that are ours."""
 
@@ -60,9 +64,15 @@ def scratch_in(out: Path) -> Iterator[Path]:
 
 
 def _sweep(left: Path) -> None:
-    with suppress(OSError), (left / LOCK).open("r+") as lock:
-        if _try(lock):
-            shutil.rmtree(left, ignore_errors=True)
+    with suppress(OSError):
+        try:
+            with (left / LOCK).open("r+") as lock:
+                if _try(lock):
+                    shutil.rmtree(left, ignore_errors=True)
+        except FileNotFoundError:
+            newest = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if time.time() - newest > _UNLOCKED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
