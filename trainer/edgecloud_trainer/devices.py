@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,21 @@ def cpu_has_bf16() -> bool:
         return False
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe()) if callable(probe) else False
+
+
+def use_deterministic(*, compiles: bool) -> None:
+    """Have torch take deterministic algorithms from now on, and refuse an operation that has none.
+
+    torch's own function imports the compiler to tell it (torch/__init__.py): a second of CPU time and 150 MiB in every
+    process, for what hardly any of them compiles. If one does (a model of the user's may), the environment tells.
+    """
+    quietly = getattr(torch._C, "_set_deterministic_algorithms", None)
+    if compiles or not callable(quietly):
+        torch.use_deterministic_algorithms(mode=True)
+    else:
+        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+        quietly(True, warn_only=False)
+    torch.backends.cudnn.benchmark = False
 
 
 def fingerprint(device: Device, threads: int) -> dict[str, str]:

@@ -47,8 +47,7 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     device = devices.choose(settings)
     torch.set_num_threads(1)
     if spec.deterministic:
-        torch.use_deterministic_algorithms(mode=True)
-        torch.backends.cudnn.benchmark = False
+        devices.use_deterministic(compiles=spec.compile)
     # A stray subnormal costs a CPU a hundred times a normal number's time.
     torch.set_flush_denormal(True)
     dataset = data.load(spec.data, seed=spec.seed, cache=settings.cache, on_progress=_Progress())
