@@ -103,9 +103,14 @@ def _trained(said: Settings, device: Device, dataset: Dataset, model: nn.Module)
     stepper = steps.Stepper(said, device, dataset, model)
     group.join(said, device)
     try:
-        return training.Training(said, device, dataset, stepper).run()
-    finally:
+        finished = training.Training(said, device, dataset, stepper).run()
+    except training.StoppedError:  # by all ranks at once
         group.leave()
+        raise
+    # Not where a rank fails, which may be one alone: NCCL has it wait here for the others, and they wait for it in an
+    # exchange, before it could say why. They notice when its process ends.
+    group.leave()
+    return finished
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T, None] | tuple[None, Exception]:
