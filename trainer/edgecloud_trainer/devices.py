@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from edgecloud_trainer.settings import Settings, SettingsError
+
+_UNKNOWN: Final = 255
+"""Exit code of a child that could not count."""
 
 
 class GPUNotVisibleError(RuntimeError):
@@ -29,22 +33,40 @@ class Device:
         return self.autocast is torch.float16
 
 
+def on_gpu(settings: Settings) -> bool:
+    wanted = settings.trainer.device
+    return wanted == "cuda" or (wanted == "auto" and settings.gpus > 0)
+
+
+def foresee(settings: Settings) -> None:
+    """Refuse what `choose` will refuse, but leave CUDA alone, as a process that is to be forked has to.
+
+    Raises:
+        GPUNotVisibleError, SettingsError: as `choose`.
+    """
+    _refuse(settings, visible=_count_in_a_child() if on_gpu(settings) else 0)
+
+
+def fit_after_a_fork(settings: Settings) -> bool:
+    """Whether this process, a fork, can compute where it has to: not on a GPU if CUDA had begun before, as a user's
+    model may have it do."""
+    return not (on_gpu(settings) and getattr(torch._C, "_cuda_isInBadFork", lambda: False)())
+
+
+def memory_format(settings: Settings) -> torch.memory_format:
+    """Of images and convolutions, on any device."""
+    return torch.contiguous_format if settings.trainer.channels_last is False else torch.channels_last
+
+
 def choose(settings: Settings) -> Device:
-    """The device for this rank.
+    """The device for this rank; a GPU is this process's from now on, with some memory of it.
 
     Raises:
         GPUNotVisibleError: the job asks for GPUs and this process sees too few. The CPU is never a silent way out.
         SettingsError: the precision doesn't go with the device.
     """
-    wanted, spec = settings.trainer.device, settings.trainer
-    cuda = wanted == "cuda" or (wanted == "auto" and settings.gpus > 0)
-    if cuda and torch.cuda.device_count() <= settings.local_rank:
-        raise GPUNotVisibleError(
-            f"local rank {settings.local_rank} needs a GPU and sees {torch.cuda.device_count()}: look at the node's"
-            " driver and device plugin, or write trainer.device: cpu"
-        )
-    if spec.precision == "fp16" and not cuda:
-        raise SettingsError("trainer.precision: fp16 needs CUDA: write bf16, fp32 or auto")
+    cuda, spec = on_gpu(settings), settings.trainer
+    _refuse(settings, visible=torch.cuda.device_count() if cuda else 0)
     if cuda:
         device = torch.device("cuda", settings.local_rank)
         torch.cuda.set_device(device)
@@ -53,13 +75,37 @@ def choose(settings: Settings) -> Device:
     autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": _good(device)}[spec.precision]
     if spec.deterministic and autocast is torch.float16:
         autocast = None
-    channels_last = spec.channels_last is not False
     return Device(
         device=device,
         autocast=autocast,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        memory_format=memory_format(settings),
         backend="nccl" if cuda else "gloo",
     )
+
+
+def _refuse(settings: Settings, *, visible: int | None) -> None:
+    """visible: how many GPUs there are to be seen; None: nobody knows."""
+    cuda = on_gpu(settings)
+    if cuda and visible is not None and visible <= settings.local_rank:
+        raise GPUNotVisibleError(
+            f"local rank {settings.local_rank} needs a GPU and sees {visible}: look at the node's"
+            " driver and device plugin, or write trainer.device: cpu"
+        )
+    if settings.trainer.precision == "fp16" and not cuda:
+        raise SettingsError("trainer.precision: fp16 needs CUDA: write bf16, fp32 or auto")
+
+
+def _count_in_a_child() -> int | None:
+    """How many GPUs are to be seen; None if that can't be told. To be asked, CUDA may have to begin: not here."""
+    child = os.fork()
+    if child == 0:
+        said = _UNKNOWN
+        try:
+            said = min(torch.cuda.device_count(), _UNKNOWN - 1)
+        finally:
+            os._exit(said)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if 0 <= code < _UNKNOWN else None
 
 
 def _good(device: torch.device) -> torch.dtype | None:

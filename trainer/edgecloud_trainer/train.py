@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgecloud_trainer.data import Dataset
-    from edgecloud_trainer.devices import Device
     from edgecloud_trainer.settings import Settings
     from edgecloud_trainer.training import Finished
 
@@ -49,12 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
         said = settings.read()
         made, problem = _attempt(lambda: ready.make_ready(said))
         if waits:
-            environment = standby.wait(heirs=made is not None and made[0].device.type == "cpu")
+            environment = standby.wait(heirs=made is not None, fit=lambda: devices.fit_after_a_fork(said))
             if environment is None:
                 return 0  # the launcher has gone, or has no round for us
             os.environ.update(environment)
             said = settings.read()
-            if isinstance(problem, data.DataError) and problem.passing:
+            if problem is not None and _may_have_passed(problem):
                 made, problem = _attempt(lambda: ready.make_ready(said))
         if made is None:
             assert problem is not None
@@ -95,10 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _trained(said: Settings, device: Device, dataset: Dataset, model: nn.Module) -> Finished:
+def _trained(said: Settings, dataset: Dataset, model: nn.Module) -> Finished:
     """The training from where it stands to its end."""
     from edgecloud_trainer import group, ready, steps, training
 
+    device = ready.take_device(said, model)
     ready.use_threads(said)
     stepper = steps.Stepper(said, device, dataset, model)
     group.join(said, device)
@@ -118,6 +118,14 @@ def _attempt(work: Callable[[], T]) -> tuple[T, None] | tuple[None, Exception]:
         return work(), None
     except Exception as error:
         return None, error
+
+
+def _may_have_passed(problem: Exception) -> bool:
+    """Whether what a standby met may be over by the time it has a round."""
+    from edgecloud_trainer.data import DataError
+    from edgecloud_trainer.models import trying
+
+    return problem.passing if isinstance(problem, DataError) else trying.may_pass(problem)
 
 
 def _end(code: int, reason: str, message: str, **more: int) -> int:

@@ -6,12 +6,8 @@ import datetime
 import os
 import socket
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
-from torch import distributed as dist
-from torch import nn
 
 from edgecloud_trainer.settings import Settings
 from tests.ports import free_port
@@ -76,40 +72,3 @@ def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
             said, code = rank.end()
     assert code == 1
     assert "EADDRINUSE" in said
-
-
-class Alone(nn.Sequential):
-    """Fails in rank 1's second step: the trial before the first one is a call as well."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        self.calls = getattr(self, "calls", 0) + self.training
-        if os.environ["RANK"] == "1" and self.calls > 1:
-            raise RuntimeError("this rank alone")
-        logits: torch.Tensor = super().forward(input)
-        return logits
-
-
-def build(*, classes: int, channels: int, height: int, width: int) -> nn.Module:
-    return Alone(nn.Flatten(), nn.Linear(channels * height * width, classes))
-
-
-def rank_of_a_training(_: Settings) -> object:
-    from edgecloud_trainer import train
-
-    try:
-        return train.main([])
-    except RuntimeError as error:
-        raise RuntimeError(f"joined: {dist.is_initialized()}; {error}") from error
-
-
-def test_who_fails_alone_says_so_before_it_waits_for_the_others(tmp_path: Path) -> None:
-    """Leaving NCCL's group it would wait for them, who are in an exchange. Its process ends, and they notice at once."""
-    spec = {"data": {"name": "digits"}, "model": f"{__name__}:build", "precision": "fp32", "device": "cpu"}
-    folders = {"EDGECLOUD_CHECKPOINT_DIR": str(tmp_path / "saved"), "EDGECLOUD_RESULTS_DIR": str(tmp_path / "results")}
-    port = free_port()
-    ranks = [Rank(rank_of_a_training, rank, port, job={"trainer": spec}, **folders) for rank in (0, 1)]
-    with ended(*ranks):
-        ends = [one.end() for one in ranks]
-    assert [code for _, code in ends] == [1, 1]
-    assert "joined: True; this rank alone" in ends[1][0]
-    assert "by peer" in ends[0][0]
