@@ -11,6 +11,7 @@ Exit codes: 0 done, 1 failed, 2 wrong configuration, or an export that must not 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -96,14 +97,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _trained(said: Settings, dataset: Dataset, model: nn.Module) -> Finished:
     """The training from where it stands to its end."""
-    from edgecloud_trainer import group, ready, steps, training
+    from edgecloud_trainer import ending, group, ready, steps, training
 
     device = ready.take_device(said, model)
     ready.use_threads(said)
     stepper = steps.Stepper(said, device, dataset, model)
     group.join(said, device)
     try:
-        finished = training.Training(said, device, dataset, stepper).run()
+        course = training.Training(said, device, dataset, stepper)
+        with ending.watched(course) if ending.deaf(device, said.world_size) else contextlib.nullcontext():
+            finished = course.run()
     except training.StoppedError:  # by all ranks at once
         group.leave()
         raise
