@@ -134,6 +134,15 @@ def should_stop() -> bool:
     return _process.should_stop()
 
 
+def told_to_end() -> bool:
+    """Whether the launcher is ending this process, because another rank has failed or the job is over.
+
+    For what can't wait for the SIGTERM that comes with it, as Python's handlers wait for a call into a library to
+    return. SIGKILL follows in seconds.
+    """
+    return _process.told_to_end()
+
+
 class _Process:
     """This process's end of the channel to its launcher, opened at the first call; without a launcher, nothing."""
 
@@ -155,6 +164,10 @@ class _Process:
             self._attached = True
             end.attach()
         return end.stop_asked()
+
+    def told_to_end(self) -> bool:
+        end = self._open()
+        return end is not None and end.end_told()
 
     def report(self, raw: dict[str, Any]) -> None:
         end = self._open()

@@ -161,7 +161,8 @@ def ours(said: Any) -> Iterator[str]:
     from edgecloud_trainer.shards import even
     from edgecloud_trainer.steps import Stepper
 
-    device, dataset, model = ready.make_ready(said)
+    dataset, model = ready.make_ready(said)
+    device = ready.take_device(said, model)
     ready.use_threads(said)
     stepper = Stepper(said, device, dataset, model)
     group.join(said, device)
@@ -179,7 +180,8 @@ def bound(said: Any) -> Iterator[str]:
 
     from edgecloud_trainer import ready
 
-    device, _, model = ready.make_ready(said)
+    _, model = ready.make_ready(said)
+    device = ready.take_device(said, model)
     ready.use_threads(said)
     dtype = device.autocast or torch.float32
     products: list[Callable[[], object]] = []

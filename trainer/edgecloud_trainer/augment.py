@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,7 @@ def to_input(
     std: Sequence[float],
     dtype: torch.dtype,
     memory_format: torch.memory_format,
+    device: torch.device | None = None,
 ) -> torch.Tensor:
     """What a network is given: (pixels / 255 - mean) / std, computed in float32.
 
@@ -142,9 +143,10 @@ def to_input(
         std: likewise; none is 0.
         dtype: of the result.
         memory_format: of the result.
+        device: where to compute it; None: the CPU.
 
     Returns:
-        [B, C, H, W] on the CPU.
+        [B, C, H, W] on the device; the same everywhere, to the last bit.
     """
     import torch
 
@@ -156,6 +158,9 @@ def to_input(
         values = np.empty((count, height, width, channels), np.uint8)
         for channel in range(channels):
             values[..., channel] = pixels[:, channel]
+        if device is not None and device.type != "cpu":
+            images = sent(values, device).to(torch.float32)
+            return images.mul_(sent(scale, device)).add_(sent(shift, device)).to(dtype).permute(0, 3, 1, 2)
         rows = torch.from_numpy(values.reshape(count, -1)).to(torch.float32)
         rows.mul_(torch.from_numpy(np.tile(scale, height * width))).add_(
             torch.from_numpy(np.tile(shift, height * width))
@@ -163,6 +168,18 @@ def to_input(
         return rows.to(dtype).view(count, height, width, channels).permute(0, 3, 1, 2)
     if not pixels.flags.writeable:
         pixels = pixels.copy()  # torch has no read-only tensors and warns of a memory-mapped one
-    planes = torch.from_numpy(pixels).to(torch.float32)
-    planes.mul_(torch.from_numpy(scale).view(-1, 1, 1)).add_(torch.from_numpy(shift).view(-1, 1, 1))
+    planes = sent(pixels, device).to(torch.float32)
+    planes.mul_(sent(scale, device).view(-1, 1, 1)).add_(sent(shift, device).view(-1, 1, 1))
     return planes.to(dtype)
+
+
+def sent(values: npt.NDArray[Any], device: torch.device | None) -> torch.Tensor:
+    """The array as a tensor there; nobody waits for a GPU, which takes it from memory of its driver's."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    if device is None or device.type == "cpu":
+        return tensor
+    if device.type == "cuda" and tensor.numel():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

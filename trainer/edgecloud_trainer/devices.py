@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from edgecloud_trainer.settings import Settings, SettingsError
+
+_UNKNOWN: Final = 255
+"""Exit code of a child that could not count."""
 
 
 class GPUNotVisibleError(RuntimeError):
@@ -28,19 +33,40 @@ class Device:
         return self.autocast is torch.float16
 
 
+def on_gpu(settings: Settings) -> bool:
+    wanted = settings.trainer.device
+    return wanted == "cuda" or (wanted == "auto" and settings.gpus > 0)
+
+
+def foresee(settings: Settings) -> None:
+    """Refuse what `choose` will refuse, but leave CUDA alone, as a process that is to be forked has to.
+
+    Raises:
+        GPUNotVisibleError, SettingsError: as `choose`.
+    """
+    _refuse(settings, visible=_count_in_a_child() if on_gpu(settings) else 0)
+
+
+def fit_after_a_fork(settings: Settings) -> bool:
+    """Whether this process, a fork, can compute where it has to: not on a GPU if CUDA had begun before, as a user's
+    model may have it do."""
+    return not (on_gpu(settings) and getattr(torch._C, "_cuda_isInBadFork", lambda: False)())
+
+
+def memory_format(settings: Settings) -> torch.memory_format:
+    """Of images and convolutions, on any device."""
+    return torch.contiguous_format if settings.trainer.channels_last is False else torch.channels_last
+
+
 def choose(settings: Settings) -> Device:
-    """The device for this rank.
+    """The device for this rank; a GPU is this process's from now on, with some memory of it.
 
     Raises:
         GPUNotVisibleError: the job asks for GPUs and this process sees too few. The CPU is never a silent way out.
         SettingsError: the precision doesn't go with the device, or the worker has more processes than GPUs.
     """
-    wanted, spec = settings.trainer.device, settings.trainer
-    cuda = wanted == "cuda" or (wanted == "auto" and settings.gpus > 0)
-    if cuda:
-        check_enough(settings, torch.cuda.device_count())
-    if spec.precision == "fp16" and not cuda:
-        raise SettingsError("trainer.precision: fp16 needs CUDA: write bf16, fp32 or auto")
+    cuda, spec = on_gpu(settings), settings.trainer
+    _refuse(settings, visible=torch.cuda.device_count() if cuda else 0)
     if cuda:
         device = torch.device("cuda", settings.local_rank)
         torch.cuda.set_device(device)
@@ -49,11 +75,10 @@ def choose(settings: Settings) -> Device:
     autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": _good(device)}[spec.precision]
     if spec.deterministic and autocast is torch.float16:
         autocast = None
-    channels_last = spec.channels_last is not False
     return Device(
         device=device,
         autocast=autocast,
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+        memory_format=memory_format(settings),
         backend="nccl" if cuda else "gloo",
     )
 
@@ -82,6 +107,28 @@ def check_enough(settings: Settings, seen: int) -> None:
     )
 
 
+def _refuse(settings: Settings, *, visible: int | None) -> None:
+    """visible: how many GPUs there are to be seen; None: nobody knows."""
+    cuda = on_gpu(settings)
+    if cuda and visible is not None:
+        check_enough(settings, visible)
+    if settings.trainer.precision == "fp16" and not cuda:
+        raise SettingsError("trainer.precision: fp16 needs CUDA: write bf16, fp32 or auto")
+
+
+def _count_in_a_child() -> int | None:
+    """How many GPUs are to be seen; None if that can't be told. To be asked, CUDA may have to begin: not here."""
+    child = os.fork()
+    if child == 0:
+        said = _UNKNOWN
+        try:
+            said = min(torch.cuda.device_count(), _UNKNOWN - 1)
+        finally:
+            os._exit(said)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if 0 <= code < _UNKNOWN else None
+
+
 def _good(device: torch.device) -> torch.dtype | None:
     """bf16 where the hardware multiplies in it; emulated it is slower than fp32."""
     if device.type == "cuda":
@@ -96,6 +143,21 @@ def cpu_has_bf16() -> bool:
         return False
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(probe()) if callable(probe) else False
+
+
+def use_deterministic(*, compiles: bool) -> None:
+    """Have torch take deterministic algorithms from now on, and refuse an operation that has none.
+
+    torch's own function imports the compiler to tell it (torch/__init__.py): a second of CPU time and 150 MiB in every
+    process, for what hardly any of them compiles. If one does (a model of the user's may), the environment tells.
+    """
+    quietly = getattr(torch._C, "_set_deterministic_algorithms", None)
+    if compiles or not callable(quietly):
+        torch.use_deterministic_algorithms(mode=True)
+    else:
+        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+        quietly(True, warn_only=False)
+    torch.backends.cudnn.benchmark = False
 
 
 def fingerprint(device: Device, threads: int) -> dict[str, str]:

@@ -143,8 +143,7 @@ def logits_of(
     Returns:
         float32 [N, classes] on the CPU.
     """
-    images = to_input(pixels, mean, std, dtype=torch.float32, memory_format=device.memory_format)
-    images = images.to(device.device)
+    images = to_input(pixels, mean, std, dtype=torch.float32, memory_format=device.memory_format, device=device.device)
     logits: Tensor = model(images)
     if mirror:
         logits = logits + model(images.flip(-1))

@@ -20,7 +20,7 @@ from torch import distributed as dist
 
 from edgecloud.api.trainer import SyncSpec
 from edgecloud_trainer import compression, exact
-from edgecloud_trainer.reduction import NONE, Wishes
+from edgecloud_trainer.reduction import NONE, Wishes, settle
 
 _WORDS: Final = 4
 """Beside the rows' scales: the two wishes, the buffers' scale, and whether all is finite."""
@@ -81,9 +81,11 @@ class OuterSync:
         broken = torch.where(torch.isfinite(sizes).all(), 0.0, 1.0).reshape(1)
         words = torch.cat((wanted, sizes[:1], broken))
         largest = torch.nan_to_num(torch.cat((by_row, words)))
+        settle(largest.device, self._world_size)
         began = time.perf_counter()
         if self._world_size > 1:
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        settle(largest.device, self._world_size)
         waited = time.perf_counter() - began
         stop, save, buffer_scale, wrong = largest[-_WORDS:].tolist()
         wishes = Wishes(stop=stop > 0, save=save > 0)
@@ -94,10 +96,12 @@ class OuterSync:
         mine = compression.compressed(difference, scales, self._lengths, generator)
         exponent = exact.scale_exponent(buffer_scale, self._world_size)
         grid = exact.to_grid(buffers, exponent)
+        settle(grid.device, self._world_size)
         began = time.perf_counter()
         total = summed(mine, self._world_size)
         if self._world_size > 1:
             dist.all_reduce(grid)
+        settle(grid.device, self._world_size)
         waited += time.perf_counter() - began
         self._move(compression.restored(total, scales, self._lengths))
         self._put_buffers(exact.from_grid(grid, exponent, torch.float32))

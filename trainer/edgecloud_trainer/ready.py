@@ -1,4 +1,4 @@
-"""What a rank needs before its round is known: device, data, model. A standby does this ahead of time."""
+"""What a rank needs before its round is known: data and model. A standby does this ahead of time, and takes no GPU."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 1 << 30
 
 
-def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
-    """Device, data set and initialised model. A model of the user's may begin differently on each rank: see alike.py.
+def make_ready(settings: Settings) -> tuple[Dataset, nn.Module]:
+    """Data set and initialised model, on the CPU. A model of the user's may begin differently on each rank: see
+    alike.py.
 
-    In one thread: a standby is forked afterwards, and OpenMP's threads survive no fork.
+    In one thread and without CUDA: a standby is forked afterwards, which neither OpenMP's threads nor CUDA survive. And
+    while it waits, the GPU's memory is for the rank that trains.
 
     Raises:
         GPUNotVisibleError, SettingsError, DataError, ModelError, DestinationError: as their modules say.
@@ -44,11 +46,10 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     if settings.export is not None and settings.export.destination is not None:
         check_destination(settings.export.destination)
     _keep_memory()
-    device = devices.choose(settings)
+    devices.foresee(settings)
     torch.set_num_threads(1)
     if spec.deterministic:
-        torch.use_deterministic_algorithms(mode=True)
-        torch.backends.cudnn.benchmark = False
+        devices.use_deterministic(compiles=spec.compile)
     # A stray subnormal costs a CPU a hundred times a normal number's time.
     torch.set_flush_denormal(True)
     dataset = data.load(spec.data, seed=spec.seed, cache=settings.cache, on_progress=_Progress())
@@ -56,9 +57,21 @@ def make_ready(settings: Settings) -> tuple[Device, Dataset, nn.Module]:
     torch.manual_seed(spec.seed)
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
-    model = model.to(device=device.device, memory_format=device.memory_format)  # type: ignore[call-overload]
+    model = model.to(device="cpu", memory_format=devices.memory_format(settings))  # type: ignore[call-overload]
     give_back()
-    return device, dataset, model
+    return dataset, model
+
+
+def take_device(settings: Settings, model: nn.Module) -> Device:
+    """The device, to which it moves the model: once the round is known.
+
+    Raises:
+        GPUNotVisibleError, SettingsError: as `devices.choose`.
+    """
+    device = devices.choose(settings)
+    if device.device.type != "cpu":  # there it is already
+        model.to(device=device.device)
+    return device
 
 
 def use_threads(settings: Settings) -> None:

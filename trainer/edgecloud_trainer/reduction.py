@@ -17,6 +17,8 @@ from edgecloud_trainer.models import ModelError
 
 BUCKET_BYTES: Final = 1 << 20
 """Gradients are sent off in pieces of this size, while the rest of the backward pass runs."""
+GPU_BUCKET_BYTES: Final = 25 << 20
+"""Between GPUs, where a piece takes longer to start than to send; DistributedDataParallel's size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,11 @@ def settle(device: torch.device, ranks: int) -> None:
         torch.cuda.current_stream(device).synchronize()
 
 
+def bucket_bytes(device: torch.device) -> int:
+    """How large the pieces are; on all ranks alike, for their devices are."""
+    return GPU_BUCKET_BYTES if device.type == "cuda" else BUCKET_BYTES
+
+
 class FastReduction:
     """Sums gradients as floats, in buckets that leave during the backward pass.
 
@@ -89,11 +96,11 @@ class FastReduction:
     def _make_buckets(self) -> None:
         # Gradients become ready from the last layer to the first.
         pile: list[nn.Parameter] = []
-        size = 0
+        size, enough = 0, bucket_bytes(self._parameters[0].device) if self._parameters else 0
         for parameter in reversed(self._parameters):
             pile.append(parameter)
             size += parameter.numel() * parameter.element_size()
-            if size >= BUCKET_BYTES:
+            if size >= enough:
                 self._buckets.append(_Bucket(pile))
                 pile, size = [], 0
         if pile:

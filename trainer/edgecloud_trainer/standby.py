@@ -17,7 +17,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 LINE_BYTES: Final = 1 << 20
@@ -25,10 +25,12 @@ _PR_SET_PDEATHSIG: Final = 1
 _INPUT, _OUTPUT, _ERRORS = 0, 1, 2
 
 
-def wait(*, heirs: bool) -> dict[str, str] | None:
+def wait(*, heirs: bool, fit: Callable[[], bool] = lambda: True) -> dict[str, str] | None:
     """The environment of this process's round; None: there will be none.
 
-    heirs: whether this process may be forked. One that has a GPU must not.
+    Args:
+        heirs: whether this process may be forked.
+        fit: asked in a fork, whether it is good for anything.
 
     Raises:
         ValueError: what was said is no environment.
@@ -37,7 +39,7 @@ def wait(*, heirs: bool) -> dict[str, str] | None:
     while True:
         line, ends = _receive()
         try:
-            heir = heirs and len(ends) == 2 and bool(line) and _leave_heir(ends, launcher)
+            heir = heirs and len(ends) == 2 and bool(line) and _leave_heir(ends, launcher, fit)
         finally:
             for end in ends:
                 os.close(end)
@@ -69,7 +71,7 @@ def _receive() -> tuple[bytes, Sequence[int]]:
     return line, ends
 
 
-def _leave_heir(ends: Sequence[int], launcher: int) -> bool:
+def _leave_heir(ends: Sequence[int], launcher: int, fit: Callable[[], bool]) -> bool:
     """Fork; true in the heir. Where there can be none the launcher starts another process the long way."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -82,7 +84,7 @@ def _leave_heir(ends: Sequence[int], launcher: int) -> bool:
         return False
     between = os.getpid()
     try:
-        if os.fork():
+        if not fit() or os.fork():
             os._exit(0)
     except OSError:
         os._exit(1)

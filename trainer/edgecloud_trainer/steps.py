@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgecloud_trainer import norm, optimizers, order, ordinary, trial
-from edgecloud_trainer.augment import Augmenter, to_input
+from edgecloud_trainer.augment import Augmenter, sent, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.ema import Ema
@@ -220,12 +220,15 @@ class Stepper:
 
     def _images(self, ids: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
         train = self.dataset.train
-        pixels = self._augmenter.augment(train.pixels[ids], ids, epoch)
         images = to_input(
-            pixels, self.dataset.mean, self.dataset.std, dtype=torch.float32, memory_format=self.device.memory_format
+            self._augmenter.augment(train.pixels[ids], ids, epoch),
+            self.dataset.mean,
+            self.dataset.std,
+            dtype=torch.float32,
+            memory_format=self.device.memory_format,
+            device=self.device.device,
         )
-        labels = torch.from_numpy(np.ascontiguousarray(train.labels[ids]))
-        return images.to(self.device.device, non_blocking=True), labels.to(self.device.device, non_blocking=True)
+        return images, sent(np.ascontiguousarray(train.labels[ids]), self.device.device)
 
     def check_weights(self) -> None:
         """Look at what a checkpoint would hold: a loss can be finite, and the gradients that move the weights not.

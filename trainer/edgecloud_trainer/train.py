@@ -11,6 +11,7 @@ Exit codes: 0 done, 1 failed, 2 wrong configuration, or an export that must not 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgecloud_trainer.data import Dataset
-    from edgecloud_trainer.devices import Device
     from edgecloud_trainer.settings import Settings
     from edgecloud_trainer.training import Finished
 
@@ -49,12 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
         said = settings.read()
         made, problem = _attempt(lambda: ready.make_ready(said))
         if waits:
-            environment = standby.wait(heirs=made is not None and made[0].device.type == "cpu")
+            environment = standby.wait(heirs=made is not None, fit=lambda: devices.fit_after_a_fork(said))
             if environment is None:
                 return 0  # the launcher has gone, or has no round for us
             os.environ.update(environment)
             said = settings.read()
-            if isinstance(problem, data.DataError) and problem.passing:
+            if problem is not None and _may_have_passed(problem):
                 made, problem = _attempt(lambda: ready.make_ready(said))
         if made is None:
             assert problem is not None
@@ -95,17 +95,25 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _trained(said: Settings, device: Device, dataset: Dataset, model: nn.Module) -> Finished:
+def _trained(said: Settings, dataset: Dataset, model: nn.Module) -> Finished:
     """The training from where it stands to its end."""
-    from edgecloud_trainer import group, ready, steps, training
+    from edgecloud_trainer import ending, group, ready, steps, training
 
+    device = ready.take_device(said, model)
     ready.use_threads(said)
     stepper = steps.Stepper(said, device, dataset, model)
     group.join(said, device)
     try:
-        return training.Training(said, device, dataset, stepper).run()
-    finally:
+        course = training.Training(said, device, dataset, stepper)
+        with ending.watched(course) if ending.deaf(device, said.world_size) else contextlib.nullcontext():
+            finished = course.run()
+    except training.StoppedError:  # by all ranks at once
         group.leave()
+        raise
+    # Not where a rank fails, which may be one alone: NCCL has it wait here for the others, and they wait for it in an
+    # exchange, before it could say why. They notice when its process ends.
+    group.leave()
+    return finished
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T, None] | tuple[None, Exception]:
@@ -113,6 +121,14 @@ def _attempt(work: Callable[[], T]) -> tuple[T, None] | tuple[None, Exception]:
         return work(), None
     except Exception as error:
         return None, error
+
+
+def _may_have_passed(problem: Exception) -> bool:
+    """Whether what a standby met may be over by the time it has a round."""
+    from edgecloud_trainer.data import DataError
+    from edgecloud_trainer.models import trying
+
+    return problem.passing if isinstance(problem, DataError) else trying.may_pass(problem)
 
 
 def _end(code: int, reason: str, message: str, **more: int) -> int:

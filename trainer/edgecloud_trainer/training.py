@@ -84,6 +84,8 @@ class Training:
         self._saved_at = time.monotonic()
         self._saved_step = 0
         self._watch = Stopwatch()
+        self.done = 0
+        """Steps of this round. A rank that makes none any more may stand in an exchange."""
         self._fingerprint = fingerprint(device, torch.get_num_threads())
         self._card = model_card(settings, dataset, stepper.model).dump()
         self._records: Records | None = None
@@ -122,6 +124,10 @@ class Training:
         finally:
             self._close()
 
+    def give_up(self) -> None:
+        """From another thread, while the training's stands: let a checkpoint be finished, if it can be in time."""
+        self._saver.idle(CLOSE_SECONDS)
+
     def _close(self) -> None:
         self._saver.close(CLOSE_SECONDS)
         if self._records is not None:
@@ -145,6 +151,7 @@ class Training:
             done = number + 1
             wishes = Wishes(stop=self._stop_signal or worker.should_stop(), save=settings.rank == 0 and self._due(done))
             outcome = stepper.step(number, assignment, wishes)
+            self.done += 1
             if number == start:
                 self._unexchanged.look()
             self._watch.add(

@@ -1,9 +1,10 @@
 """One forward in training mode before the first step: what works in evaluation only fails here with a sentence.
 
-In the first step it would be a traceback, and the job would be tried anew until no restart is left. Afterwards the
-model's parameters, buffers, and attributes of plain types are as they were, and so are torch's random numbers; what
-else a forward moves (a list, other libraries' random numbers) stays moved. Every rank comes to the same, as far as its
-model does what the configuration says.
+And one backward, where that may fail for a reason of its own. In the first step it would be a traceback, and the job
+would be tried anew until no restart is left. Afterwards the model's parameters, their gradients, buffers, and
+attributes of plain types are as they were, and so are torch's random numbers; what else a forward moves (a list, other
+libraries' random numbers) stays moved. Every rank comes to the same, as far as its model does what the configuration
+says.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import NoneType
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgecloud_trainer import norm
 from edgecloud_trainer.data import Dataset
@@ -27,6 +28,8 @@ FEW: Final = 2
 
 _PLAIN: Final = (bool, int, float, str, NoneType)
 """What a module's attributes may be that a forward can only replace: its mode, what it counts, what it will look up."""
+
+_NOT_DETERMINISTIC: Final = "does not have a deterministic implementation"
 
 
 class _Wrong(NamedTuple):
@@ -64,12 +67,21 @@ def check(
         sizes = [images] * (2 if together else 1)
         black = torch.zeros(sum(sizes), *dataset.shape).to(device.device, memory_format=device.memory_format)
         try:
-            # With gradients, though none is computed: a model may ask for some on its way.
-            with _as_it_was(model, device), torch.enable_grad(), autocast():
+            # With gradients, whether any is computed or not: a model may ask for some on its way.
+            with _as_it_was(model, device), torch.enable_grad():
                 model.train()
                 norm.set_sizes(model, sizes)
-                logits = model(black)
+                with autocast():
+                    logits = model(black)
+                if backwards(settings, device) and isinstance(logits, Tensor) and logits.requires_grad:
+                    logits.float().sum().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # the user's or torchvision's code may raise anything
+            if _NOT_DETERMINISTIC in str(error):
+                which = trying.in_a_line(error).partition(", but ")[0]
+                return _Wrong(
+                    f"can't be trained with deterministic: true here ({which})",
+                    "write trainer.deterministic: false, or take another model such as edgenet",
+                )
             if trying.may_pass(error):
                 raise
             return _Wrong(
@@ -105,6 +117,12 @@ def check(
         )
 
 
+def backwards(settings: Settings, device: Device) -> bool:
+    """Whether a backward may fail that a forward can't tell of: some have no deterministic form on a GPU, such as that
+    of the pooling in alexnet and vgg."""
+    return settings.trainer.deterministic and device.device.type == "cuda"
+
+
 def _remedy(batch: int, shards: int, *, ranks: int, images: int) -> str:
     """What makes shards of two images or more, and still one for each rank."""
     fewer = [f"shards: {batch // 2} or less"] if batch // 2 >= ranks else []
@@ -114,7 +132,7 @@ def _remedy(batch: int, shards: int, *, ranks: int, images: int) -> str:
 
 @contextlib.contextmanager
 def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
-    """Put back modes, counters and the like, parameters, buffers, moments and torch's random numbers."""
+    """Put back modes, counters and the like, parameters, gradients, buffers, moments and torch's random numbers."""
     plain = [(m, {k: v for k, v in vars(m).items() if isinstance(v, _PLAIN)}) for m in model.modules()]
     # Parameters too: a forward may move a codebook, or keep weights within bounds. For now nothing else is as large.
     kept = [
@@ -123,6 +141,7 @@ def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
         for named in (module.named_parameters, module.named_buffers)
         for name, tensor in named(recurse=False, remove_duplicate=False)
     ]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     with torch.random.fork_rng([device.device] if device.device.type == "cuda" else []):
         try:
             yield
@@ -130,6 +149,8 @@ def _as_it_was(model: nn.Module, device: Device) -> Iterator[None]:
             norm.set_sizes(model, ())
             for module, values in plain:
                 vars(module).update(values)
+            for parameter, gradient in gradients:
+                parameter.grad = gradient
             with torch.no_grad():
                 for module, name, tensor, value in kept:
                     if getattr(module, name) is not tensor:

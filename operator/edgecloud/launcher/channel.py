@@ -6,7 +6,7 @@ pwrite, which see the same pages.
 
     offset  size
     0       8     mark of the format
-    64      4     control: bit 0 = stop                       launcher -> process
+    64      4     control: bit 0 = stop, bit 1 = end at once  launcher -> process
     128     4     attached: 1 = the process looks at the flag process -> launcher
     192     16    sequence (8), length (4), crc32 (4)         process -> launcher
     256     ...   the last report, as JSON, up to the end of the file
@@ -34,7 +34,7 @@ MAX_SIZE = 1 << 20
 MARK = b"EDGECH1\n"
 CONTROL, ATTACHED, HEAD, BODY = 64, 128, 192, 256
 CAPACITY = SIZE - BODY
-STOP = 1
+STOP, END = 1, 2
 _WORD = struct.Struct("<I")
 _HEAD = struct.Struct("<QII")
 _SEQUENCE = struct.Struct("<Q")
@@ -51,6 +51,7 @@ class LauncherEnd:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._control = 0
         self._sequence = 0
         self._progress: dict[str, Any] | None = None
         try:
@@ -67,8 +68,16 @@ class LauncherEnd:
 
     def stop(self) -> None:
         """Ask the process to save, and to leave with 143, at its next step."""
+        self._tell(STOP)
+
+    def end(self) -> None:
+        """Say that it is being ended, with what it can do by itself within the time that a SIGKILL leaves it."""
+        self._tell(STOP | END)
+
+    def _tell(self, bits: int) -> None:
+        self._control |= bits
         with contextlib.suppress(OSError):
-            os.pwrite(self._file, _WORD.pack(STOP), CONTROL)
+            os.pwrite(self._file, _WORD.pack(self._control), CONTROL)
 
     def progress(self) -> dict[str, Any] | None:
         """The newest report that could be read whole; None before the first."""
@@ -124,6 +133,9 @@ class ProcessEnd:
 
     def stop_asked(self) -> bool:
         return bool(_WORD.unpack_from(self._map, CONTROL)[0] & STOP)
+
+    def end_told(self) -> bool:
+        return bool(_WORD.unpack_from(self._map, CONTROL)[0] & END)
 
     def write(self, report: dict[str, Any]) -> None:
         """Put a report in the place of the last one; metrics that do not fit are left out, the last ones first."""

@@ -105,7 +105,7 @@ class Group:
         """End all: SIGTERM now, SIGKILL soon."""
         self.stopping = self._hard = True
         for process in self._processes:
-            process.channel.stop()
+            process.channel.end()
             process.signal(signal.SIGTERM)
         self._kill_within(HARD_SECONDS)
 

@@ -156,7 +156,10 @@ def test_the_flag_and_the_mark() -> None:
         assert not launcher.attached and not process.stop_asked()
         process.attach()
         launcher.stop()
-        assert launcher.attached and process.stop_asked()
+        assert launcher.attached and process.stop_asked() and not process.end_told()
+        launcher.end()
+        launcher.stop()
+        assert process.stop_asked() and process.end_told(), "there is no way back"
 
 
 def test_metrics_that_do_not_fit_are_left_out() -> None:

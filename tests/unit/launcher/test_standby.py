@@ -32,7 +32,7 @@ HEIRS = """
     sys.path.insert(0, {trainer!r})
     from edgecloud_trainer import standby
     open(os.path.join({folder!r}, "ready-" + str(os.getpid())), "w").close()
-    environment = standby.wait(heirs={heirs})
+    environment = standby.wait(heirs={heirs}, fit=lambda: {fit})
     if environment is None:
         sys.exit(0)
     os.environ.update(environment)
@@ -147,8 +147,8 @@ def test_a_command_that_cannot_be_started_fails_in_its_round(job: Job) -> None:
     assert failure is not None and failure.reason == "StartFailed"
 
 
-def heirs(job: Job, then: str = "pass", *, forks: bool = True) -> list[str]:
-    return job.script(HEIRS.format(trainer=str(TRAINER), folder=str(job.folder), then=then, heirs=forks))
+def heirs(job: Job, then: str = "pass", *, forks: bool = True, fit: bool = True) -> list[str]:
+    return job.script(HEIRS.format(trainer=str(TRAINER), folder=str(job.folder), then=then, heirs=forks, fit=fit))
 
 
 def test_an_heir_waits_for_the_next_round(job: Job) -> None:
@@ -196,9 +196,10 @@ def test_no_heir_outlives_the_launcher(job: Job, how: str) -> None:
     eventually(lambda: not any(map(alive, pids)), "they are gone")
 
 
-def test_a_program_that_has_no_heir_is_started_again(job: Job) -> None:
-    """A process that holds a GPU can't be forked. The round after the next has a new one in any case."""
-    launcher = job.launch(heirs(job, forks=False), EDGECLOUD_STANDBY="1")
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_program_that_has_no_heir_is_started_again(job: Job, forks: bool) -> None:
+    """No fork survives CUDA, as the fork itself finds. The round after the next has a new one in any case."""
+    launcher = job.launch(heirs(job, forks=forks, fit=False), EDGECLOUD_STANDBY="1")
     for round in (1, 2):
         job.coordinator.run(round)
         job.coordinator.wait_state("succeeded", round)

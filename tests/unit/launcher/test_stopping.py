@@ -141,14 +141,18 @@ def test_what_does_not_leave_within_the_grace_is_killed(job: Job) -> None:
     job.coordinator.wait_state("preempted", 1, seconds=4)
 
 
-def test_an_agreed_stop_can_turn_into_a_hard_one(job: Job) -> None:
+@pytest.mark.parametrize("by", ["SIGTERM", "the channel"])
+def test_an_agreed_stop_can_turn_into_a_hard_one(job: Job, by: str) -> None:
     job.launch(
-        job.script("""
-        import time
+        job.script(f"""
+        import signal, time
         from edgecloud import worker
         worker.should_stop()
+        if {by != "SIGTERM"}:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker.report(step=1)
-        time.sleep(60)
+        while {by == "SIGTERM"} or not worker.told_to_end():
+            time.sleep(0.01)
     """)
     )
     job.coordinator.run(1)
@@ -156,7 +160,7 @@ def test_an_agreed_stop_can_turn_into_a_hard_one(job: Job) -> None:
     job.coordinator.say("stop", 1, grace_seconds=60.0)
     job.coordinator.wait_state("stopping", 1)
     job.coordinator.say("wait", 1)
-    job.coordinator.wait_state("idle", 1, seconds=4)  # by SIGTERM
+    job.coordinator.wait_state("idle", 1, seconds=4)  # before SIGKILL
 
 
 def test_a_script_that_stops_by_itself_takes_the_others_along(job: Job) -> None:

@@ -163,3 +163,19 @@ def test_to_input_is_the_same_in_both_formats_and_for_any_part() -> None:
     part = to_input(pixels[2:4], (0.5,) * 3, (0.2,) * 3, torch.float32, torch.channels_last)
     assert torch.equal(plain, last)
     assert torch.equal(part, last[2:4])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_to_input_computes_where_the_network_does(memory_format: torch.memory_format) -> None:
+    """On a device that isn't the CPU, from bytes; to the last bit the same, as far as it can be seen on the CPU."""
+    pixels, mean, std = images(5, 3, 8, 6), (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    there = to_input(pixels, mean, std, torch.float32, memory_format, torch.device("meta"))
+    assert (there.device.type, there.shape, there.dtype) == ("meta", pixels.shape, torch.float32)
+    assert there.is_contiguous(memory_format=memory_format)
+    scale, shift = (torch.tensor(values).view(3, 1, 1) for values in zip(*_scales(mean, std), strict=True))
+    by_channel = torch.from_numpy(pixels).float().mul_(scale).add_(shift)
+    assert torch.equal(to_input(pixels, mean, std, torch.float32, memory_format, torch.device("cpu")), by_channel)
+
+
+def _scales(mean: tuple[float, ...], std: tuple[float, ...]) -> list[tuple[float, float]]:
+    return [(1 / (255 * s), -m / s) for m, s in zip(mean, std, strict=True)]

@@ -136,6 +136,22 @@ def test_leaving_waits_for_what_is_under_way(tmp_path: Path) -> None:
         submit(saver, 2)
 
 
+@pytest.mark.parametrize("final", [False, True])
+def test_another_thread_may_wait_for_what_is_under_way(tmp_path: Path, final: bool) -> None:
+    slow = GatedStore(tmp_path)
+    with AsyncSaver(slow) as saver:
+        assert saver.idle(0)
+        save = saver.save_final if final else saver.submit
+        training = threading.Thread(target=save, args=(1, tensors_of(1), state_of(1)), kwargs={"weights": WEIGHTS})
+        training.start()
+        assert slow.arrived.acquire(timeout=30)
+        assert not saver.idle(0)
+        slow.gate.release()
+        assert saver.idle(30)
+        training.join()
+    assert names(tmp_path) == ["step-1"]
+
+
 def test_leaving_does_not_wait_for_ever(tmp_path: Path) -> None:
     slow = GatedStore(tmp_path)
     saver = AsyncSaver(slow)

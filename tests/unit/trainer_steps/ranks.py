@@ -31,11 +31,10 @@ def _take_part(part: Part, environment: dict[str, str], said: Connection) -> Non
     code = 1
     try:
         said.send(str(part(read)))
+        group.leave()
         code = 0
     except Exception as error:
         said.send(repr(error))
-    finally:
-        group.leave()
     os._exit(code)  # as a training process ends: what torch leaves to its destructors may abort
 
 

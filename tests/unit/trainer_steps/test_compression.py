@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgecloud.api.trainer import SyncSpec
-from edgecloud_trainer import compression, ordinary
+from edgecloud_trainer import compression, ordinary, outer
 from edgecloud_trainer.outer import OuterSync, summed
 from edgecloud_trainer.reduction import Wishes
 
@@ -111,9 +111,9 @@ def test_going_on_from_its_state_is_the_same() -> None:
     other = copy.deepcopy(one)
     second = outer_sync(other)
     second.take_up({name: value.clone() for name, value in first.state().items()})
-    for model, outer in ((one, first), (other, second)):
+    for model, each in ((one, first), (other, second)):
         moved(model, 0.05)
-        assert outer.exchange(share=1.0, seed=2).wishes == Wishes()
+        assert each.exchange(share=1.0, seed=2).wishes == Wishes()
     for name, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
 
@@ -144,3 +144,11 @@ def test_a_mask_is_left_alone_and_leaves_the_statistics_alone(mask: float) -> No
 def test_alone_the_sum_is_the_value() -> None:
     values = torch.arange(-127, 128).to(torch.int8)
     assert summed(values, 1).tolist() == list(range(-127, 128))
+
+
+def test_both_exchanges_are_timed_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is only given its work by them: it is waited for before and after each, as in every step's exchange."""
+    settled: list[tuple[torch.device, int]] = []
+    monkeypatch.setattr(outer, "settle", lambda *given: settled.append(given))
+    outer_sync(network()).exchange(share=1.0, seed=0)
+    assert settled == [(torch.device("cpu"), 1)] * 4

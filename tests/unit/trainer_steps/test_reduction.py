@@ -64,6 +64,10 @@ def steps(settings: Settings) -> str:
     return json.dumps([found, problem])
 
 
+def test_pieces_are_larger_between_gpus() -> None:
+    assert [reduction.bucket_bytes(torch.device(kind)) >> 20 for kind in ("cpu", "cuda")] == [1, 25]
+
+
 def test_ranks_that_use_different_parameters() -> None:
     """Each fills its buckets in an order of its own, and they must be sent in one: what is sent first is added up."""
     port = free_port()

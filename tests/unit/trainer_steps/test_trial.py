@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgecloud_trainer import data, devices, models
+from edgecloud_trainer import data, devices, models, trial
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.models import ModelError
 from edgecloud_trainer.settings import Settings, SettingsError, read
@@ -170,6 +170,38 @@ def test_an_error_that_only_speaks_of_cuda_is_the_models(digits: Dataset, kind: 
         stepper(settings(), digits, Own(fail))
 
 
+class Scatters(torch.autograd.Function):
+    """Its backward needs an operation of which torch has no deterministic form, as those of some poolings on a GPU."""
+
+    @staticmethod
+    def forward(_context: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_context: object, *gradients: Tensor) -> Tensor:
+        return gradients[0].clone().put_(torch.tensor([0]), torch.ones(1))
+
+
+@pytest.mark.parametrize("name", ["forward", "backward"])
+def test_what_has_no_deterministic_form(digits: Dataset, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = settings(deterministic=True, model="own:net")
+    model = Own(Scatters.apply if name == "backward" else lambda logits: Scatters.backward(None, logits))
+    cpu = devices.choose(said)
+    assert not trial.backwards(said, cpu) and trial.backwards(said, replace(cpu, device=torch.device("cuda")))
+    monkeypatch.setattr(trial, "backwards", lambda *_: True)
+    stepper(said, digits, Own(Scatters.apply))  # not asked for: works
+    torch._C._set_deterministic_algorithms(True, warn_only=False)
+    try:
+        with pytest.raises(ModelError) as caught:
+            stepper(said, digits, model)
+    finally:
+        torch._C._set_deterministic_algorithms(False, warn_only=False)
+    assert str(caught.value) == (
+        "own:net can't be trained with deterministic: true here (RuntimeError: put_ does not have a deterministic"
+        " implementation): write trainer.deterministic: false, or take another model such as edgenet"
+    )
+
+
 @pytest.mark.parametrize(("ranks", "works"), [(1, False), (12, True)])
 def test_shards_that_a_rank_has_together(digits: Dataset, ranks: int, works: bool) -> None:
     """A normalisation over patches of images can't tell its shards; alone, a shard is all there is."""
@@ -213,7 +245,9 @@ class Changes(nn.Module):
         return logits
 
 
-def test_nothing_is_left_of_it(digits: Dataset) -> None:
+@pytest.mark.parametrize("backwards", [False, True])
+def test_nothing_is_left_of_it(digits: Dataset, backwards: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "backwards", lambda *_: backwards)
     model = Changes()
     model.dropout.eval()
     last, sizes = model.last, model.sizes

@@ -41,7 +41,8 @@ class AsyncSaver:
     What must end the training is kept, and raised by every later call: SupersededError, CheckpointMismatchError, and
     errors that are none of the storage's.
 
-    All methods belong to one thread, the training's. As a context manager it waits at the end for what is under way.
+    All methods but `idle` belong to one thread, the training's. As a context manager it waits at the end for what is
+    under way.
     """
 
     def __init__(
@@ -103,6 +104,11 @@ class AsyncSaver:
         self.check()
         return self._last
 
+    def idle(self, seconds: float) -> bool:
+        """Wait until nothing is being written or waiting, for so long at most; whether it is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._busy and self._waiting is None, seconds)
+
     def save_final(
         self, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], *, weights: Collection[str]
     ) -> Saved:
@@ -117,10 +123,15 @@ class AsyncSaver:
             self._changed.wait_for(lambda: not self._busy)
         self.check()
         job = self._copied(step, tensors, state, weights)
+        with self._changed:
+            self._busy = True
         try:
             saved = self._store.save(job.step, job.tensors, job.state, weights=job.weights)
         finally:
-            self._free.append(job.memory)
+            with self._changed:
+                self._free.append(job.memory)
+                self._busy = False
+                self._changed.notify_all()
         self._succeeded(saved)
         try:
             self._store.prune()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgecloud_trainer import vision
 from edgecloud_trainer.data.dataset import Contents, DataError, Labels, Part, Pixels, Split, part_of
 from edgecloud_trainer.data.files import Reading
 from edgecloud_trainer.data.observer import Stage
@@ -108,8 +109,7 @@ def _digits(reading: Reading) -> Contents:
 
 
 def _torchvision(name: str, named: _Named, reading: Reading) -> Contents:
-    from torchvision import datasets  # type: ignore[import-untyped]
-
+    datasets = vision.part("datasets")
     root = (reading.downloads or reading.scratch) / "torchvision"
     cls = getattr(datasets, named.cls)
     parts: dict[Split, Part] = {}

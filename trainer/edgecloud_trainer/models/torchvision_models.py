@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from torch import nn
 
+from edgecloud_trainer import vision
 from edgecloud_trainer.models.errors import ModelError
 
 SMALL: Final = 64
@@ -17,8 +18,7 @@ _RESIDUAL: Final = ("resnet", "resnext", "wide_resnet")
 
 def names() -> list[str]:
     """What torchvision has for classification."""
-    from torchvision import models  # type: ignore[import-untyped]
-
+    models = vision.part("models")
     return list(models.list_models(module=models))
 
 
@@ -32,8 +32,7 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
     Raises:
         ModelError: the model can't take images of this size.
     """
-    from torchvision import models
-
+    models = vision.part("models")
     model: nn.Module = models.get_model(
         name, weights=None, num_classes=classes, **_options(name, height=height, width=width)
     )
