@@ -135,6 +135,39 @@ def test_a_class_with_folders_in_it_that_is_called_like_a_split(tmp_path: Path, 
     assert from_source(write(tmp_path / "dogs", files), cache).classes == ("racing", "resting", "training")
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("images",),
+        ("a", "b"),
+        ("left", "right"),
+        ("day1", "day2"),
+        ("2019", "2020"),
+        ("images/front", "images/back"),
+        ("images", "masks"),
+        ("part one", "part two/1"),
+    ],
+)
+def test_classes_whose_images_lie_in_several_folders(folders: tuple[str, ...], tmp_path: Path, cache: Path) -> None:
+    files = tree({f"{name}/{folder}": 4 for name in ("cat", "dog", "training") for folder in folders})
+    dataset = from_source(write(tmp_path / "set", files), cache)
+    assert (dataset.classes, len(dataset.train) + len(dataset.test)) == (("cat", "dog", "training"), len(files))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"apple": ("scab", "rust", "healthy"), "peach": ("spot", "healthy"), "pepper": ("spot", "healthy")},
+        {"animal": ("cat", "dog", "plant"), "plant": ("oak", "tulip")},
+        {"0": ("0", "1", "2"), "1": ("0", "1", "2"), "2": ("0", "1", "2")},
+        {"test tube": ("cat 1", "cat 2"), "inner tube": ("cat 1", "cat 2"), "cat 1": ("x",)},
+    ],
+)
+def test_classes_whose_folders_are_no_classes(folders: dict[str, tuple[str, ...]], tmp_path: Path, cache: Path) -> None:
+    files = tree({f"{name}/{folder}": 4 for name, inner in folders.items() for folder in inner})
+    assert from_source(write(tmp_path / "set", files), cache).classes == tuple(sorted(folders))
+
+
 def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
     for around in ("Test", "Training", "testing"):
         files = tree({f"{around}/cat": 5, f"{around}/dog": 6})

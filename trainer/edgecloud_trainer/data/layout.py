@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from edgecloud.edge.images import SUFFIXES
 from edgecloud_trainer.data.dataset import DataError, Fault, Split
+from edgecloud_trainer.data.likeness import meant, refuse_disguised
 
 MAX_CLASSES: Final = 100_000
 _PLAIN: Final = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 
-_SPLIT_FOLDERS: Final[dict[str, Split]] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""By a folder's name in lower case."""
 _NEVER_CLASSES: Final = frozenset(("train", "val", "valid", "validation", "test"))
 """Written like this they are taken for splits at once; others, such as Test, may also be classes."""
 _CLUTTER: Final = frozenset(
@@ -103,11 +93,11 @@ def arrange(
         path = paths[position][drop:]
         split: Split = "train"
         if len(path) > 1 and train:
-            if (meant := _meant(path[0])) is None:
+            if (stands_for := meant(path[0])) is None:
                 raise DataError(
                     f"{where}: {path[0]}/ stands beside {train}/, which may have test/ and val/ beside it: move it away"
                 )
-            split, path = meant, path[1:]
+            split, path = stands_for, path[1:]
         if len(path) > 1 and is_image(path[-1]):
             found.setdefault(split, {}).setdefault(path[0], []).append(position)
         elif reason := _out_of_place(path):
@@ -146,7 +136,7 @@ def _refuse_empty(
     depth = drop + (2 if split_folders else 1)
     for folder in sorted(folders):
         parts = folder.split("/")
-        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and _meant(parts[drop]) != "train"):
+        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and meant(parts[drop]) != "train"):
             continue
         if parts[-1] not in found["train"]:
             raise DataError(
@@ -173,11 +163,6 @@ def _wrapping(paths: Sequence[Sequence[str]]) -> int:
     return 1 if any(len(path) > 2 for path in paths) else 0
 
 
-def _meant(folder: str) -> Split | None:
-    """The split that a folder's name stands for."""
-    return _SPLIT_FOLDERS.get(folder.lower())
-
-
 def _train_folder(paths: Sequence[Sequence[str]], drop: int, where: str) -> str:
     """The folder with the training images' classes in it, if the folders are splits; "" if they are classes.
 
@@ -189,43 +174,33 @@ def _train_folder(paths: Sequence[Sequence[str]], drop: int, where: str) -> str:
     """
     tops = {path[drop] for path in paths if len(path) > drop + 1}
     nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
-    only = bool(tops) and all(map(_meant, tops))
-    named = {_meant(top) for top in nested}
+    only = bool(tops) and all(map(meant, tops))
+    named = {meant(top) for top in nested}
     splits = only or None not in named or len(named) > 2
     likely = sorted(tops if only else nested) if splits else ()
-    train = "train" if "train" in tops else next((top for top in likely if _meant(top) == "train"), "")
+    train = "train" if "train" in tops else next((top for top in likely if meant(top) == "train"), "")
     if train:
         _refuse_synonyms(tops, where)
         return train
     # test/CLASS/FILE without train/ is half a data set, not a class named test.
     for half in sorted(tops if only else _NEVER_CLASSES & {path[drop] for path in paths if len(path) > drop + 2}):
         raise DataError(f"{where} has {half}/ and no train/: put the training images into train/CLASS/")
-    if len(set(map(_alike, tops))) > 1 and all(map(_alike, tops)):
-        raise DataError(
-            f"{where}: {'/, '.join(sorted(tops)[:5])}/ look like splits rather than classes: call them train/, test/ "
-            "and val/, with a folder for each class in them"
-        )
     inside = {path[drop + 1]: path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
-    meant = {split: f"{top}/{name}/" for name, top in sorted(inside.items()) if (split := _meant(name))}
-    if "train" in meant and len(meant) > 1:
+    within = {split: f"{top}/{name}/" for name, top in sorted(inside.items()) if (split := meant(name))}
+    if "train" in within and len(within) > 1:
         raise DataError(
-            f"{where}: {' and '.join(sorted(meant.values()))} are splits within a folder of one class: put train/ and "
+            f"{where}: {' and '.join(sorted(within.values()))} are splits within a folder of one class: put train/ and "
             "test/ around the class folders, as train/CLASS/"
         )
+    refuse_disguised(tops, (path[drop:-1] for path in paths if len(path) > drop + 2 and is_image(path[-1])), where)
     return ""
-
-
-def _alike(folder: str) -> Split | None:
-    """The split that is a word of a folder's name, as of training_set or TrainSet."""
-    words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", folder)
-    return next((split for word in words if (split := _meant(word))), None)
 
 
 def _refuse_synonyms(tops: Collection[str], where: str) -> None:
     """Train/ beside train/, or test/ beside testing/: it could be either, or both."""
     seen: dict[Split, str] = {}
     for top in sorted(tops):
-        if (split := _meant(top)) is not None and seen.setdefault(split, top) != top:
+        if (split := meant(top)) is not None and seen.setdefault(split, top) != top:
             raise DataError(
                 f"{where}: {seen[split]}/ and {top}/ both stand for {split}: put them into one, or move one away"
             )
