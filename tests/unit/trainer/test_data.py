@@ -297,6 +297,31 @@ def test_idx_without_test_images(tmp_path: Path, cache: Path) -> None:
     assert (len(dataset.train), len(dataset.test)) == (36, 4)
 
 
+def arrays(path: Path, **named: np.ndarray) -> Path:
+    images = np.stack([pixels(number, channels=1)[0] for number in range(8)])
+    with path.open("wb") as file:
+        np.savez(file, **{"x_train": images, "y_train": np.arange(8) % 4, **named})
+    return path
+
+
+@pytest.mark.parametrize("split", ["dev", "eval"])
+def test_arrays_of_other_names(split: str, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = np.array(["ant", "bee", "cat", "dog"])
+    more = {f"x_{split}": np.zeros((2, 10, 12), np.uint8), f"y_{split}": np.arange(2), "train_ids": np.arange(8)}
+    with caplog.at_level("INFO"):
+        dataset = from_source(arrays(tmp_path / "a.npz", class_names=names, **more), cache)
+    check(dataset)
+    assert dataset.validation is not None
+    assert (dataset.classes, len(dataset.validation)) == (tuple(names), 2)
+    assert f"{tmp_path}/a.npz has arrays that are passed over: train_ids" in caplog.text
+
+
+def test_labels_that_begin_at_1(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert len(from_source(arrays(tmp_path / "a.npz", y_train=1 + np.arange(8) % 4), cache).classes) == 5
+    assert "no training images of 1 of the 5 classes, those with the labels 0: do its labels begin at 1?" in caplog.text
+
+
 def test_cifar(tmp_path: Path, cache: Path) -> None:
     first, second, test = cifar(7, seed=1), cifar(6, seed=2), cifar(4, seed=3)
     files = {"data_batch_2.bin": second, "data_batch_1.bin": first, "test_batch.bin": test, "readme.html": b""}

@@ -47,6 +47,11 @@ def meant(folder: str) -> Split | None:
     return _SPLIT_FOLDERS.get(folder.lower())
 
 
+def split_word(name: str) -> Split | None:
+    """The split that is a word of a name, as of training_set or TrainSet."""
+    return next((_SPLIT_WORDS[word] for word in _words(name) if word in _SPLIT_WORDS), None)
+
+
 def same(name: str) -> str:
     """What names have in common that differ in capitals, or in how Unicode spells them."""
     return unicodedata.normalize("NFC", name).casefold()
@@ -64,7 +69,7 @@ def refuse_disguised(tops: Collection[str], homes: Iterable[Sequence[str]], wher
         DataError: two differ by the name of a split, several hold the same classes, or one holds those beside it.
     """
     names = sorted(tops)
-    alike = {top: next((_SPLIT_WORDS[word] for word in _words(top) if word in _SPLIT_WORDS), None) for top in names}
+    alike = {top: split_word(top) for top in names}
     below = _below(homes)
     groups: dict[tuple[str, ...], list[str]] = {}
     for top in names:

@@ -50,6 +50,9 @@ class _Teller(Observer):
         elif stage.name in ("downloading", "decoding") and stage.total:
             self._progress(stage.done, stage.total)
 
+    def note(self, text: str) -> None:
+        log.info("%s", text)
+
 
 def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _silent) -> Dataset:
     """The data set that a job names.
