@@ -239,6 +239,19 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         only(tree({f"flowers/{top}{name}": 1 for top in ("", "flowers/") for name in ("daisy", "rose")})),
         "flowers/ holds daisy/, rose/, which are called like the classes beside it: if it is the same set once more",
     ),
+    "a class that is hidden": (only(tree({".net": 1, "java": 1, "python": 1})), ".net holds images and is hidden"),
+    "a class that is hidden in a split": (
+        only(tree({"set/train/.net": 1, "set/train/java": 1, "set/train/python": 1})),
+        "set/train/.net holds images and is hidden, by the point: rename it, or move it away",
+    ),
+    "tar: a class that is hidden": (
+        lambda root: pack(root / "data.tar", tree({"set/.net/a": 1, "set/java": 1, "set/python": 1})),
+        "data.tar: set/.net holds images and is hidden",
+    ),
+    "classes that look the same": (
+        only(tree({"caf\u00e9": 1, "cafe\u0301": 1, "tea": 1})),
+        r"look the same and are spelt in different ways ('caf\xe9' and 'cafe\u0301'): put their images into one",
+    ),
     "splits within classes": (
         only(tree({"cat/Train": 1, "cat/Test": 1, "dog/Train": 1, "dog/Test": 1})),
         "/Test/ and dog/Train/ are splits within a folder of one class: put train/ and test/ around the class folders",

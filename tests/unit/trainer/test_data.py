@@ -174,6 +174,13 @@ def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path
         assert from_source(write(tmp_path / around, files), cache).classes == ("cat", "dog")
 
 
+def test_classes_that_unicode_spells_in_two_ways(tmp_path: Path, cache: Path) -> None:
+    """A Mac's archive beside one from elsewhere."""
+    files = tree({"train/caf\u00e9": 2, "train/tea": 2, "test/cafe\u0301": 1, "test/tea": 1})
+    dataset = from_source(write(tmp_path / "set", files), cache)
+    assert (dataset.classes, dataset.test.labels.tolist()) == (("caf\u00e9", "tea"), [0, 1])
+
+
 def test_validation_images_of_its_own(tmp_path: Path, cache: Path) -> None:
     dataset = from_source(write(tmp_path / "pets", tree({**SPLIT, "val/dog": 2})), cache)
     check(dataset)
@@ -197,6 +204,10 @@ def test_what_systems_leave_behind_is_passed_over(tmp_path: Path, cache: Path) -
         "README.md": b"",
         "train/notes.txt": b"",
         ".git/HEAD": b"",
+        ".git/logo.png": encoded(pixels(99)),
+        "train/.ipynb_checkpoints/000-checkpoint.png": encoded(pixels(99)),
+        "train/cat/.old/000.png": encoded(pixels(99)),
+        "train/.Trash-1000/000.png": encoded(pixels(99)),
         "train/cat/.DS_Store": b"",
         "train/cat/Thumbs.db": b"",
         "train/cat/thumbs.db": b"",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,15 @@ _CLUTTER: Final = frozenset(
     )
 )  # fmt: skip
 """In lower case. @eaDir is where a Synology keeps small copies of a folder's images: they would be read beside them."""
+_HIDDEN_CLUTTER: Final = frozenset(
+    (
+        ".git", ".svn", ".hg", ".dvc", ".idea", ".vscode", ".ipynb_checkpoints", ".cache", ".tmp", ".thumbnails",
+        ".thumbs", ".@__thumb", ".trash", ".trashes", ".snapshot", ".snapshots", ".zfs", ".appledouble",
+        ".picasaoriginals", ".xvpics", ".spotlight-v100", ".fseventsd", ".documentrevisions-v100", ".temporaryitems",
+        ".recycle", ".sync", ".stversions", ".stfolder", ".dropbox.cache", ".syncthing", ".huggingface", ".venv",
+    )
+)  # fmt: skip
+"""In lower case: folders that may hold images and are nobody's classes. .Trash-1000 and its like are, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +47,12 @@ class Layout:
 def is_clutter(name: str) -> bool:
     """Whether a file or folder name is what systems and tools leave behind."""
     return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def may_be_class(folder: str) -> bool:
+    """Whether a folder that is passed over as hidden may have been meant as a class, such as .net: if it has images."""
+    name = folder.lower()
+    return name.startswith(".") and name not in _HIDDEN_CLUTTER and not name.startswith((".trash-", "._", ".nfs"))
 
 
 def refuse_classes(classes: Sequence[str], where: str) -> None:
@@ -55,9 +71,14 @@ def refuse_classes(classes: Sequence[str], where: str) -> None:
     for name in classes:
         if not name or not name.isprintable():
             raise DataError(f"{where}: the class name {name!r} is empty or has control characters: rename it")
-        if name in seen:
+        if (plain := _plain(name)) in seen:
             raise DataError(f"{where} has the class {name} twice: rename one of them")
-        seen.add(name)
+        seen.add(plain)
+
+
+def _plain(name: str) -> str:
+    """A name as it looks: in Unicode é may be one letter, or, as macOS has it, two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_image(name: str) -> bool:
@@ -67,7 +88,12 @@ def is_image(name: str) -> bool:
 
 
 def arrange(
-    names: Sequence[str], where: str, *, folders: Collection[str] = (), left_out: list[Fault] | None = None
+    names: Sequence[str],
+    where: str,
+    *,
+    folders: Collection[str] = (),
+    hidden: Collection[str] = (),
+    left_out: list[Fault] | None = None,
 ) -> Layout:
     """Find out which layout the names have, and read it.
 
@@ -79,6 +105,7 @@ def arrange(
         names: paths with /, without clutter, in any order.
         where: what they were found in, for messages.
         folders: paths of folders, so that one which is empty is noticed.
+        hidden: paths of folders with images that have been passed over and may be classes; see `may_be_class`.
         left_out: files that have no place in such a layout are added here, instead of refused.
 
     Raises:
@@ -104,7 +131,7 @@ def arrange(
             if left_out is None:
                 raise DataError(f"{where}: {names[position]} {reason}")
             left_out.append(Fault(names[position], reason))
-    _refuse_empty(found, folders, drop, paths, where, split_folders=bool(train))
+    _refuse_empty(found, folders, hidden, drop, paths, where, split_folders=bool(train))
     return _labelled(found, where)
 
 
@@ -123,6 +150,7 @@ def _out_of_place(path: Sequence[str]) -> str:
 def _refuse_empty(
     found: dict[Split, dict[str, list[int]]],
     folders: Collection[str],
+    hidden: Collection[str],
     drop: int,
     paths: Sequence[Sequence[str]],
     where: str,
@@ -134,10 +162,12 @@ def _refuse_empty(
         return
     around = next((path[:drop] for path in paths if len(path) > 1), [])
     depth = drop + (2 if split_folders else 1)
-    for folder in sorted(folders):
+    for folder in sorted({*folders, *hidden}):
         parts = folder.split("/")
         if len(parts) != depth or parts[:drop] != list(around) or (split_folders and meant(parts[drop]) != "train"):
             continue
+        if folder in hidden:
+            raise DataError(f"{where}: {folder} holds images and is hidden, by the point: rename it, or move it away")
         if parts[-1] not in found["train"]:
             raise DataError(
                 f"{where}: the class folder {folder} holds no images that can be read: put some there, or remove it"
@@ -222,17 +252,23 @@ def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:
             raise DataError(f"{where}: the name of the class folder {name!r} isn't UTF-8: rename it") from None
         if not name.isprintable():
             raise DataError(f"{where}: the name of the class folder {name!r} has control characters: rename it")
-    number = {name: label for label, name in enumerate(classes)}
+    number = {_plain(name): label for label, name in enumerate(classes)}
     for split, by_class in found.items():
-        for name in by_class:
-            if name not in number:
+        seen: dict[str, str] = {}
+        for name in sorted(by_class):
+            if (twin := seen.setdefault(_plain(name), name)) != name:
+                raise DataError(
+                    f"{where}: the class folders {name} and {twin} of {split} look the same and are spelt in different "
+                    f"ways ({name!a} and {twin!a}): put their images into one"
+                )
+            if _plain(name) not in number:
                 raise DataError(
                     f"{where}: {split} has a class {name} that train hasn't: the splits need the same classes"
                 )
     return Layout(
         classes=classes,
         splits={
-            split: [(number[name], position) for name in sorted(by_class) for position in by_class[name]]
+            split: [(number[_plain(name)], position) for name in sorted(by_class) for position in by_class[name]]
             for split, by_class in found.items()
         },
     )
