@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import torch
@@ -138,11 +138,14 @@ def agree(settings: Settings, fingerprint: Mapping[str, str], *, data: str) -> N
             )
 
 
-def refuse_other_data(written: str | None, data: str, settings: Settings) -> None:
+def refuse_other_data(written: str | None, data: str, settings: Settings, *, held_back: Sequence[str] = ()) -> None:
     """Compare the data that a checkpoint was trained on (None: not noted) with those at hand; warn if that is enough.
 
+    held_back: splits at hand that were drawn from the training images. Of other images others are drawn, so that those
+    the checkpoint was trained on would be among them, and its accuracy be that of images it knows.
+
     Raises:
-        MixtureError: they are others, and the result was asked to be exact.
+        MixtureError: they are others, and splits were held back, or the result was asked to be exact.
     """
     if written is None or written == data:
         return
@@ -150,6 +153,12 @@ def refuse_other_data(written: str | None, data: str, settings: Settings) -> Non
     if settings.trainer.deterministic:
         raise MixtureError(
             f"deterministic: true can't go on: {text}; put the first ones back, or begin anew under another name"
+        )
+    if held_back:
+        raise MixtureError(
+            f"{text}, and {' and '.join(held_back)} images are held back from these by lot: many of them have been"
+            " trained on; put the first images back, begin anew (edgecloud run --fresh, or a job with another name), or"
+            " give the set test/, and val/ if need be, of its own"
         )
     log.warning("%s; going on with those at hand", text)
 

@@ -296,7 +296,7 @@ class Training:
         if settings.rank != source:
             loaded = None
         found = group.broadcast_object(None if loaded is None else loaded.state, settings, source=source)
-        group.refuse_other_data(found.get("data"), self._dataset.digest, settings)
+        group.refuse_other_data(found.get("data"), self._dataset.digest, settings, held_back=self._dataset.held_back)
         if settings.trainer.deterministic:
             group.refuse_mixture(found.get("fingerprint", {}), self._fingerprint)
         tensors = group.broadcast_tensors(

@@ -60,11 +60,12 @@ def test_folders_that_are_refused(files: dict[str, bytes], said: str, tmp_path: 
     assert snapshot(tmp_path) == before
 
 
-def test_numpy_classes_that_are_there_twice(tmp_path: Path) -> None:
-    (tmp_path / "a.npz").write_bytes(npz_with_classes("cow", "cow"))
+@pytest.mark.parametrize("names", [("cow", "cow"), ("caf\u00e9", "cafe\u0301")])
+def test_numpy_classes_that_are_there_twice(names: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(npz_with_classes(*names))
     done = data("prepare", tmp_path / "a.npz", "--out", tmp_path / "a.images")
     assert done.exit_code == 2
-    assert "has the class cow twice: rename one" in done.stderr
+    assert f"has the class {names[1]} twice: rename one" in done.stderr
 
 
 @pytest.mark.parametrize(

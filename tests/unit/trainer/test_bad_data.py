@@ -199,6 +199,59 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         "seg_test/, seg_train/ look like splits rather than classes: call them train/, test/ and val/",
     ),
     "splits by names of two words": (only(tree({"TrainSet": 1, "TestSet": 1})), "TestSet/, TrainSet/ look like splits"),
+    "splits beside a folder that is none": (
+        only(tree({"dataset/training_set/cat": 1, "dataset/test_set/cat": 1, "dataset/single_prediction": 1})),
+        "test_set/, training_set/ look like splits rather than classes: call them train/, test/ and val/",
+    ),
+    "splits around folders of their own name": (
+        only(tree({"seg_train/seg_train/sea": 1, "seg_test/seg_test/sea": 1, "seg_pred/seg_pred": 1})),
+        "seg_test/, seg_train/ look like splits",
+    ),
+    "splits of a year": (
+        only(tree(dict.fromkeys(("train2017", "val2017", "test2017", "unlabeled2017"), 1))),
+        "test2017/, train2017/ look like splits",
+    ),
+    "splits of which one has no split's name": (
+        only(tree({"Train/a": 1, "Train/b": 1, "Eval/a": 1, "Eval/b": 1})),
+        "Eval/, Train/ look like splits",
+    ),
+    "splits and what is held out": (
+        only(tree({"training_data/1": 1, "training_data/2": 1, "holdout_data/1": 1, "holdout_data/2": 1})),
+        "holdout_data/, training_data/ look like splits",
+    ),
+    "a split beside the set": (
+        only(tree({"rps/rock": 1, "rps/paper": 1, "rps-test-set/rock": 1, "rps-test-set/paper": 1})),
+        "rps/, rps-test-set/ look like splits rather than classes",
+    ),
+    "a split before the set's name": (
+        only(tree({f"{top}{name}": 1 for top in ("h-or-h/", "validation-h-or-h/") for name in ("horses", "humans")})),
+        "h-or-h/, validation-h-or-h/ look like splits",
+    ),
+    "the same classes in several folders": (
+        only(tree({f"{top}/{name}": 1 for top in ("color", "grayscale", "segmented") for name in ("Corn", "Rice")})),
+        "color/, grayscale/, segmented/ hold the same folders (Corn/, Rice/), so that these look like the classes",
+    ),
+    "the same classes within folders of images": (
+        only(tree({f"{top}/images/{name}": 1 for top in ("amazon", "webcam") for name in ("bike", "mug")})),
+        "amazon/, webcam/ hold the same folders (bike/, mug/)",
+    ),
+    "a set within itself": (
+        only(tree({f"flowers/{top}{name}": 1 for top in ("", "flowers/") for name in ("daisy", "rose")})),
+        "flowers/ holds daisy/, rose/, which are called like the classes beside it: if it is the same set once more",
+    ),
+    "a class that is hidden": (only(tree({".net": 1, "java": 1, "python": 1})), ".net holds images and is hidden"),
+    "a class that is hidden in a split": (
+        only(tree({"set/train/.net": 1, "set/train/java": 1, "set/train/python": 1})),
+        "set/train/.net holds images and is hidden, by the point: rename it, or move it away",
+    ),
+    "tar: a class that is hidden": (
+        lambda root: pack(root / "data.tar", tree({"set/.net/a": 1, "set/java": 1, "set/python": 1})),
+        "data.tar: set/.net holds images and is hidden",
+    ),
+    "classes that look the same": (
+        only(tree({"caf\u00e9": 1, "cafe\u0301": 1, "tea": 1})),
+        r"look the same and are spelt in different ways ('caf\xe9' and 'cafe\u0301'): put their images into one",
+    ),
     "splits within classes": (
         only(tree({"cat/Train": 1, "cat/Test": 1, "dog/Train": 1, "dog/Test": 1})),
         "/Test/ and dog/Train/ are splits within a folder of one class: put train/ and test/ around the class folders",

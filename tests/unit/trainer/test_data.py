@@ -135,10 +135,50 @@ def test_a_class_with_folders_in_it_that_is_called_like_a_split(tmp_path: Path, 
     assert from_source(write(tmp_path / "dogs", files), cache).classes == ("racing", "resting", "training")
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("images",),
+        ("a", "b"),
+        ("left", "right"),
+        ("day1", "day2"),
+        ("2019", "2020"),
+        ("images/front", "images/back"),
+        ("images", "masks"),
+        ("part one", "part two/1"),
+    ],
+)
+def test_classes_whose_images_lie_in_several_folders(folders: tuple[str, ...], tmp_path: Path, cache: Path) -> None:
+    files = tree({f"{name}/{folder}": 4 for name in ("cat", "dog", "training") for folder in folders})
+    dataset = from_source(write(tmp_path / "set", files), cache)
+    assert (dataset.classes, len(dataset.train) + len(dataset.test)) == (("cat", "dog", "training"), len(files))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"apple": ("scab", "rust", "healthy"), "peach": ("spot", "healthy"), "pepper": ("spot", "healthy")},
+        {"animal": ("cat", "dog", "plant"), "plant": ("oak", "tulip")},
+        {"0": ("0", "1", "2"), "1": ("0", "1", "2"), "2": ("0", "1", "2")},
+        {"test tube": ("cat 1", "cat 2"), "inner tube": ("cat 1", "cat 2"), "cat 1": ("x",)},
+    ],
+)
+def test_classes_whose_folders_are_no_classes(folders: dict[str, tuple[str, ...]], tmp_path: Path, cache: Path) -> None:
+    files = tree({f"{name}/{folder}": 4 for name, inner in folders.items() for folder in inner})
+    assert from_source(write(tmp_path / "set", files), cache).classes == tuple(sorted(folders))
+
+
 def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path) -> None:
     for around in ("Test", "Training", "testing"):
         files = tree({f"{around}/cat": 5, f"{around}/dog": 6})
         assert from_source(write(tmp_path / around, files), cache).classes == ("cat", "dog")
+
+
+def test_classes_that_unicode_spells_in_two_ways(tmp_path: Path, cache: Path) -> None:
+    """A Mac's archive beside one from elsewhere."""
+    files = tree({"train/caf\u00e9": 2, "train/tea": 2, "test/cafe\u0301": 1, "test/tea": 1})
+    dataset = from_source(write(tmp_path / "set", files), cache)
+    assert (dataset.classes, dataset.test.labels.tolist()) == (("caf\u00e9", "tea"), [0, 1])
 
 
 def test_validation_images_of_its_own(tmp_path: Path, cache: Path) -> None:
@@ -164,6 +204,10 @@ def test_what_systems_leave_behind_is_passed_over(tmp_path: Path, cache: Path) -
         "README.md": b"",
         "train/notes.txt": b"",
         ".git/HEAD": b"",
+        ".git/logo.png": encoded(pixels(99)),
+        "train/.ipynb_checkpoints/000-checkpoint.png": encoded(pixels(99)),
+        "train/cat/.old/000.png": encoded(pixels(99)),
+        "train/.Trash-1000/000.png": encoded(pixels(99)),
         "train/cat/.DS_Store": b"",
         "train/cat/Thumbs.db": b"",
         "train/cat/thumbs.db": b"",
@@ -262,6 +306,31 @@ def test_idx(packed: bool, tmp_path: Path, cache: Path) -> None:
 def test_idx_without_test_images(tmp_path: Path, cache: Path) -> None:
     dataset = from_source(write(tmp_path / "mnist", idx_tree(train=40, test=0)), cache)
     assert (len(dataset.train), len(dataset.test)) == (36, 4)
+
+
+def arrays(path: Path, **named: np.ndarray) -> Path:
+    images = np.stack([pixels(number, channels=1)[0] for number in range(8)])
+    with path.open("wb") as file:
+        np.savez(file, **{"x_train": images, "y_train": np.arange(8) % 4, **named})
+    return path
+
+
+@pytest.mark.parametrize("split", ["dev", "eval"])
+def test_arrays_of_other_names(split: str, tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = np.array(["ant", "bee", "cat", "dog"])
+    more = {f"x_{split}": np.zeros((2, 10, 12), np.uint8), f"y_{split}": np.arange(2), "train_ids": np.arange(8)}
+    with caplog.at_level("INFO"):
+        dataset = from_source(arrays(tmp_path / "a.npz", class_names=names, **more), cache)
+    check(dataset)
+    assert dataset.validation is not None
+    assert (dataset.classes, len(dataset.validation)) == (tuple(names), 2)
+    assert f"{tmp_path}/a.npz has arrays that are passed over: train_ids" in caplog.text
+
+
+def test_labels_that_begin_at_1(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert len(from_source(arrays(tmp_path / "a.npz", y_train=1 + np.arange(8) % 4), cache).classes) == 5
+    assert "no training images of 1 of the 5 classes, those with the labels 0: do its labels begin at 1?" in caplog.text
 
 
 def test_cifar(tmp_path: Path, cache: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgecloud.api.spec import ExportSpec, StorageSpec
+from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer import data, devices, models
 from edgecloud_trainer.checkpoints import CheckpointStore
 from edgecloud_trainer.data import Dataset
@@ -28,6 +29,7 @@ from edgecloud_trainer.settings import Settings, SettingsError, read
 from edgecloud_trainer.shards import even
 from edgecloud_trainer.steps import NonFiniteError, Stepper
 from edgecloud_trainer.training import StoppedError, Training
+from tests.unit.trainer.pictures import encoded, pixels, tree, write
 
 
 @pytest.fixture(scope="module")
@@ -313,13 +315,31 @@ def test_going_on_with_other_images(
     stepper.on_shards = at(0, stop)
     with pytest.raises(StoppedError):
         first.run()
-    second, stepper = training(said, replace(digits, digest="0" * 64))
+    drawn = replace(digits, digest="0" * 64)
+    with pytest.raises(MixtureError, match="other images"):
+        training(said, drawn)[0].run()
+    second, stepper = training(said, replace(drawn, held_back=()))  # with a test/ of its own
     if deterministic:
         with pytest.raises(MixtureError, match="other images"):
             second.run()
     else:
         second.run()
         assert "other images (54fec06640e8d43c) than those at hand (0000000000000000)" in caplog.text
+
+
+def test_going_on_with_images_that_were_drawn_anew(digits: Dataset, tmp_path: Path) -> None:
+    """One more image in a folder, and those held back for the test are others, most of them trained on by then."""
+    root = write(tmp_path / "pets", tree({"cat": 12, "dog": 12}))
+    before = data.load(DataSpec(source=str(root)), seed=0, cache=tmp_path / "cache")
+    (root / "cat" / "!.png").write_bytes(encoded(pixels(99)))
+    after = data.load(DataSpec(source=str(root), validation_fraction=0.2), seed=0, cache=tmp_path / "cache")
+    assert set(after.names["test"]) - set(before.names["test"])
+    assert (digits.held_back, before.held_back, after.held_back) == (("test",), ("test",), ("validation", "test"))
+    with pytest.raises(MixtureError, match=r"validation and test images are held back from these .*--fresh, or a job"):
+        refuse_other_data(before.digest, after.digest, settings(Path()), held_back=after.held_back)
+    refuse_other_data(before.digest, before.digest, settings(Path()), held_back=before.held_back)
+    own = write(tmp_path / "own", tree({"train/cat": 1, "train/dog": 1, "test/cat": 1}))
+    assert data.load(DataSpec(source=str(own)), seed=0, cache=tmp_path / "cache").held_back == ()
 
 
 def test_a_checkpoint_that_says_nothing_of_its_images() -> None:

@@ -8,7 +8,7 @@ from edgecloud.edge.images import MAX_FILE_BYTES
 from edgecloud_trainer.data.dataset import DataError
 from edgecloud_trainer.data.decode import Encoded
 from edgecloud_trainer.data.files import ImageFiles, unreadable
-from edgecloud_trainer.data.layout import is_clutter, is_image
+from edgecloud_trainer.data.layout import is_clutter, is_image, may_be_class
 from edgecloud_trainer.data.manifest import MAX_NAME
 
 
@@ -31,7 +31,14 @@ class ArchiveFiles(ImageFiles):
             name = shortened(path)
             return Encoded(name, "", unreadable(DataError(f"{self.prefix}{name} {unsafe}")))
         name = plain_name(path)
-        if not name or any(is_clutter(part) for part in name.split("/")):
+        if not name:
+            return None
+        *around, last = name.split("/")
+        if (clutter := next((place for place, part in enumerate(around) if is_clutter(part)), None)) is not None:
+            if not folder and is_image(last) and not is_clutter(last) and may_be_class(around[clutter]):
+                self.hidden.add("/".join(around[: clutter + 1]))
+            return None
+        if is_clutter(last):
             return None
         if folder:
             self.folders.add(name)

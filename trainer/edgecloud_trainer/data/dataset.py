@@ -100,6 +100,8 @@ class Dataset:
     """sha256 (hex) over classes, pixels and labels of all splits: the same wherever and however they were read."""
     names: Mapping[Split, Sequence[str]] = field(default_factory=dict)
     """Each image's file, of those splits whose images were files."""
+    held_back: tuple[Split, ...] = ()
+    """Splits that were drawn from the training images: of other images, others are drawn."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -52,6 +52,11 @@ class ImageFiles(ABC):
     folders: set[str]
     """Folders that have been met."""
 
+    @cached_property
+    def hidden(self) -> set[str]:
+        """Folders with images that have been passed over and may be classes."""
+        return set()
+
     @abstractmethod
     def encoded(self) -> Iterator[Encoded]:
         """Those that are images. One that can't be read at all raises when it is read.
@@ -70,7 +75,7 @@ class ImageFiles(ABC):
         Raises:
             DataError: the files aren't laid out as images by class.
         """
-        return arrange(self.names, self.where, folders=self.folders) if self.names else None
+        return arrange(self.names, self.where, folders=self.folders, hidden=self.hidden) if self.names else None
 
 
 def unreadable(error: DataError) -> Callable[[], bytes]:
@@ -139,7 +144,7 @@ def laid_out(files: ImageFiles, left_out: Sequence[str], misplaced: list[Fault] 
     gone = set(left_out)
     names = [name for name in files.names if name not in gone] if gone else files.names
     folders = files.folders | {folder for name in gone for folder in _folders_of(name)}
-    layout = arrange(names, files.where, folders=folders, left_out=misplaced)
+    layout = arrange(names, files.where, folders=folders, hidden=files.hidden, left_out=misplaced)
     return names, layout
 
 

@@ -35,6 +35,7 @@ class FolderFiles(ImageFiles):
         self.prefix = f"{root}/"
         self.names = [file.name for file in listed.files]
         self.folders = listed.folders
+        self.hidden = listed.hidden
         self._faults = listed.faults
         self._images = [name for name in self.names if is_image(name)]
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from edgecloud_trainer.data.dataset import CHUNK_BYTES, MAX_SIDE, SPLITS, Contents, DataError, Part, Split, part_of
 from edgecloud_trainer.data.files import Reading
 from edgecloud_trainer.data.layout import refuse_classes
+from edgecloud_trainer.data.numbered import refuse_unlearnt
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import File, Source, key_of
@@ -103,6 +104,7 @@ def _read(paths: dict[Split, tuple[Path, Path]], reading: Reading) -> Contents:
     assert shape is not None
     classes = tuple(str(number) for number in range(highest + 1))
     refuse_classes(classes, str(paths["train"][1]))
+    refuse_unlearnt(parts, classes, {split: str(labels) for split, (_, labels) in paths.items()}, reading.observer)
     contents = Contents(classes=classes, shape=shape, parts=parts)
     return resized(contents, reading.size)
 

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from edgecloud.edge.images import SUFFIXES
 from edgecloud_trainer.data.dataset import DataError, Fault, Split
+from edgecloud_trainer.data.likeness import meant, refuse_disguised
 
 MAX_CLASSES: Final = 100_000
 _PLAIN: Final = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 
-_SPLIT_FOLDERS: Final[dict[str, Split]] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-"""By a folder's name in lower case."""
 _NEVER_CLASSES: Final = frozenset(("train", "val", "valid", "validation", "test"))
 """Written like this they are taken for splits at once; others, such as Test, may also be classes."""
 _CLUTTER: Final = frozenset(
@@ -32,6 +23,15 @@ _CLUTTER: Final = frozenset(
     )
 )  # fmt: skip
 """In lower case. @eaDir is where a Synology keeps small copies of a folder's images: they would be read beside them."""
+_HIDDEN_CLUTTER: Final = frozenset(
+    (
+        ".git", ".svn", ".hg", ".dvc", ".idea", ".vscode", ".ipynb_checkpoints", ".cache", ".tmp", ".thumbnails",
+        ".thumbs", ".@__thumb", ".trash", ".trashes", ".snapshot", ".snapshots", ".zfs", ".appledouble",
+        ".picasaoriginals", ".xvpics", ".spotlight-v100", ".fseventsd", ".documentrevisions-v100", ".temporaryitems",
+        ".recycle", ".sync", ".stversions", ".stfolder", ".dropbox.cache", ".syncthing", ".huggingface", ".venv",
+    )
+)  # fmt: skip
+"""In lower case: folders that may hold images and are nobody's classes. .Trash-1000 and its like are, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,12 @@ class Layout:
 def is_clutter(name: str) -> bool:
     """Whether a file or folder name is what systems and tools leave behind."""
     return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def may_be_class(folder: str) -> bool:
+    """Whether a folder that is passed over as hidden may have been meant as a class, such as .net: if it has images."""
+    name = folder.lower()
+    return name.startswith(".") and name not in _HIDDEN_CLUTTER and not name.startswith((".trash-", "._", ".nfs"))
 
 
 def refuse_classes(classes: Sequence[str], where: str) -> None:
@@ -65,9 +71,14 @@ def refuse_classes(classes: Sequence[str], where: str) -> None:
     for name in classes:
         if not name or not name.isprintable():
             raise DataError(f"{where}: the class name {name!r} is empty or has control characters: rename it")
-        if name in seen:
+        if (plain := _plain(name)) in seen:
             raise DataError(f"{where} has the class {name} twice: rename one of them")
-        seen.add(name)
+        seen.add(plain)
+
+
+def _plain(name: str) -> str:
+    """A name as it looks: in Unicode é may be one letter, or, as macOS has it, two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_image(name: str) -> bool:
@@ -77,7 +88,12 @@ def is_image(name: str) -> bool:
 
 
 def arrange(
-    names: Sequence[str], where: str, *, folders: Collection[str] = (), left_out: list[Fault] | None = None
+    names: Sequence[str],
+    where: str,
+    *,
+    folders: Collection[str] = (),
+    hidden: Collection[str] = (),
+    left_out: list[Fault] | None = None,
 ) -> Layout:
     """Find out which layout the names have, and read it.
 
@@ -89,6 +105,7 @@ def arrange(
         names: paths with /, without clutter, in any order.
         where: what they were found in, for messages.
         folders: paths of folders, so that one which is empty is noticed.
+        hidden: paths of folders with images that have been passed over and may be classes; see `may_be_class`.
         left_out: files that have no place in such a layout are added here, instead of refused.
 
     Raises:
@@ -103,18 +120,18 @@ def arrange(
         path = paths[position][drop:]
         split: Split = "train"
         if len(path) > 1 and train:
-            if (meant := _meant(path[0])) is None:
+            if (stands_for := meant(path[0])) is None:
                 raise DataError(
                     f"{where}: {path[0]}/ stands beside {train}/, which may have test/ and val/ beside it: move it away"
                 )
-            split, path = meant, path[1:]
+            split, path = stands_for, path[1:]
         if len(path) > 1 and is_image(path[-1]):
             found.setdefault(split, {}).setdefault(path[0], []).append(position)
         elif reason := _out_of_place(path):
             if left_out is None:
                 raise DataError(f"{where}: {names[position]} {reason}")
             left_out.append(Fault(names[position], reason))
-    _refuse_empty(found, folders, drop, paths, where, split_folders=bool(train))
+    _refuse_empty(found, folders, hidden, drop, paths, where, split_folders=bool(train))
     return _labelled(found, where)
 
 
@@ -133,6 +150,7 @@ def _out_of_place(path: Sequence[str]) -> str:
 def _refuse_empty(
     found: dict[Split, dict[str, list[int]]],
     folders: Collection[str],
+    hidden: Collection[str],
     drop: int,
     paths: Sequence[Sequence[str]],
     where: str,
@@ -144,10 +162,12 @@ def _refuse_empty(
         return
     around = next((path[:drop] for path in paths if len(path) > 1), [])
     depth = drop + (2 if split_folders else 1)
-    for folder in sorted(folders):
+    for folder in sorted({*folders, *hidden}):
         parts = folder.split("/")
-        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and _meant(parts[drop]) != "train"):
+        if len(parts) != depth or parts[:drop] != list(around) or (split_folders and meant(parts[drop]) != "train"):
             continue
+        if folder in hidden:
+            raise DataError(f"{where}: {folder} holds images and is hidden, by the point: rename it, or move it away")
         if parts[-1] not in found["train"]:
             raise DataError(
                 f"{where}: the class folder {folder} holds no images that can be read: put some there, or remove it"
@@ -173,11 +193,6 @@ def _wrapping(paths: Sequence[Sequence[str]]) -> int:
     return 1 if any(len(path) > 2 for path in paths) else 0
 
 
-def _meant(folder: str) -> Split | None:
-    """The split that a folder's name stands for."""
-    return _SPLIT_FOLDERS.get(folder.lower())
-
-
 def _train_folder(paths: Sequence[Sequence[str]], drop: int, where: str) -> str:
     """The folder with the training images' classes in it, if the folders are splits; "" if they are classes.
 
@@ -189,43 +204,33 @@ def _train_folder(paths: Sequence[Sequence[str]], drop: int, where: str) -> str:
     """
     tops = {path[drop] for path in paths if len(path) > drop + 1}
     nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
-    only = bool(tops) and all(map(_meant, tops))
-    named = {_meant(top) for top in nested}
+    only = bool(tops) and all(map(meant, tops))
+    named = {meant(top) for top in nested}
     splits = only or None not in named or len(named) > 2
     likely = sorted(tops if only else nested) if splits else ()
-    train = "train" if "train" in tops else next((top for top in likely if _meant(top) == "train"), "")
+    train = "train" if "train" in tops else next((top for top in likely if meant(top) == "train"), "")
     if train:
         _refuse_synonyms(tops, where)
         return train
     # test/CLASS/FILE without train/ is half a data set, not a class named test.
     for half in sorted(tops if only else _NEVER_CLASSES & {path[drop] for path in paths if len(path) > drop + 2}):
         raise DataError(f"{where} has {half}/ and no train/: put the training images into train/CLASS/")
-    if len(set(map(_alike, tops))) > 1 and all(map(_alike, tops)):
-        raise DataError(
-            f"{where}: {'/, '.join(sorted(tops)[:5])}/ look like splits rather than classes: call them train/, test/ "
-            "and val/, with a folder for each class in them"
-        )
     inside = {path[drop + 1]: path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
-    meant = {split: f"{top}/{name}/" for name, top in sorted(inside.items()) if (split := _meant(name))}
-    if "train" in meant and len(meant) > 1:
+    within = {split: f"{top}/{name}/" for name, top in sorted(inside.items()) if (split := meant(name))}
+    if "train" in within and len(within) > 1:
         raise DataError(
-            f"{where}: {' and '.join(sorted(meant.values()))} are splits within a folder of one class: put train/ and "
+            f"{where}: {' and '.join(sorted(within.values()))} are splits within a folder of one class: put train/ and "
             "test/ around the class folders, as train/CLASS/"
         )
+    refuse_disguised(tops, (path[drop:-1] for path in paths if len(path) > drop + 2 and is_image(path[-1])), where)
     return ""
-
-
-def _alike(folder: str) -> Split | None:
-    """The split that is a word of a folder's name, as of training_set or TrainSet."""
-    words = re.split(r"[^A-Za-z]+|(?<=[a-z])(?=[A-Z])", folder)
-    return next((split for word in words if (split := _meant(word))), None)
 
 
 def _refuse_synonyms(tops: Collection[str], where: str) -> None:
     """Train/ beside train/, or test/ beside testing/: it could be either, or both."""
     seen: dict[Split, str] = {}
     for top in sorted(tops):
-        if (split := _meant(top)) is not None and seen.setdefault(split, top) != top:
+        if (split := meant(top)) is not None and seen.setdefault(split, top) != top:
             raise DataError(
                 f"{where}: {seen[split]}/ and {top}/ both stand for {split}: put them into one, or move one away"
             )
@@ -247,17 +252,23 @@ def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:
             raise DataError(f"{where}: the name of the class folder {name!r} isn't UTF-8: rename it") from None
         if not name.isprintable():
             raise DataError(f"{where}: the name of the class folder {name!r} has control characters: rename it")
-    number = {name: label for label, name in enumerate(classes)}
+    number = {_plain(name): label for label, name in enumerate(classes)}
     for split, by_class in found.items():
-        for name in by_class:
-            if name not in number:
+        seen: dict[str, str] = {}
+        for name in sorted(by_class):
+            if (twin := seen.setdefault(_plain(name), name)) != name:
+                raise DataError(
+                    f"{where}: the class folders {name} and {twin} of {split} look the same and are spelt in different "
+                    f"ways ({name!a} and {twin!a}): put their images into one"
+                )
+            if _plain(name) not in number:
                 raise DataError(
                     f"{where}: {split} has a class {name} that train hasn't: the splits need the same classes"
                 )
     return Layout(
         classes=classes,
         splits={
-            split: [(number[name], position) for name in sorted(by_class) for position in by_class[name]]
+            split: [(number[_plain(name)], position) for name in sorted(by_class) for position in by_class[name]]
             for split, by_class in found.items()
         },
     )

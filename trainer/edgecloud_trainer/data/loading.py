@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data.dataset import Contents, DataError, Dataset, Images, Progress, Split, TransferError
+from edgecloud_trainer.data.dataset import (
+    SPLITS,
+    Contents,
+    DataError,
+    Dataset,
+    Images,
+    Progress,
+    Split,
+    TransferError,
+)
 from edgecloud_trainer.data.files import Reading
 from edgecloud_trainer.data.filesystem import is_url
 from edgecloud_trainer.data.holding import hold_back
@@ -40,6 +49,9 @@ class _Teller(Observer):
             self._progress(0, 0)
         elif stage.name in ("downloading", "decoding") and stage.total:
             self._progress(stage.done, stage.total)
+
+    def note(self, text: str) -> None:
+        log.info("%s", text)
 
 
 def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _silent) -> Dataset:
@@ -133,4 +145,5 @@ def _dataset(name: str, found: Stored) -> Dataset:
         std=found.manifest.std,
         digest=found.manifest.sha256,
         names=found.names,
+        held_back=tuple(split for split in SPLITS if split in found.manifest.options.split),
     )

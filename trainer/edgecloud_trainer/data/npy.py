@@ -7,7 +7,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
@@ -29,6 +29,8 @@ from edgecloud_trainer.data.dataset import (
 )
 from edgecloud_trainer.data.files import Reading
 from edgecloud_trainer.data.layout import MAX_CLASSES, refuse_classes
+from edgecloud_trainer.data.likeness import split_word
+from edgecloud_trainer.data.numbered import refuse_unlearnt
 from edgecloud_trainer.data.observer import Stage
 from edgecloud_trainer.data.resized import resized
 from edgecloud_trainer.data.source import File, Source, key_of
@@ -36,9 +38,9 @@ from edgecloud_trainer.data.zipped import open_zip
 
 MAX_BYTES: Final = 1024**4
 """Of one array."""
-_SPLIT: Final = "train|training|test|testing|t10k|val|valid|validation"
+_SPLIT: Final = "train|training|test|testing|t10k|val|valid|validation|dev|eval"
 _NAME: Final = re.compile(
-    rf"(?:(?P<before>{_SPLIT})[_-])?(?P<what>pixels|images|image|x|labels|label|y|classes)(?:[_-](?P<behind>{_SPLIT}))?",
+    rf"(?:(?P<before>{_SPLIT})[_-])?(?P<what>pixels|images|image|x|labels|label|y|classes|class_names)(?:[_-](?P<behind>{_SPLIT}))?",
     re.IGNORECASE,
 )
 _SPLITS: Final[dict[str, Split]] = {
@@ -50,6 +52,8 @@ _SPLITS: Final[dict[str, Split]] = {
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "dev": "validation",
+    "eval": "validation",
 }
 _NO_NAME: Final = "the arrays must be named pixels and labels, or train_pixels, train_labels, test_pixels, test_labels"
 
@@ -112,12 +116,14 @@ def npy_source(root: Path, files: list[File]) -> Source | None:
     found = [file for file in files if is_npy(file.name)]
     if not found:
         return None
+    others = [file.name[:-4] for file in files if file.name.endswith(".npy") and "/" not in file.name]
+    others = [name for name in others if not _NAME.fullmatch(name)]
     return Source(
         name=root.resolve().name or str(root),
         kind="numpy",
         location=str(root),
         key=key_of("npy", str(root.resolve()), found),
-        read=partial(_read_folder, root, [file.name for file in found]),
+        read=partial(_read_folder, root, [file.name for file in found], others),
     )
 
 
@@ -126,11 +132,11 @@ def _read_npz(path: Path, where: str, reading: Reading) -> Contents:
         members = {member.filename[:-4]: member for member in archive.infolist() if member.filename.endswith(".npy")}
         arrays = {name: _member(where, archive, member, reading.scratch) for name, member in members.items()
                   if _NAME.fullmatch(name)}  # fmt: skip
-        return _contents(where, arrays, reading)
+        return _contents(where, arrays, [name for name in members if name not in arrays], reading)
 
 
-def _read_folder(root: Path, names: list[str], reading: Reading) -> Contents:
-    return _contents(str(root), {name[:-4]: _file(root / name) for name in names}, reading)
+def _read_folder(root: Path, names: list[str], others: list[str], reading: Reading) -> Contents:
+    return _contents(str(root), {name[:-4]: _file(root / name) for name in names}, others, reading)
 
 
 def _file(path: Path) -> _Array:
@@ -188,7 +194,9 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
     except (ValueError, TypeError, SyntaxError, KeyError) as error:
         raise DataError(f"{where} has a broken header ({error}): save it again with numpy.save") from error
     if dtype.hasobject:
-        raise DataError(f"{where} holds pickled objects, which could run anything: save it as an array of numbers")
+        raise DataError(
+            f"{where} holds pickled objects, which could run anything: save it as an array of numbers or of text"
+        )
     if fortran and len(shape) > 1:
         raise DataError(f"{where} is in Fortran's order: save numpy.ascontiguousarray of it")
     return shape, dtype
@@ -202,8 +210,14 @@ def _refuse_size(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], there
         raise DataError(f"{where} should have {size} bytes behind its header and has {there}: save it again")
 
 
-def _contents(where: str, arrays: Mapping[str, _Array], reading: Reading) -> Contents:
+def _contents(where: str, arrays: Mapping[str, _Array], others: Sequence[str], reading: Reading) -> Contents:
+    """others: the names of arrays that nobody here knows."""
     found = _sorted(where, arrays)
+    for name in sorted(others):
+        if (split := split_word(name)) is not None and split not in found.pixels:
+            raise DataError(f"{where} has an array {name}, which seems to be of {split}: {_NO_NAME}; or take it out")
+    if others:
+        reading.observer.note(f"{where} has arrays that are passed over: {', '.join(sorted(others)[:10])}")
     parts: dict[Split, Part] = {}
     highest = 0
     shape: tuple[int, int, int] | None = None
@@ -230,6 +244,7 @@ def _contents(where: str, arrays: Mapping[str, _Array], reading: Reading) -> Con
     if highest >= len(classes):
         raise DataError(f"{where} has labels up to {highest} and only {len(classes)} classes: name all of them")
     refuse_classes(classes, found.classes.where if found.classes else where)
+    refuse_unlearnt(parts, classes, {split: labels.where for split, labels in found.labels.items()}, reading.observer)
     return resized(Contents(classes=classes, shape=shape, parts=parts), reading.size)
 
 
@@ -239,7 +254,9 @@ def _sorted(where: str, arrays: Mapping[str, _Array]) -> _Found:
         match = _NAME.fullmatch(name)
         assert match is not None
         what = match["what"].lower()
-        if what == "classes":
+        if what in ("classes", "class_names"):
+            if found.classes is not None:
+                raise DataError(f"{array.where} and {found.classes.where} both name the classes: leave one out")
             found = found._replace(classes=array)
             continue
         split = _SPLITS[(match["before"] or match["behind"] or "train").lower()]

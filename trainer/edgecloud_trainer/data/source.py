@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Final, NamedTuple
 
 from edgecloud_trainer.data.dataset import PASSING, Contents, DataError, Fault
 from edgecloud_trainer.data.files import ImageFiles, Reading
-from edgecloud_trainer.data.layout import is_clutter
+from edgecloud_trainer.data.layout import is_clutter, is_image, may_be_class
 from edgecloud_trainer.data.manifest import Kind, Origin
 
 MAX_FILES: Final = 50_000_000
 _MAX_DEPTH: Final = 8
-READING: Final = 2
+_CLASS_DEPTH: Final = 2
+"""Folders that a class folder may lie in: one around all of it, and its split's."""
+READING: Final = 3
 """Raise it when a reader makes something else of the same files (other splits, classes or pixels): a cache that holds
 what was made of them before is not used then, and they are read anew. Their digest is of what was read, so that a
 training whose images were read rightly goes on."""
@@ -77,6 +80,8 @@ class Listed:
     files: list[File] = field(default_factory=list)
     """But for clutter; sorted by name."""
     folders: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
+    """Folders with images that are passed over and may be classes."""
     faults: list[Fault] = field(default_factory=list)
     """What is there and can't be read as a file; the reason begins with its path."""
 
@@ -120,6 +125,15 @@ def _no_access(path: str, error: OSError) -> DataError:
     return DataError(f"{path} can't be read ({error.strerror or error}): check it and its rights")
 
 
+def _has_images(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder with images right in it; one that can't be looked into is none."""
+    with suppress(OSError):
+        if entry.is_dir():
+            with os.scandir(entry.path) as inner:
+                return any(is_image(one.name) for one in inner)
+    return False
+
+
 class _Walk:
     """Goes through a folder."""
 
@@ -137,6 +151,8 @@ class _Walk:
             for entry in entries:
                 if not is_clutter(entry.name):
                     self._note(entry, prefix + entry.name, depth)
+                elif depth <= _CLASS_DEPTH and may_be_class(entry.name) and _has_images(entry):
+                    self._found.hidden.add(prefix + entry.name)
 
     def _note(self, entry: os.DirEntry[str], name: str, depth: int) -> None:
         try:
