@@ -18,7 +18,7 @@ from edgecloud_trainer.data.manifest import Kind, Origin
 
 MAX_FILES: Final = 50_000_000
 _MAX_DEPTH: Final = 8
-READING: Final = 2
+READING: Final = 3
 """Raise it when a reader makes something else of the same files (other splits, classes or pixels): a cache that holds
 what was made of them before is not used then, and they are read anew. Their digest is of what was read, so that a
 training whose images were read rightly goes on."""
