@@ -19,6 +19,11 @@ class Site:
     """By path, such as /a.tar; folders are listed."""
     ranges: bool = True
     etag: str = '"1"'
+    heeds_if_range: bool = True
+    modified: str = ""
+    """Last-Modified."""
+    queries: bool = False
+    """Whether a query is part of a file's path."""
     cut_after: int | None = None
     """Bytes of a file after which the connection is closed."""
     cuts: int = 1_000_000
@@ -47,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _answer(self, *, body: bool) -> None:
-        site, path = self.site, unquote(self.path.partition("?")[0])
+        site, path = self.site, unquote(self.path if self.site.queries else self.path.partition("?")[0])
         part = self.headers.get("Range", "")
         site.seen.append((self.command, path, part))
         if path.endswith("/"):
@@ -76,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, contents: bytes, part: str, *, body: bool) -> None:
         site, start = self.site, 0
         match = re.fullmatch(r"bytes=(\d+)-", part)
-        valid = self.headers.get("If-Range") in (None, site.etag)
+        valid = not site.heeds_if_range or self.headers.get("If-Range") in (None, site.etag, site.modified)
         if site.ranges and match is not None and valid and int(match[1]) < len(contents):
             start = int(match[1])
             self.send_response(206)
@@ -87,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = len(contents) - start if said is None else said
         if site.etag:
             self.send_header("ETag", site.etag)
+        if site.modified:
+            self.send_header("Last-Modified", site.modified)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(length))
         self.end_headers()

@@ -16,9 +16,13 @@ from edgecloud_trainer.data import source as reading
 from edgecloud_trainer.data.remembering import remember
 from tests.unit.data.server import Site, serving
 from tests.unit.data.tool import data, prepared, snapshot, verified
-from tests.unit.trainer.pictures import idx_tree, pack, tree, write
+from tests.unit.trainer.pictures import encoded, idx_tree, pack, pixels, tree, write
 
 FILES = tree({"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2})
+BITMAP = encoded(pixels(0), "BMP")
+OTHER_BITMAP = encoded(pixels(99), "BMP")
+"""As large."""
+FILES["train/cat/000.bmp"] = BITMAP
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +138,78 @@ def test_what_has_changed_is_brought_anew(tar: bytes, tmp_path: Path) -> None:
     assert manifest["sha256"] == prepared(tmp_path / "other.tar", tmp_path / "b.images")["sha256"]
 
 
+class _Replaced(dict[str, bytes]):
+    """Files that are others after some requests."""
+
+    def __init__(self, site: Site, others: dict[str, bytes], requests: int) -> None:
+        super().__init__(site.files)
+        self._site, self._others, self._left = site, others, requests
+
+    def __getitem__(self, key: str) -> bytes:
+        self._left -= 1
+        if self._left >= 0:
+            return super().__getitem__(key)
+        if self._site.etag:
+            self._site.etag = '"2"'
+        return self._others[key]
+
+
+@pytest.mark.parametrize(("etag", "heeds"), [("", True), ('"1"', True), ('"1"', False)])
+def test_what_changes_while_it_is_brought_is_not_put_together(
+    etag: str, heeds: bool, tar: bytes, tmp_path: Path
+) -> None:
+    """Another archive of the same size; whether the server says so, or only when it is looked at, or not at all."""
+    other = tar.replace(BITMAP, OTHER_BITMAP)
+    expected = prepared(_file(tmp_path / "other.tar", other), tmp_path / "other.images")["sha256"]
+    with serving(Site({"/a.tar": tar}, etag=etag, heeds_if_range=heeds, cut_after=len(tar) // 2, cuts=1)) as site:
+        site.files = _Replaced(site, {"/a.tar": other}, requests=2)  # for HEAD and the first GET
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+
+
+def _file(path: Path, contents: bytes) -> Path:
+    path.write_bytes(contents)
+    return path
+
+
+def test_what_has_no_version_is_brought_anew(tar: bytes, tmp_path: Path) -> None:
+    """By the next process too: it can't know whether it is the same file still."""
+    other = tar.replace(BITMAP, OTHER_BITMAP)
+    expected = prepared(_file(tmp_path / "other.tar", other), tmp_path / "other.images")["sha256"]
+    with serving(Site({"/a.tar": tar}, etag="", cut_after=len(tar) // 2)) as site:
+        site.files = _Vanishing({"/a.tar": tar}, reads=2)
+        done = data("prepare", f"{site.url}/a.tar", "--out", tmp_path / "a.images")
+        assert done.exit_code == 2 and "goes on from there" not in done.stderr
+        site.files, site.cut_after = {"/a.tar": other}, None
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+
+
+def test_a_time_of_change_is_enough_to_go_on_from_the_middle(tar: bytes, expected: str, tmp_path: Path) -> None:
+    site = Site({"/a.tar": tar}, etag="", modified="Wed, 29 Nov 2023 12:00:00 GMT", cut_after=len(tar) // 2, cuts=1)
+    with serving(site):
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+    assert [part != "" for method, _, part in site.seen if method == "GET"] == [False, True]
+
+
+@pytest.mark.parametrize("modified", ["", "Wed, 29 Nov 2023 12:00:00 GMT"])
+def test_the_query_says_which_file_it_is(modified: str, tar: bytes, tmp_path: Path) -> None:
+    """Two archives of one size, from a server that gives no ETag."""
+    files = {"/get?file=a&key=secret": tar, "/get?file=b&key=secret": tar.replace(BITMAP, OTHER_BITMAP)}
+    with serving(Site(files, etag="", modified=modified, queries=True)) as site:
+        sets = [load(DataSpec(source=site.url + path), seed=0, cache=tmp_path / "cache") for path in files]
+        load(DataSpec(source=f"{site.url}/get?file=a&key=secret"), seed=0, cache=tmp_path / "cache")
+    assert sets[0].digest != sets[1].digest
+    assert [method for method, _, _ in site.seen] == ["HEAD", "GET", "HEAD", "GET", "HEAD"]
+    for path in (tmp_path / "cache").iterdir():
+        assert "secret" not in path.name and b"secret" not in path.read_bytes()
+
+
+def test_a_signature_in_the_query_does_not_matter_where_there_is_an_etag(tar: bytes, tmp_path: Path) -> None:
+    with serving(Site({"/a.tar": tar})) as site:
+        for signature in "ab":
+            load(DataSpec(source=f"{site.url}/a.tar?signature={signature}"), seed=0, cache=tmp_path / "cache")
+    assert [method for method, _, _ in site.seen] == ["HEAD", "GET", "HEAD"]
+
+
 @pytest.mark.parametrize(
     ("lie", "expected"),
     [
@@ -164,7 +240,7 @@ def test_a_folder(expected: str, tmp_path: Path) -> None:
         manifest = prepared(f"{site.url}/pets/", tmp_path / "a.images")
         code, verdict = verified(f"{site.url}/pets/")
     assert (manifest["sha256"], manifest["name"], manifest["source"]["kind"]) == (expected, "pets", "folder")
-    assert (code, verdict["images"]) == (0, 16)
+    assert (code, verdict["images"]) == (0, 17)
     assert not any(path.startswith("/other") for _, path, _ in site.seen)
 
 

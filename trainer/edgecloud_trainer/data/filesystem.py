@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import copy
 from typing import Any, Final, NamedTuple, Self, cast
@@ -35,7 +35,17 @@ class Found(NamedTuple):
     size: int | None
     """In bytes; None if its server doesn't say."""
     version: str
-    """Of its contents, as far as its server says: another text, other contents."""
+    """Of its contents, as far as its server says: another text, other contents. "" if it says no more than a size."""
+
+    @property
+    def mark(self) -> str:
+        """The version, else the size: another text, other contents; but other contents may have the same text."""
+        return self.version or ("" if self.size is None else f"size: {self.size}")
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether the version says itself which contents they are, byte by byte, whatever URL they were asked for by."""
+        return (_validator(self.version) or "").startswith('"')
 
 
 class Stream(NamedTuple):
@@ -63,6 +73,12 @@ def public(url: str) -> str:
     return "::".join(urlunsplit((one.scheme, one.netloc.rpartition("@")[2], one.path, "", "")) for one in links)
 
 
+def _address(url: str) -> str:
+    """A URL without user and password, which don't decide what it leads to."""
+    one = urlsplit(url)
+    return urlunsplit((one.scheme, one.netloc.rpartition("@")[2], one.path, one.query, ""))
+
+
 class FileSystem:
     """What a URL's scheme leads to."""
 
@@ -70,6 +86,8 @@ class FileSystem:
         """Raises DataError: it is none, nobody knows its scheme here, or it needs a package that isn't installed."""
         try:
             self.public = public(url)
+            self.address = _address(url)
+            """With its query, which may be secret: never to be shown or kept as it is."""
         except ValueError as error:
             raise DataError(f"what begins with {url.partition('://')[0]}:// is no URL ({error}): check it") from error
         scheme = url.partition("://")[0].lower()
@@ -124,8 +142,8 @@ class FileSystem:
 
         Args:
             path: `self.path`, or one from `walk`.
-            start: from where on, if the server can do that and still has the same version.
-            version: what `find` said.
+            start: from where on, if the server can do that and has shown that it still has the same version.
+            version: what `find` said; "" gives the file from its start on.
 
         Raises:
             DataError: the file can't be read; TransferError: it may be that it can later. Also from the chunks.
@@ -135,7 +153,7 @@ class FileSystem:
 
     def _plain_stream(self, path: str, start: int, version: str) -> Stream:
         info = self._fs.info(path)
-        if version and _version(info) != version:
+        if not version or _version(info) != version:
             start = 0
         file = self._fs.open(path, "rb")
         file.seek(start)
@@ -143,10 +161,8 @@ class FileSystem:
 
     def _http_stream(self, path: str, start: int, version: str) -> Stream:
         headers = dict(_PLAIN)
-        if start:
-            headers["Range"] = f"bytes={start}-"
-            if validator := _validator(version):
-                headers["If-Range"] = validator
+        if start and (validator := _validator(version)):
+            headers |= {"Range": f"bytes={start}-", "If-Range": validator}
         # With a block size of 0 it is one request; with a size it doesn't ask for it first.
         file = self._fs.open(path, "rb", block_size=0, size=1, headers=headers)
         response = cast("Any", file).r
@@ -158,6 +174,9 @@ class FileSystem:
                 raise TransferError(
                     f"{self.public} was asked for its bytes from {start} on and sends others: try again"
                 )
+            if not _agrees(response.headers, version):  # a server that doesn't know If-Range
+                file.close()
+                return self._http_stream(path, 0, version)
             begins, size = start, None if match[2] == "*" else match[2]
         return Stream(begins, int(size) if size and size.isdigit() else None, self._chunks(file))
 
@@ -177,16 +196,30 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """What a server says of a file's version. Its name is part of it, so that a validator can be found in it."""
+    """What a server says of a file's version. Its name is part of it, so that a validator can be found in it.
+
+    A size alone is none: those of tar files are all multiples of 10,240.
+    """
     fields = ("ETag", "Last-Modified", "LastModified", "Content-MD5", "etag", "mtime", "md5Hash", "size")
-    return "\n".join(f"{field}: {info[field]}" for field in fields if info.get(field) is not None)
+    said = [f"{field}: {info[field]}" for field in fields if info.get(field) is not None]
+    return "" if said and said[0].startswith("size: ") else "\n".join(said)
+
+
+def _said(version: str) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in version.splitlines())
 
 
 def _validator(version: str) -> str | None:
     """What If-Range takes: a strong ETag, else the time of the last change."""
-    said = dict(line.split(": ", 1) for line in version.splitlines())
+    said = _said(version)
     etag = said.get("ETag", "")
     return etag if etag.startswith('"') else said.get("Last-Modified")
+
+
+def _agrees(headers: Mapping[str, str], version: str) -> bool:
+    """Whether an answer is of the version that was asked for, as far as both say."""
+    said = _said(version)
+    return all(headers.get(field, said[field]) == said[field] for field in ("ETag", "Last-Modified") if field in said)
 
 
 def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:

@@ -50,7 +50,8 @@ def remote_source(url: str, local: Callable[[Path, str], Source], observer: Obse
     if found.is_folder:
         observer.stage(Stage("listing"))
         return _folder(fs, local)
-    key = keyed(("url", url if not found.version else fs.public, found.version))
+    # A signature in the query is another one after each restart; a query may also say which file it is.
+    key = keyed(("url", fs.public if found.has_etag else fs.address, found.mark))
     return Source(
         name=_name(fs.public).partition(".")[0] or "data",
         kind="tar",  # until it is here, and looked at
@@ -87,7 +88,7 @@ def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
             files[name] = (path, found)
     files = dict(sorted(files.items()))
     name = _name(fs.public)
-    key = keyed(("url-folder", fs.public, *(f"{name}\0{found.version}" for name, (_, found) in files.items())))
+    key = keyed(("url-folder", fs.public, *(f"{name}\0{found.mark}" for name, (_, found) in files.items())))
     arrays = [name for name in files if "/" not in name and (is_idx(name) or is_cifar(name) or is_npy(name))]
     if arrays:
         wanted = {name: files[name] for name in arrays}
