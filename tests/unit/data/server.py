@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Site:
     length_of_get: int | None = None
     status: int | None = None
     """Instead of any file."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """What listings say beside a file's name."""
     listing: bytes | None = None
     """Instead of the right one."""
     seen: list[tuple[str, str, str]] = field(default_factory=list)
@@ -67,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _listing(self, folder: str) -> bytes:
         below = {path.removeprefix(folder) for path in self.site.files if path.startswith(folder)}
         names = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in below})
-        rows = "".join(f'<a href="{name}">{name}</a>\n' for name in names)
+        rows = "".join(f'<a href="{_link(name)}">{escape(name)}</a> {self.site.beside.get(name, "")}\n' for name in names)
         return f'<html><a href="../">up</a><a href="?C=N;O=D">Name</a>{rows}</html>'.encode()
 
     def _send(self, status: int, kind: str, contents: bytes, *, body: bool) -> None:
@@ -105,6 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
             rest = rest[: site.cut_after]
             self.close_connection = True
         self.wfile.write(rest)
+
+
+def _link(name: str) -> str:
+    """As Apache writes it."""
+    return escape(quote(name, safe="/~!$&'()*,;=:@+"), quote=False)
 
 
 class _Server(ThreadingHTTPServer):

@@ -244,6 +244,37 @@ def test_a_folder(expected: str, tmp_path: Path) -> None:
     assert not any(path.startswith("/other") for _, path, _ in site.seen)
 
 
+def test_names_that_html_or_a_url_writes_otherwise(tmp_path: Path) -> None:
+    classes = ["Alzheimer's", "R&B", 'the "other"', "a<b", "100%", "#1", "q?", "x;y", "a+b", "ünï", "two words", "&amp;"]
+    files = tree({f"train/{name}": 1 for name in classes})
+    with serving(Site({f"/set/{name}": contents for name, contents in files.items()})) as site:
+        manifest = prepared(f"{site.url}/set/", tmp_path / "a.images")
+    assert manifest["classes"] == sorted(classes)
+    assert manifest["sha256"] == prepared(write(tmp_path / "set", files), tmp_path / "b.images")["sha256"]
+
+
+@pytest.mark.parametrize("url", ["{site}/pets/", "memory://empty-class"])
+def test_an_empty_class_folder_is_refused_as_on_a_disk(url: str, tmp_path: Path) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe({f"/empty-class/{name}": contents for name, contents in FILES.items()})
+    fsspec.filesystem("memory").makedirs("/empty-class/train/cow")
+    files = {f"/pets/{name}": contents for name, contents in FILES.items()} | {"/pets/train/cow/.keep": b""}
+    with serving(Site(files)) as site:
+        done = data("prepare", url.format(site=site.url), "--out", tmp_path / "a.images")
+    fsspec.filesystem("memory").rm("/empty-class", recursive=True)
+    assert done.exit_code == 2
+    assert "the class folder train/cow holds no images that can be read: put some there, or remove it" in done.stderr
+
+
+@pytest.mark.parametrize("page", [b"<a " * 100_000, b"<script>" + b"<a href='x/'>" * 50_000, b"<!" * 200_000])
+def test_a_page_that_never_ends_a_tag(page: bytes, tmp_path: Path) -> None:
+    with serving(Site({}, listing=page)) as site:
+        done = data("prepare", f"{site.url}/set/", "--out", tmp_path / "a.images")
+    assert done.exit_code == 2
+    assert "the listing of http://" in done.stderr and "/set/ is too large, or isn't one" in done.stderr
+
+
 def test_a_folder_of_idx_files(tmp_path: Path) -> None:
     with serving(Site({f"/mnist/{name}": contents for name, contents in idx_tree(packed=True).items()})) as site:
         manifest = prepared(f"{site.url}/mnist/", tmp_path / "a.images")

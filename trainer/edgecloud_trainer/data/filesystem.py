@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from edgecloud_trainer.data.dataset import CHUNK_BYTES, PASSING, DataError, RefusedError, TransferError
+from edgecloud_trainer.data.listing import PIECE, links
 
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*"
 _URL: Final = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
@@ -125,7 +126,7 @@ class FileSystem:
         return Found(is_folder=info.get("type") == "directory", size=info.get("size"), version=_version(info))
 
     def walk(self, most: int) -> Iterator[tuple[str, str, Found]]:
-        """Every file below the folder: its path below it, its path for `stream`, and what it is.
+        """Every folder and file below the folder: its path below it, its path for `stream`, and what it is.
 
         Raises:
             DataError: it can't be listed, or there are more files than `most`.
@@ -223,16 +224,15 @@ def _agrees(headers: Mapping[str, str], version: str) -> bool:
 
 
 def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
-    """The files that a web server's listings lead to, below a folder."""
+    """The folders and files that a web server's listings lead to, below a folder."""
     from urllib.parse import unquote
 
     folders, met = [root], 1
     while folders:
         folder = folders.pop()
-        for entry in sorted(fs.ls(folder, detail=True), key=lambda entry: str(entry["name"])):
-            url = str(entry["name"])
+        for url, beside in sorted(_listed(fs, folder).items()):
             relative = unquote(url.removeprefix(root))
-            if not url.startswith(folder) or url == folder or "?" in url or "#" in url or _climbs(relative):
+            if not url.startswith(folder) or url == folder or "?" in url or _climbs(relative):
                 continue
             if url.endswith("/"):
                 if relative.count("/") > _MAX_DEPTH:
@@ -241,16 +241,25 @@ def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
                 met += 1
                 if met > MAX_FOLDERS:
                     raise DataError(f"{public(root)} holds more than {MAX_FOLDERS} folders: pack them as a tar file")
+                yield relative.rstrip("/"), url, Found(is_folder=True, size=None, version="")
             else:
-                yield relative, url, Found(is_folder=False, size=None, version="")
+                yield relative, url, Found(is_folder=False, size=None, version=beside and f"listed: {beside}")
+
+
+def _listed(fs: Any, folder: str) -> dict[str, str]:
+    with closing(fs.open(folder, "rb", block_size=0, size=1, headers=_PLAIN)) as page:
+        kind = page.r.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()
+        return links(iter(lambda: page.read(PIECE), b""), folder, public(folder)) if kind == "text/html" else {}
 
 
 def _entries(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
     prefix = root.rstrip("/") + "/"
-    for path, info in fs.find(root, detail=True).items():
+    for path, info in fs.find(root, detail=True, withdirs=True).items():
         relative = str(path).removeprefix(prefix)
-        if str(path).startswith(prefix) and not _climbs(relative) and not relative.endswith("/"):
-            yield relative, path, Found(is_folder=False, size=info.get("size"), version=_version(info))
+        if str(path).startswith(prefix) and not _climbs(relative):
+            is_folder = info.get("type") == "directory" or relative.endswith("/")
+            version = "" if is_folder else _version(info)
+            yield relative.rstrip("/"), path, Found(is_folder=is_folder, size=info.get("size"), version=version)
 
 
 def _climbs(relative: str) -> bool:

@@ -83,8 +83,13 @@ def _file_here(
 
 def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
     files: dict[str, tuple[str, Found]] = {}
+    folders: set[str] = set()
     for name, path, found in fs.walk(MAX_FILES):
-        if not any(is_clutter(part) for part in name.split("/")):
+        if any(is_clutter(part) for part in name.split("/")):
+            continue
+        if found.is_folder:
+            folders.add(name)
+        else:
             files[name] = (path, found)
     files = dict(sorted(files.items()))
     name = _name(fs.public)
@@ -102,8 +107,8 @@ def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
         kind="folder",
         location=fs.public,
         key=key,
-        read=lambda reading: read_files(RemoteFiles(fs, files), reading),
-        files=partial(RemoteFiles, fs, files),
+        read=lambda reading: read_files(RemoteFiles(fs, files, folders), reading),
+        files=partial(RemoteFiles, fs, files, folders),
     )
 
 
@@ -126,11 +131,11 @@ class RemoteFiles(ImageFiles):
 
     threads = _THREADS
 
-    def __init__(self, fs: FileSystem, files: dict[str, tuple[str, Found]]) -> None:
+    def __init__(self, fs: FileSystem, files: dict[str, tuple[str, Found]], folders: set[str]) -> None:
         self.where = fs.public
         self.prefix = f"{fs.public.rstrip('/')}/"
         self.names = list(files)
-        self.folders = set()
+        self.folders = folders
         self._fs = fs
         self._images = {name: path for name, (path, _) in files.items() if is_image(name)}
 
