@@ -70,7 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _listing(self, folder: str) -> bytes:
         below = {path.removeprefix(folder) for path in self.site.files if path.startswith(folder)}
         names = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in below})
-        rows = "".join(f'<a href="{_link(name)}">{escape(name)}</a> {self.site.beside.get(name, "")}\n' for name in names)
+        rows = "".join(
+            f'<a href="{_link(name)}">{escape(name)}</a> {self.site.beside.get(name, "")}\n' for name in names
+        )
         return f'<html><a href="../">up</a><a href="?C=N;O=D">Name</a>{rows}</html>'.encode()
 
     def _send(self, status: int, kind: str, contents: bytes, *, body: bool) -> None:
@@ -117,6 +119,8 @@ def _link(name: str) -> str:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
+    """Connections that come at once; one too many would wait for a second."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that go away are nothing to tell of."""

@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
     @property
     def has_etag(self) -> bool:
-        """Whether the version says itself which contents they are, byte by byte, whatever URL they were asked for by."""
+        """Whether the version says itself which contents they are, byte by byte, by whatever URL."""
         return (_validator(self.version) or "").startswith('"')
 
 
@@ -104,7 +104,7 @@ class FileSystem:
             raise DataError(f"{self.public} needs a package that isn't installed ({error}): {remedy}") from error
         except ValueError as error:
             raise DataError(f"{self.public} can't be opened ({error}): give a path, or http, https or s3") from error
-        self._is_http = scheme in ("http", "https")
+        self.is_http = scheme in ("http", "https")
 
     def at(self, path: str) -> Self:
         """The same, with another path of those that `walk` gives."""
@@ -119,7 +119,7 @@ class FileSystem:
         Raises:
             DataError: nothing, or it can't be reached.
         """
-        if self._is_http and urlsplit(self.path).path.endswith("/"):
+        if self.is_http and urlsplit(self.path).path.endswith("/"):
             return Found(is_folder=True, size=None, version="")
         with _translated(self.public):
             info = self._fs.info(self.path)
@@ -131,7 +131,7 @@ class FileSystem:
         Raises:
             DataError: it can't be listed, or there are more files than `most`.
         """
-        below = _links(self._fs, self.path) if self._is_http else _entries(self._fs, self.path)
+        below = _links(self._fs, self.path) if self.is_http else _entries(self._fs, self.path)
         with _translated(self.public):
             for count, one in enumerate(below):
                 if count >= most:
@@ -150,7 +150,7 @@ class FileSystem:
             DataError: the file can't be read; TransferError: it may be that it can later. Also from the chunks.
         """
         with _translated(self.public):
-            return (self._http_stream if self._is_http else self._plain_stream)(path, start, version)
+            return (self._http_stream if self.is_http else self._plain_stream)(path, start, version)
 
     def _plain_stream(self, path: str, start: int, version: str) -> Stream:
         info = self._fs.info(path)
