@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 
 @dataclass
@@ -19,6 +20,11 @@ class Site:
     """By path, such as /a.tar; folders are listed."""
     ranges: bool = True
     etag: str = '"1"'
+    heeds_if_range: bool = True
+    modified: str = ""
+    """Last-Modified."""
+    queries: bool = False
+    """Whether a query is part of a file's path."""
     cut_after: int | None = None
     """Bytes of a file after which the connection is closed."""
     cuts: int = 1_000_000
@@ -27,6 +33,8 @@ class Site:
     length_of_get: int | None = None
     status: int | None = None
     """Instead of any file."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """What listings say beside a file's name."""
     listing: bytes | None = None
     """Instead of the right one."""
     seen: list[tuple[str, str, str]] = field(default_factory=list)
@@ -47,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _answer(self, *, body: bool) -> None:
-        site, path = self.site, unquote(self.path.partition("?")[0])
+        site, path = self.site, unquote(self.path if self.site.queries else self.path.partition("?")[0])
         part = self.headers.get("Range", "")
         site.seen.append((self.command, path, part))
         if path.endswith("/"):
@@ -62,7 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _listing(self, folder: str) -> bytes:
         below = {path.removeprefix(folder) for path in self.site.files if path.startswith(folder)}
         names = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in below})
-        rows = "".join(f'<a href="{name}">{name}</a>\n' for name in names)
+        rows = "".join(
+            f'<a href="{_link(name)}">{escape(name)}</a> {self.site.beside.get(name, "")}\n' for name in names
+        )
         return f'<html><a href="../">up</a><a href="?C=N;O=D">Name</a>{rows}</html>'.encode()
 
     def _send(self, status: int, kind: str, contents: bytes, *, body: bool) -> None:
@@ -76,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, contents: bytes, part: str, *, body: bool) -> None:
         site, start = self.site, 0
         match = re.fullmatch(r"bytes=(\d+)-", part)
-        valid = self.headers.get("If-Range") in (None, site.etag)
+        valid = not site.heeds_if_range or self.headers.get("If-Range") in (None, site.etag, site.modified)
         if site.ranges and match is not None and valid and int(match[1]) < len(contents):
             start = int(match[1])
             self.send_response(206)
@@ -87,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = len(contents) - start if said is None else said
         if site.etag:
             self.send_header("ETag", site.etag)
+        if site.modified:
+            self.send_header("Last-Modified", site.modified)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(length))
         self.end_headers()
@@ -100,8 +112,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(rest)
 
 
+def _link(name: str) -> str:
+    """As Apache writes it."""
+    return escape(quote(name, safe="/~!$&'()*,;=:@+"), quote=False)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
+    """Connections that come at once; one too many would wait for a second."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that go away are nothing to tell of."""

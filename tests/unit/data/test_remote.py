@@ -11,14 +11,25 @@ import numpy as np
 import pytest
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data import DataError, download, filesystem, load
+from edgecloud_trainer.data import DataError, download, filesystem, load, remote
 from edgecloud_trainer.data import source as reading
+from edgecloud_trainer.data.files import Reading
+from edgecloud_trainer.data.locate import find_source
+from edgecloud_trainer.data.observer import Observer
 from edgecloud_trainer.data.remembering import remember
 from tests.unit.data.server import Site, serving
 from tests.unit.data.tool import data, prepared, snapshot, verified
-from tests.unit.trainer.pictures import idx_tree, pack, tree, write
+from tests.unit.trainer.pictures import encoded, idx_tree, pack, pixels, tree, write
 
-FILES = tree({"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2})
+
+def bitmap(seed: int) -> bytes:
+    """An image file that is as large whatever it shows."""
+    return encoded(pixels(seed), "BMP")
+
+
+MODIFIED, LATER = (f"Wed, 29 Nov 2023 12:00:0{second} GMT" for second in range(2))
+BITMAP, OTHER_BITMAP = bitmap(0), bitmap(99)
+FILES = tree({"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2}) | {"train/cat/000.bmp": BITMAP}
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +145,78 @@ def test_what_has_changed_is_brought_anew(tar: bytes, tmp_path: Path) -> None:
     assert manifest["sha256"] == prepared(tmp_path / "other.tar", tmp_path / "b.images")["sha256"]
 
 
+class _Replaced(dict[str, bytes]):
+    """Files that are others after some requests."""
+
+    def __init__(self, site: Site, others: dict[str, bytes], requests: int) -> None:
+        super().__init__(site.files)
+        self._site, self._others, self._left = site, others, requests
+
+    def __getitem__(self, key: str) -> bytes:
+        self._left -= 1
+        if self._left >= 0:
+            return super().__getitem__(key)
+        if self._site.etag:
+            self._site.etag = '"2"'
+        return self._others[key]
+
+
+@pytest.mark.parametrize(("etag", "heeds"), [("", True), ('"1"', True), ('"1"', False)])
+def test_what_changes_while_it_is_brought_is_not_put_together(
+    etag: str, heeds: bool, tar: bytes, tmp_path: Path
+) -> None:
+    """Another archive of the same size; whether the server says so, or only when it is looked at, or not at all."""
+    other = tar.replace(BITMAP, OTHER_BITMAP)
+    expected = prepared(_file(tmp_path / "other.tar", other), tmp_path / "other.images")["sha256"]
+    with serving(Site({"/a.tar": tar}, etag=etag, heeds_if_range=heeds, cut_after=len(tar) // 2, cuts=1)) as site:
+        site.files = _Replaced(site, {"/a.tar": other}, requests=2)  # for HEAD and the first GET
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+
+
+def _file(path: Path, contents: bytes) -> Path:
+    path.write_bytes(contents)
+    return path
+
+
+def test_what_has_no_version_is_brought_anew(tar: bytes, tmp_path: Path) -> None:
+    """By the next process too: it can't know whether it is the same file still."""
+    other = tar.replace(BITMAP, OTHER_BITMAP)
+    expected = prepared(_file(tmp_path / "other.tar", other), tmp_path / "other.images")["sha256"]
+    with serving(Site({"/a.tar": tar}, etag="", cut_after=len(tar) // 2)) as site:
+        site.files = _Vanishing({"/a.tar": tar}, reads=2)
+        done = data("prepare", f"{site.url}/a.tar", "--out", tmp_path / "a.images")
+        assert done.exit_code == 2 and "goes on from there" not in done.stderr
+        site.files, site.cut_after = {"/a.tar": other}, None
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+
+
+def test_a_time_of_change_is_enough_to_go_on_from_the_middle(tar: bytes, expected: str, tmp_path: Path) -> None:
+    site = Site({"/a.tar": tar}, etag="", modified=MODIFIED, cut_after=len(tar) // 2, cuts=1)
+    with serving(site):
+        assert prepared(f"{site.url}/a.tar", tmp_path / "a.images")["sha256"] == expected
+    assert [part != "" for method, _, part in site.seen if method == "GET"] == [False, True]
+
+
+@pytest.mark.parametrize("modified", ["", MODIFIED])
+def test_the_query_says_which_file_it_is(modified: str, tar: bytes, tmp_path: Path) -> None:
+    """Two archives of one size, from a server that gives no ETag."""
+    files = {"/get?file=a&key=secret": tar, "/get?file=b&key=secret": tar.replace(BITMAP, OTHER_BITMAP)}
+    with serving(Site(files, etag="", modified=modified, queries=True)) as site:
+        sets = [load(DataSpec(source=site.url + path), seed=0, cache=tmp_path / "cache") for path in files]
+        load(DataSpec(source=f"{site.url}/get?file=a&key=secret"), seed=0, cache=tmp_path / "cache")
+    assert sets[0].digest != sets[1].digest
+    assert [method for method, _, _ in site.seen] == ["HEAD", "GET", "HEAD", "GET", "HEAD"]
+    for path in (tmp_path / "cache").iterdir():
+        assert "secret" not in path.name and b"secret" not in path.read_bytes()
+
+
+def test_a_signature_in_the_query_does_not_matter_where_there_is_an_etag(tar: bytes, tmp_path: Path) -> None:
+    with serving(Site({"/a.tar": tar})) as site:
+        for signature in "ab":
+            load(DataSpec(source=f"{site.url}/a.tar?signature={signature}"), seed=0, cache=tmp_path / "cache")
+    assert [method for method, _, _ in site.seen] == ["HEAD", "GET", "HEAD"]
+
+
 @pytest.mark.parametrize(
     ("lie", "expected"),
     [
@@ -164,8 +247,112 @@ def test_a_folder(expected: str, tmp_path: Path) -> None:
         manifest = prepared(f"{site.url}/pets/", tmp_path / "a.images")
         code, verdict = verified(f"{site.url}/pets/")
     assert (manifest["sha256"], manifest["name"], manifest["source"]["kind"]) == (expected, "pets", "folder")
-    assert (code, verdict["images"]) == (0, 16)
+    assert (code, verdict["images"]) == (0, 17)
     assert not any(path.startswith("/other") for _, path, _ in site.seen)
+
+
+@pytest.mark.parametrize("says", ["an ETag", "a time", "a size"])
+def test_a_folder_whose_images_are_replaced_is_another_set(says: str, tmp_path: Path) -> None:
+    old, new = bitmaps(0), bitmaps(10)
+    if says == "a size":
+        new = {path: contents + b" " for path, contents in new.items()}
+    etags, times = {"an ETag": ('"1"', '"2"')}, {"a time": (MODIFIED, LATER)}
+    with serving(Site(old)) as site:
+        sets = []
+        for turn, files in enumerate((old, new)):
+            site.files = files
+            site.etag, site.modified = etags.get(says, ("", ""))[turn], times.get(says, ("", ""))[turn]
+            sets += [load(DataSpec(source=f"{site.url}/pets/"), seed=0, cache=tmp_path / "cache").digest for _ in "12"]
+    assert sets[0] == sets[1] != sets[2] == sets[3]
+    assert sum(method == "GET" and path.endswith("bmp") for method, path, _ in site.seen) == len(old) + len(new)
+
+
+def bitmaps(seed: int) -> dict[str, bytes]:
+    folders = ("train/a", "train/b", "test/a", "test/b")
+    return {f"/pets/{folder}/a.bmp": bitmap(seed + number) for number, folder in enumerate(folders)}
+
+
+def test_of_a_large_folder_the_listing_says_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_MAX_ASKED", 1)
+    digests = []
+    with serving(Site({}, etag="")) as site:
+        for seed, minute in ((0, 0), (0, 0), (9, 1)):
+            site.files = bitmaps(seed)
+            site.beside = {"a.bmp": f"2023-11-29 12:0{minute}  1.2K"}
+            digests.append(load(DataSpec(source=f"{site.url}/pets/"), seed=0, cache=tmp_path / "cache").digest)
+    assert digests[0] == digests[1] != digests[2]
+    assert "HEAD" not in {method for method, _, _ in site.seen}
+
+
+@pytest.mark.parametrize(("etag", "goes_on"), [('"1"', True), ("", False)])
+def test_a_folder_is_only_gone_on_with_where_its_files_have_versions(etag: str, goes_on: bool, tmp_path: Path) -> None:
+    """A process was killed when it had half of the images; without versions they may be others by now."""
+    files = {f"/pets/{name}": contents for name, contents in FILES.items()}
+    with serving(Site(files, etag=etag)) as site:
+        for _ in range(2):
+            source = find_source(f"{site.url}/pets/", Observer())
+            scratch = tmp_path / "scratch"
+            scratch.mkdir(exist_ok=True)
+            assert source.files is not None
+            reading = Reading(scratch=scratch)
+            source.here(reading).read(reading)
+    fetched = sum(method == "GET" and path.endswith((".png", ".bmp")) for method, path, _ in site.seen)
+    assert fetched == len(FILES) * (1 if goes_on else 2)
+
+
+def test_an_archive_without_a_version_is_not_mixed_with_what_was_decoded_of_it(tar: bytes, tmp_path: Path) -> None:
+    (scratch := tmp_path / "scratch").mkdir()
+    reading = Reading(scratch=scratch)
+    with serving(Site({}, etag="")) as site:
+        taken = []
+        for site.files in ({"/a.tar": tar}, {"/a.tar": tar.replace(BITMAP, OTHER_BITMAP)}):
+            train = find_source(f"{site.url}/a.tar", Observer()).here(reading).read(reading).parts["train"]
+            taken.append(train.take(np.arange(1)).copy())
+    assert np.array_equal(taken[0][0], pixels(0)) and np.array_equal(taken[1][0], pixels(99))
+
+
+def test_names_that_html_or_a_url_writes_otherwise(tmp_path: Path) -> None:
+    classes = [
+        "Alzheimer's",
+        "R&B",
+        'the "other"',
+        "a<b",
+        "100%",
+        "#1",
+        "q?",
+        "x;y",
+        "a+b",
+        "ünï",
+        "two words",
+        "&amp;",
+    ]
+    files = tree({f"train/{name}": 1 for name in classes})
+    with serving(Site({f"/set/{name}": contents for name, contents in files.items()})) as site:
+        manifest = prepared(f"{site.url}/set/", tmp_path / "a.images")
+    assert manifest["classes"] == sorted(classes)
+    assert manifest["sha256"] == prepared(write(tmp_path / "set", files), tmp_path / "b.images")["sha256"]
+
+
+@pytest.mark.parametrize("url", ["{site}/pets/", "memory://empty-class"])
+def test_an_empty_class_folder_is_refused_as_on_a_disk(url: str, tmp_path: Path) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe({f"/empty-class/{name}": contents for name, contents in FILES.items()})
+    fsspec.filesystem("memory").makedirs("/empty-class/train/cow")
+    files = {f"/pets/{name}": contents for name, contents in FILES.items()} | {"/pets/train/cow/.keep": b""}
+    with serving(Site(files)) as site:
+        done = data("prepare", url.format(site=site.url), "--out", tmp_path / "a.images")
+    fsspec.filesystem("memory").rm("/empty-class", recursive=True)
+    assert done.exit_code == 2
+    assert "the class folder train/cow holds no images that can be read: put some there, or remove it" in done.stderr
+
+
+@pytest.mark.parametrize("page", [b"<a " * 100_000, b"<script>" + b"<a href='x/'>" * 50_000, b"<!" * 200_000])
+def test_a_page_that_never_ends_a_tag(page: bytes, tmp_path: Path) -> None:
+    with serving(Site({}, listing=page)) as site:
+        done = data("prepare", f"{site.url}/set/", "--out", tmp_path / "a.images")
+    assert done.exit_code == 2
+    assert "the listing of http://" in done.stderr and "/set/ is too large, or isn't one" in done.stderr
 
 
 def test_a_folder_of_idx_files(tmp_path: Path) -> None:

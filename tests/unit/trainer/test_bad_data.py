@@ -23,7 +23,7 @@ from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.images import MAX_FILE_BYTES
 from edgecloud_trainer.data import DataError, load
 from edgecloud_trainer.data.decode import decode
-from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write
+from tests.unit.trainer.pictures import cifar, encoded, idx, idx_tree, pack, pixels, saved, tree, write, zipped
 
 GOOD = tree({"cat": 2, "dog": 2})
 
@@ -57,6 +57,40 @@ def cut_short(suffix: str, mode: str) -> Callable[[Path], Path]:
     def make(root: Path) -> Path:
         path = pack(root / f"data.tar{suffix}", tree({"cat": 30, "dog": 30}), mode)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        return path
+
+    return make
+
+
+BITMAPS = tree({"cat": 2, "dog": 2}, suffix=".bmp", kind="BMP")
+
+
+def one_byte_else(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    """Another byte among the pixels of an image that is packed as it is: it can be decoded nevertheless."""
+
+    def damaged(root: Path) -> Path:
+        path = make(root)
+        packed = bytearray(path.read_bytes())
+        packed[packed.index(BITMAPS["cat/001.bmp"][-64:])] ^= 1
+        path.write_bytes(packed)
+        return path
+
+    return damaged
+
+
+def gzipped_as_it_is(root: Path) -> Path:
+    path = root / "data.tar.gz"
+    path.write_bytes(gzip.compress(pack(root / "plain.tar", BITMAPS).read_bytes(), compresslevel=0))
+    return path
+
+
+def behind(suffix: str, mode: str, more: bytes | None = None) -> Callable[[Path], Path]:
+    """Another archive behind the end of a good one, or other bytes."""
+
+    def make(root: Path) -> Path:
+        path = pack(root / f"data.tar{suffix}", GOOD, mode)
+        other = pack(root / "other", tree({"cat": 2, "cow": 2}), mode).read_bytes() if more is None else more
+        path.write_bytes(path.read_bytes() + other)
         return path
 
     return make
@@ -279,6 +313,16 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "tar.gz: cut short": (cut_short(".gz", "w:gz"), "can't be read to its end"),
     "tar.bz2: cut short": (cut_short(".bz2", "w:bz2"), "can't be read to its end"),
     "tar.xz: cut short": (cut_short(".xz", "w:xz"), "can't be read to its end"),
+    "tar: two": (behind("", "w"), "data.tar: something follows the archive's end, as when archives are put one"),
+    "tar: bytes behind it": (behind("", "w", b"x"), "data.tar: something follows the archive's end"),
+    "tar.gz: two": (behind(".gz", "w:gz"), "data.tar.gz: something follows the archive's end"),
+    "tar.bz2: two": (behind(".bz2", "w:bz2"), "data.tar.bz2: something follows the archive's end"),
+    "tar.xz: two": (behind(".xz", "w:xz"), "data.tar.xz: something follows the archive's end"),
+    "tar.gz: a byte": (one_byte_else(gzipped_as_it_is), "data.tar.gz can't be read to its end (CRC check failed"),
+    "zip: a byte": (
+        one_byte_else(lambda root: zipped(root / "data.zip", BITMAPS)),
+        "data.zip: cat/001.bmp can't be unpacked (Bad CRC-32 for file 'cat/001.bmp'): pack it again",
+    ),
     "tar: empty": (lambda root: pack(root / "data.tar", {}), "data.tar holds no images"),
     "tar: no images": (lambda root: pack(root / "data.tar", {"a": b""}), "data.tar holds no images"),
     "a packed file that is no tar": (

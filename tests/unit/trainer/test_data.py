@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from hashlib import md5
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edgecloud.api.trainer import DataSpec
-from edgecloud_trainer.data import Dataset, load
+from edgecloud_trainer.data import DataError, Dataset, load
 from edgecloud_trainer.data import source as reading
 from edgecloud_trainer.data.decode import decode
 from edgecloud_trainer.data.named import NAMES
@@ -385,6 +386,25 @@ def test_torchvision_reads_what_lies_in_its_folder(cache: Path) -> None:
     check(dataset)
     assert (dataset.name, dataset.shape, len(dataset.train), len(dataset.test)) == ("mnist", (1, 6, 7), 20, 5)
     assert dataset.classes[3] == "3 - three"
+
+
+def test_what_torchvision_was_killed_over_is_unpacked_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a file that is there for whole. What was put there without its archive stays."""
+    from torchvision.datasets import MNIST
+
+    packed, raw = idx_tree(packed=True), cache / "torchvision" / "MNIST" / "raw"
+    monkeypatch.setattr(MNIST, "resources", [(name, md5(data).hexdigest()) for name, data in packed.items()])
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    write(raw, idx_tree())
+    images = raw / "train-images-idx3-ubyte"
+    images.write_bytes(torn := images.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"mnist isn't in .* Put .*train-images-idx3-ubyte\.gz and .* there"):
+        load(DataSpec(name="mnist"), seed=0, cache=cache)
+    assert images.read_bytes() == torn
+    write(raw, packed)
+    dataset = load(DataSpec(name="mnist"), seed=0, cache=cache)
+    check(dataset)
+    assert (len(dataset.train), len(dataset.test)) == (20, 5)
 
 
 def test_a_constant_channel_has_deviation_1(tmp_path: Path, cache: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import copy
 from typing import Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from edgecloud_trainer.data.dataset import CHUNK_BYTES, PASSING, DataError, RefusedError, TransferError
+from edgecloud_trainer.data.listing import PIECE, links
 
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*"
 _URL: Final = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
@@ -35,7 +36,17 @@ class Found(NamedTuple):
     size: int | None
     """In bytes; None if its server doesn't say."""
     version: str
-    """Of its contents, as far as its server says: another text, other contents."""
+    """Of its contents, as far as its server says: another text, other contents. "" if it says no more than a size."""
+
+    @property
+    def mark(self) -> str:
+        """The version, else the size: another text, other contents; but other contents may have the same text."""
+        return self.version or ("" if self.size is None else f"size: {self.size}")
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether the version says itself which contents they are, byte by byte, by whatever URL."""
+        return (_validator(self.version) or "").startswith('"')
 
 
 class Stream(NamedTuple):
@@ -63,6 +74,12 @@ def public(url: str) -> str:
     return "::".join(urlunsplit((one.scheme, one.netloc.rpartition("@")[2], one.path, "", "")) for one in links)
 
 
+def _address(url: str) -> str:
+    """A URL without user and password, which don't decide what it leads to."""
+    one = urlsplit(url)
+    return urlunsplit((one.scheme, one.netloc.rpartition("@")[2], one.path, one.query, ""))
+
+
 class FileSystem:
     """What a URL's scheme leads to."""
 
@@ -70,6 +87,8 @@ class FileSystem:
         """Raises DataError: it is none, nobody knows its scheme here, or it needs a package that isn't installed."""
         try:
             self.public = public(url)
+            self.address = _address(url)
+            """With its query, which may be secret: never to be shown or kept as it is."""
         except ValueError as error:
             raise DataError(f"what begins with {url.partition('://')[0]}:// is no URL ({error}): check it") from error
         scheme = url.partition("://")[0].lower()
@@ -85,7 +104,7 @@ class FileSystem:
             raise DataError(f"{self.public} needs a package that isn't installed ({error}): {remedy}") from error
         except ValueError as error:
             raise DataError(f"{self.public} can't be opened ({error}): give a path, or http, https or s3") from error
-        self._is_http = scheme in ("http", "https")
+        self.is_http = scheme in ("http", "https")
 
     def at(self, path: str) -> Self:
         """The same, with another path of those that `walk` gives."""
@@ -100,19 +119,19 @@ class FileSystem:
         Raises:
             DataError: nothing, or it can't be reached.
         """
-        if self._is_http and urlsplit(self.path).path.endswith("/"):
+        if self.is_http and urlsplit(self.path).path.endswith("/"):
             return Found(is_folder=True, size=None, version="")
         with _translated(self.public):
             info = self._fs.info(self.path)
         return Found(is_folder=info.get("type") == "directory", size=info.get("size"), version=_version(info))
 
     def walk(self, most: int) -> Iterator[tuple[str, str, Found]]:
-        """Every file below the folder: its path below it, its path for `stream`, and what it is.
+        """Every folder and file below the folder: its path below it, its path for `stream`, and what it is.
 
         Raises:
             DataError: it can't be listed, or there are more files than `most`.
         """
-        below = _links(self._fs, self.path) if self._is_http else _entries(self._fs, self.path)
+        below = _links(self._fs, self.path) if self.is_http else _entries(self._fs, self.path)
         with _translated(self.public):
             for count, one in enumerate(below):
                 if count >= most:
@@ -124,18 +143,18 @@ class FileSystem:
 
         Args:
             path: `self.path`, or one from `walk`.
-            start: from where on, if the server can do that and still has the same version.
-            version: what `find` said.
+            start: from where on, if the server can do that and has shown that it still has the same version.
+            version: what `find` said; "" gives the file from its start on.
 
         Raises:
             DataError: the file can't be read; TransferError: it may be that it can later. Also from the chunks.
         """
         with _translated(self.public):
-            return (self._http_stream if self._is_http else self._plain_stream)(path, start, version)
+            return (self._http_stream if self.is_http else self._plain_stream)(path, start, version)
 
     def _plain_stream(self, path: str, start: int, version: str) -> Stream:
         info = self._fs.info(path)
-        if version and _version(info) != version:
+        if not version or _version(info) != version:
             start = 0
         file = self._fs.open(path, "rb")
         file.seek(start)
@@ -143,10 +162,8 @@ class FileSystem:
 
     def _http_stream(self, path: str, start: int, version: str) -> Stream:
         headers = dict(_PLAIN)
-        if start:
-            headers["Range"] = f"bytes={start}-"
-            if validator := _validator(version):
-                headers["If-Range"] = validator
+        if start and (validator := _validator(version)):
+            headers |= {"Range": f"bytes={start}-", "If-Range": validator}
         # With a block size of 0 it is one request; with a size it doesn't ask for it first.
         file = self._fs.open(path, "rb", block_size=0, size=1, headers=headers)
         response = cast("Any", file).r
@@ -158,6 +175,9 @@ class FileSystem:
                 raise TransferError(
                     f"{self.public} was asked for its bytes from {start} on and sends others: try again"
                 )
+            if not _agrees(response.headers, version):  # a server that doesn't know If-Range
+                file.close()
+                return self._http_stream(path, 0, version)
             begins, size = start, None if match[2] == "*" else match[2]
         return Stream(begins, int(size) if size and size.isdigit() else None, self._chunks(file))
 
@@ -177,29 +197,42 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """What a server says of a file's version. Its name is part of it, so that a validator can be found in it."""
+    """What a server says of a file's version. Its name is part of it, so that a validator can be found in it.
+
+    A size alone is none: those of tar files are all multiples of 10,240.
+    """
     fields = ("ETag", "Last-Modified", "LastModified", "Content-MD5", "etag", "mtime", "md5Hash", "size")
-    return "\n".join(f"{field}: {info[field]}" for field in fields if info.get(field) is not None)
+    said = [f"{field}: {info[field]}" for field in fields if info.get(field) is not None]
+    return "" if said and said[0].startswith("size: ") else "\n".join(said)
+
+
+def _said(version: str) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in version.splitlines())
 
 
 def _validator(version: str) -> str | None:
     """What If-Range takes: a strong ETag, else the time of the last change."""
-    said = dict(line.split(": ", 1) for line in version.splitlines())
+    said = _said(version)
     etag = said.get("ETag", "")
     return etag if etag.startswith('"') else said.get("Last-Modified")
 
 
+def _agrees(headers: Mapping[str, str], version: str) -> bool:
+    """Whether an answer is of the version that was asked for, as far as both say."""
+    said = _said(version)
+    return all(headers.get(field, said[field]) == said[field] for field in ("ETag", "Last-Modified") if field in said)
+
+
 def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
-    """The files that a web server's listings lead to, below a folder."""
+    """The folders and files that a web server's listings lead to, below a folder."""
     from urllib.parse import unquote
 
     folders, met = [root], 1
     while folders:
         folder = folders.pop()
-        for entry in sorted(fs.ls(folder, detail=True), key=lambda entry: str(entry["name"])):
-            url = str(entry["name"])
+        for url, beside in sorted(_listed(fs, folder).items()):
             relative = unquote(url.removeprefix(root))
-            if not url.startswith(folder) or url == folder or "?" in url or "#" in url or _climbs(relative):
+            if not url.startswith(folder) or url == folder or "?" in url or _climbs(relative):
                 continue
             if url.endswith("/"):
                 if relative.count("/") > _MAX_DEPTH:
@@ -208,16 +241,25 @@ def _links(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
                 met += 1
                 if met > MAX_FOLDERS:
                     raise DataError(f"{public(root)} holds more than {MAX_FOLDERS} folders: pack them as a tar file")
+                yield relative.rstrip("/"), url, Found(is_folder=True, size=None, version="")
             else:
-                yield relative, url, Found(is_folder=False, size=None, version="")
+                yield relative, url, Found(is_folder=False, size=None, version=beside and f"listed: {beside}")
+
+
+def _listed(fs: Any, folder: str) -> dict[str, str]:
+    with closing(fs.open(folder, "rb", block_size=0, size=1, headers=_PLAIN)) as page:
+        kind = page.r.headers.get("Content-Type", "text/html").partition(";")[0].strip().lower()
+        return links(iter(lambda: page.read(PIECE), b""), folder, public(folder)) if kind == "text/html" else {}
 
 
 def _entries(fs: Any, root: str) -> Iterator[tuple[str, str, Found]]:
     prefix = root.rstrip("/") + "/"
-    for path, info in fs.find(root, detail=True).items():
+    for path, info in fs.find(root, detail=True, withdirs=True).items():
         relative = str(path).removeprefix(prefix)
-        if str(path).startswith(prefix) and not _climbs(relative) and not relative.endswith("/"):
-            yield relative, path, Found(is_folder=False, size=info.get("size"), version=_version(info))
+        if str(path).startswith(prefix) and not _climbs(relative):
+            is_folder = info.get("type") == "directory" or relative.endswith("/")
+            version = "" if is_folder else _version(info)
+            yield relative.rstrip("/"), path, Found(is_folder=is_folder, size=info.get("size"), version=version)
 
 
 def _climbs(relative: str) -> bool:

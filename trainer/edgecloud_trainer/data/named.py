@@ -121,7 +121,12 @@ def _torchvision(name: str, named: _Named, reading: Reading) -> Contents:
         try:
             root.mkdir(parents=True, exist_ok=True)
             with _download_timeout():
-                dataset = cls(root, download=True, **which)
+                try:
+                    dataset = cls(root, download=True, **which)
+                except Exception:
+                    if not _forget_unpacked(root, named):
+                        raise
+                    dataset = cls(root, download=True, **which)
         except Exception as error:  # no network, a proxy's page in the archive's place, a full disk, ...
             raise DataError(
                 f"{name} isn't in {root} and can't be downloaded ({error}). "
@@ -133,6 +138,20 @@ def _torchvision(name: str, named: _Named, reading: Reading) -> Contents:
         parts["train" if train else "test"] = part_of(pixels, labels)
     assert shape is not None
     return resized(Contents(classes=classes, shape=shape, parts=parts), reading.size)
+
+
+def _forget_unpacked(root: Path, named: _Named) -> bool:
+    """Remove what torchvision has unpacked and will unpack again; whether there was anything.
+
+    It unpacks in place and takes what is there for whole, also where a process was killed over it. (Of archives that
+    hold many files it compares the checksum of each.)
+    """
+    archives = [root / file for file in named.files if file.endswith(".gz") and not file.endswith(".tar.gz")]
+    unpacked = [archive.with_suffix("") for archive in archives if archive.exists()]
+    there = [path for path in unpacked if path.exists()]
+    for path in there:
+        path.unlink(missing_ok=True)
+    return bool(there)
 
 
 @contextmanager

@@ -6,16 +6,17 @@ import posixpath
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from edgecloud.edge.images import MAX_FILE_BYTES
 from edgecloud_trainer.data.checking import check_file
 from edgecloud_trainer.data.cifar import is_cifar
-from edgecloud_trainer.data.dataset import DataError, TransferError
+from edgecloud_trainer.data.dataset import Contents, DataError, TransferError
 from edgecloud_trainer.data.decode import Encoded
 from edgecloud_trainer.data.download import download
 from edgecloud_trainer.data.files import ImageFiles, Reading, read_files
@@ -25,13 +26,17 @@ from edgecloud_trainer.data.layout import is_clutter, is_image
 from edgecloud_trainer.data.npy import is_npy
 from edgecloud_trainer.data.observer import Observer, Stage
 from edgecloud_trainer.data.source import Source, keyed
+from edgecloud_trainer.data.spool import forget
 
 MAX_FILES: Final = 5_000_000
 """In a folder by URL."""
 _THREADS: Final = 16
 """That wait for a server, more than compute."""
+_MAX_ASKED: Final = 5_000
+"""Files of a folder whose server is asked for the version of each, whenever a process starts: some seconds' worth."""
 _TRIES: Final = 4
 _PAUSE_SECONDS: Final = 0.25
+T = TypeVar("T")
 
 
 def remote_source(url: str, local: Callable[[Path, str], Source], observer: Observer) -> Source:
@@ -50,7 +55,8 @@ def remote_source(url: str, local: Callable[[Path, str], Source], observer: Obse
     if found.is_folder:
         observer.stage(Stage("listing"))
         return _folder(fs, local)
-    key = keyed(("url", url if not found.version else fs.public, found.version))
+    # A signature in the query is another one after each restart; a query may also say which file it is.
+    key = keyed(("url", fs.public if found.has_etag else fs.address, found.mark))
     return Source(
         name=_name(fs.public).partition(".")[0] or "data",
         kind="tar",  # until it is here, and looked at
@@ -70,6 +76,8 @@ def _name(url: str) -> str:
 def _file_here(
     fs: FileSystem, found: Found, key: str, local: Callable[[Path, str], Source], reading: Reading
 ) -> Source:
+    if not found.version:
+        forget(reading.scratch)
     folder = reading.scratch / "download"
     folder.mkdir(exist_ok=True)
     path = folder / _name(fs.public)
@@ -82,14 +90,18 @@ def _file_here(
 
 def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
     files: dict[str, tuple[str, Found]] = {}
+    folders: set[str] = set()
     for name, path, found in fs.walk(MAX_FILES):
-        if not any(is_clutter(part) for part in name.split("/")):
+        if any(is_clutter(part) for part in name.split("/")):
+            continue
+        if found.is_folder:
+            folders.add(name)
+        else:
             files[name] = (path, found)
-    files = dict(sorted(files.items()))
+    files = _with_versions(fs, dict(sorted(files.items())))
     name = _name(fs.public)
-    key = keyed(("url-folder", fs.public, *(f"{name}\0{found.version}" for name, (_, found) in files.items())))
-    arrays = [name for name in files if "/" not in name and (is_idx(name) or is_cifar(name) or is_npy(name))]
-    if arrays:
+    key = keyed(("url-folder", fs.public, *(f"{name}\0{found.mark}" for name, (_, found) in files.items())))
+    if arrays := [name for name in files if _is_array(name)]:
         wanted = {name: files[name] for name in arrays}
         bring = partial(_arrays_here, fs, wanted, key, local)
         return Source(
@@ -101,9 +113,45 @@ def _folder(fs: FileSystem, local: Callable[[Path, str], Source]) -> Source:
         kind="folder",
         location=fs.public,
         key=key,
-        read=lambda reading: read_files(RemoteFiles(fs, files), reading),
-        files=partial(RemoteFiles, fs, files),
+        read=lambda reading: _read_folder(fs, files, folders, reading),
+        files=partial(RemoteFiles, fs, files, folders),
     )
+
+
+def _is_array(name: str) -> bool:
+    return "/" not in name and (is_idx(name) or is_cifar(name) or is_npy(name))
+
+
+def _with_versions(fs: FileSystem, files: dict[str, tuple[str, Found]]) -> dict[str, tuple[str, Found]]:
+    """The same files, with what a web server says of each that will be read: its listing may say less, or nothing.
+
+    Of a large folder it is what the listing says. Where that is nothing, other contents under the same names are taken
+    for those of before.
+    """
+    wanted = [name for name in files if is_image(name) or _is_array(name)]
+    if not fs.is_http or len(wanted) > _MAX_ASKED:
+        return files
+
+    def ask(name: str) -> Found:
+        path, listed = files[name]
+        try:
+            found = _persistently(fs.at(path).find)
+        except TransferError:
+            raise
+        except DataError:  # it is said when the file is read, or the file left out
+            return listed
+        return found if found.version else found._replace(version=listed.version)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return files | {
+            name: (files[name][0], found) for name, found in zip(wanted, pool.map(ask, wanted), strict=True)
+        }
+
+
+def _read_folder(fs: FileSystem, files: dict[str, tuple[str, Found]], folders: set[str], reading: Reading) -> Contents:
+    if not all(found.version for name, (_, found) in files.items() if is_image(name)):
+        forget(reading.scratch)
+    return read_files(RemoteFiles(fs, files, folders), reading)
 
 
 def _arrays_here(
@@ -125,11 +173,11 @@ class RemoteFiles(ImageFiles):
 
     threads = _THREADS
 
-    def __init__(self, fs: FileSystem, files: dict[str, tuple[str, Found]]) -> None:
+    def __init__(self, fs: FileSystem, files: dict[str, tuple[str, Found]], folders: set[str]) -> None:
         self.where = fs.public
         self.prefix = f"{fs.public.rstrip('/')}/"
         self.names = list(files)
-        self.folders = set()
+        self.folders = folders
         self._fs = fs
         self._images = {name: path for name, (path, _) in files.items() if is_image(name)}
 
@@ -143,15 +191,25 @@ class RemoteFiles(ImageFiles):
 
 def _bytes(fs: FileSystem, path: str) -> bytes:
     """A whole file of at most as many bytes as an image file may have."""
-    fs, pause = fs.at(path), _PAUSE_SECONDS
+    fs = fs.at(path)
+
+    def read() -> bytes:
+        data = bytearray()
+        for chunk in fs.stream(path).chunks:
+            data += chunk
+            if len(data) > MAX_FILE_BYTES:
+                raise DataError(f"{fs.public} has more than {MAX_FILE_BYTES} bytes: take it out")
+        return bytes(data)
+
+    return _persistently(read)
+
+
+def _persistently(call: Callable[[], T]) -> T:
+    """What a call gives, made again where its transfer breaks off."""
+    pause = _PAUSE_SECONDS
     for left in reversed(range(_TRIES)):
         try:
-            data = bytearray()
-            for chunk in fs.stream(path).chunks:
-                data += chunk
-                if len(data) > MAX_FILE_BYTES:
-                    raise DataError(f"{fs.public} has more than {MAX_FILE_BYTES} bytes: take it out")
-            return bytes(data)
+            return call()
         except TransferError:
             if not left:
                 raise

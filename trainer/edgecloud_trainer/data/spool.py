@@ -198,6 +198,12 @@ class Spool:
             pixels.truncate(self._end)
 
 
+def forget(folder: Path) -> None:
+    """Have the next spool in a folder begin anew: nobody knows whether its images are those of the source still."""
+    for name in (_JOURNAL, _PIXELS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _agree(pixels: BinaryIO, entry: dict[str, Any]) -> bool:
     """Whether the next pixels are those that a line of the journal stands for."""
     left, checksum = entry["bytes"], 0

@@ -95,6 +95,13 @@ class TarFiles(ArchiveFiles):
                         yield one
             if not source.ended:
                 raise DataError(f"{self.where} has no end, or a broken header: is it whole? Copy it again")
+            # What it is compressed with has its checksum behind the last byte: unless that is read, nobody compares it.
+            while data := source.read(_SKIP):
+                if data.count(0) != len(data):
+                    raise DataError(
+                        f"{self.where}: something follows the archive's end, as when archives are put one behind the "
+                        "other: pack all images as one archive, or copy it again if it is damaged"
+                    )
         except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ValueError, OSError) as error:
             if isinstance(error, DataError):
                 raise
