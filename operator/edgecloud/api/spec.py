@@ -212,7 +212,11 @@ class TrainingJobSpec(Model):
     trainer: TrainerSpec | None = Field(None, description="The built-in trainer; this or program.")
     program: ProgramSpec | None = Field(None, description="The user's own script; this or trainer.")
     image: Image | None = Field(None, description="Image of the worker Pods; default: the release's trainer image.")
-    resources: ResourceRequirements | None = Field(None, description="Compute resources of each worker Pod.")
+    resources: ResourceRequirements | None = Field(
+        None,
+        description="Compute resources of each worker Pod. Another value is for Pods made from then on; the number of"
+        " nvidia.com/gpu, of which each has a training process, stays.",
+    )
     storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
     export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
     pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
