@@ -211,7 +211,12 @@ class TrainingJobSpec(Model):
     )
     trainer: TrainerSpec | None = Field(None, description="The built-in trainer; this or program.")
     program: ProgramSpec | None = Field(None, description="The user's own script; this or trainer.")
-    image: Image | None = Field(None, description="Image of the worker Pods; default: the release's trainer image.")
+    image: Image | None = Field(
+        None,
+        description="Image of the worker Pods; default: the release's trainer image. A job keeps the one that it was"
+        " accepted with (status.image); another one that is written here later is taken up when the job is resumed"
+        " after it was suspended, once its Pods are gone.",
+    )
     resources: ResourceRequirements | None = Field(
         None,
         description="Compute resources of each worker Pod. Another value is for Pods made from then on; the number of"

@@ -209,7 +209,7 @@ class TrainingJobStatus(Model):
     last_failure: LastFailure | None = Field(None, description="First cause of the newest failure.")
     checkpoint: CheckpointStatus | None = Field(None, description="The newest checkpoint.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="Image pinned when the job was accepted."
+        None, description="Image pinned when the job was accepted, or resumed."
     )
     evaluation: EvaluationStatus | None = Field(None, description="The model on the test images.")
     performance: PassedThrough | None = Field(None, description="Speed, waits and efficiency.")

@@ -31,7 +31,7 @@ REMEDIES: Final[dict[Reason, str]] = {
     "NameTaken": "or give this job another name",
     "Unschedulable": "free GPUs or other resources that it asks for, lower spec.workers or set spec.minWorkers",
     "ErrImagePull": "push the image, or let the nodes pull it (imagePullSecrets, in spec.podTemplate.spec or at"
-    " the ServiceAccount); another image needs the job to be deleted and applied again",
+    " the ServiceAccount); another image is taken up by suspending the job, and resuming it once its Pods are gone",
     "CreateContainerConfigError": "create the Secret or ConfigMap that it names, or correct spec.podTemplate and delete"
     " the Pod",
     "QuotaExceeded": "raise the quota or free what it counts, lower spec.workers or set spec.minWorkers",

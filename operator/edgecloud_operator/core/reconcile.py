@@ -65,8 +65,7 @@ def _accept(context: Context, old: TrainingJobStatus) -> Plan:
     update = {"start_time": context.now, "running_time": None, "phase": "Pending", "completion_time": None}
     # Whoever is dead now died in the life before this one.
     status = reckoned(old.model_copy(update=update), context.observed)
-    if status.image is None:
-        status = status.model_copy(update={"image": job.spec.image or context.settings.trainer_image})
+    status = status.model_copy(update={"image": _pinned(context, old.image)})
     status = context.put(status, "Accepted", True, "Accepted")
     if status.measuring is None:
         status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
@@ -79,6 +78,17 @@ def _accept(context: Context, old: TrainingJobStatus) -> Plan:
     status = context.put(status, "Stalled", False, "Progressing")
     status = with_progress(job, status, context.observed, context.now, members_of=Rendezvous())
     return context.plan(old, status, status_first=True)
+
+
+def _pinned(context: Context, before: str | None) -> str:
+    """The image of the workers from here on.
+
+    A job that is resumed takes up another one that its user names, unless there are workers of the one before. The
+    default stays what it was: that of a newer operator may have another torch than the checkpoints were made with.
+    """
+    if before is None or not any(pod.owned and not pod.terminating for pod in context.observed.pods):
+        return context.job.spec.image or before or context.settings.trainer_image
+    return before
 
 
 def _finished(context: Context, status: TrainingJobStatus) -> Plan:

@@ -193,6 +193,34 @@ def test_resumed_it_begins_anew_in_time_and_goes_on_in_rounds() -> None:
     assert scene.condition("Failed").reason == "ActiveDeadlineExceeded"
 
 
+@pytest.mark.parametrize(
+    ("there", "image", "pinned"),
+    [
+        (False, "mine:2", "mine:2"),
+        (True, "mine:2", "mine:1"),  # workers of one round all have the same
+        (False, None, "mine:1"),
+    ],
+)
+def test_another_image_is_taken_up_when_the_job_is_resumed(there: bool, image: str | None, pinned: str) -> None:
+    """It was ignored for ever: to delete the job and apply it again was the only way."""
+    scene = suspended(image="mine:1").spec(image=image)
+    scene.settle()
+    assert scene.status.image == "mine:1"
+    if not there:
+        scene.changes(0, terminating=True).vanishes(1)
+    scene.spec(suspend=False).settle()
+    assert scene.status.image == pinned
+    if not there:
+        [pod] = scene.decide().create
+        assert pod["spec"]["containers"][0]["image"] == pinned
+
+
+def test_a_job_that_names_no_image_keeps_the_default_that_it_began_with() -> None:
+    scene = suspended().vanishes(0).vanishes(1).with_status(image="edgecloud/trainer:0.9").spec(suspend=False)
+    scene.settle()
+    assert scene.status.image == "edgecloud/trainer:0.9"
+
+
 def test_pods_that_the_suspension_left_dead_cost_nothing_and_are_replaced() -> None:
     scene = suspended().dies(0, 137).dies(1, 143).spec(suspend=False)
     plan = scene.settle()
