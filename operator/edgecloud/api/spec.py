@@ -257,7 +257,9 @@ class TrainingJobSpec(Model):
         30, description="How long the processes may take to save a checkpoint and leave when they are asked to stop."
     )
     suspend: bool = Field(
-        False, description="true: save a checkpoint and give the nodes back, until it is false again."
+        False,
+        description="true: save a checkpoint and give the nodes back, until it is false again. Without"
+        " storage.claimName the checkpoints go with the Pods, and the job then starts from the beginning.",
     )
     managed_by: ShortText | None = Field(
         None, description="Controller in charge, if it is not EdgeCloud's; such a job is left alone."

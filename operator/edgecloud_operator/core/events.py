@@ -19,8 +19,7 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
     """What a person who watches the job wants to know of the change, in the order in which it happened."""
     events: list[Event] = []
     if old.start_time != new.start_time:
-        waits = "waiting for the workers" if new.measuring is None else "the training is complete"
-        events.append(Event(type="Normal", reason="Accepted", message=waits))
+        events.append(Event(type="Normal", reason="Accepted", message=_accepted(new)))
     failure = new.last_failure
     if failure and failure != old.last_failure:
         how = failure.signal or (f"exit code {failure.exit_code}" if failure.exit_code is not None else failure.reason)
@@ -57,6 +56,13 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
                 Event(type="Normal", reason=new.phase, message=_SENTENCES.get(new.phase, "the job has failed"))
             )
     return tuple(replace(event, message=event.message[:MAX_MESSAGE]) for event in events)
+
+
+def _accepted(new: TrainingJobStatus) -> str:
+    if new.measuring is not None:
+        return "the training is complete"
+    running = conditions.get(new, "Running")
+    return "waiting for the workers" if running is None or running.reason == PATIENT else running.message
 
 
 def _is_news(old: TrainingJobStatus, condition: Condition) -> bool:

@@ -29,6 +29,7 @@ from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
 from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import free, never_ran, pause, reckoned
+from edgecloud_operator.core.resting import at_rest, stopping, warned, without_lost
 from edgecloud_operator.core.rounds import advance, stopped
 
 
@@ -65,12 +66,16 @@ def _accept(context: Context, old: TrainingJobStatus) -> Plan:
     update = {"start_time": context.now, "running_time": None, "phase": "Pending", "completion_time": None}
     # Whoever is dead now died in the life before this one.
     status = reckoned(old.model_copy(update=update), context.observed)
+    if old.phase == "Suspended":
+        status = without_lost(context, status)
     status = status.model_copy(update={"image": _pinned(context, old.image)})
     status = context.put(status, "Accepted", True, "Accepted")
-    if status.measuring is None:
-        status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
-    else:
+    if status.measuring is not None:
         status = measuring.shown(context, status)
+    elif job.spec.suspend:
+        status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
+    else:
+        status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
     for kind, reason in (("Blocked", "NotBlocked"), ("Suspended", "NotSuspended"), ("Complete", "NotFinished")):
         status = context.put(status, kind, False, reason)  # type: ignore[arg-type]
     status = context.put(status, "Failed", False, "NotFinished")
@@ -136,7 +141,7 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
             return _fail(context, old, stage.status, "ExportFailed", stage.failed)
         status = measuring.given_up(context, old)
         status = status.model_copy(update={"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)})
-        return context.plan(old, _at_rest(context, status), status_first=True)
+        return context.plan(old, at_rest(context, status), status_first=True)
     states = member_states(job.spec, rendezvous, observed, now)
     status = with_progress(job, old, observed, now, members_of=rendezvous)
     if states and all(state.doing == "succeeded" for state in states):
@@ -148,46 +153,27 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     if all(stopped(state, observed, now) for state in states) or left <= 0:
         update = {"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)}
         status = status.model_copy(update=update)
-        return context.plan(old, _at_rest(context, status), status_first=True)
-    status = conditions.put(
-        status,
-        "Suspended",
-        "Unknown",
-        "Stopping",
-        now=now,
-        message="stopping at a checkpoint",
-        generation=job.metadata.generation,
-    )
+        return warned(context, old, context.plan(old, at_rest(context, status), status_first=True))
+    status = stopping(context, status)
     told = directives(job, old, observed, stop=True)
     wait = min([left, *waits_for_silence(context, states)])
-    return context.plan(old, status, directives=told, requeue_after=max(0.05, wait))
+    return warned(context, old, context.plan(old, status, directives=told, requeue_after=max(0.05, wait)))
 
 
 def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
     """A suspended job: its Pods go, and nothing else changes until it is resumed."""
     job, observed = context.job, context.observed
     status = old.model_copy(update={"rendezvous": Rendezvous(round=(old.rendezvous or Rendezvous()).round)})
-    status = with_progress(job, status, observed, context.now, members_of=Rendezvous())
+    status = without_lost(context, with_progress(job, status, observed, context.now, members_of=Rendezvous()))
     return context.plan(
         old,
-        _at_rest(context, status),
+        at_rest(context, status),
         delete=tuple(
             _delete(pod) for pod in (*observed.pods, *observed.measurers) if pod.owned and not pod.terminating
         ),
         directives=directives(job, old, observed, stop=False),
         requeue_after=min(waits_for_silence(context, ()), default=None),
     )
-
-
-def _at_rest(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
-    """The conditions of a suspended job: nothing blocks what is not meant to go on."""
-    words = "stopped at a checkpoint; the workers are gone"
-    if status.measuring is not None:
-        words = "the training is complete; its converted models are measured when the job is resumed"
-    status = context.put(status, "Suspended", True, "Suspended", words)
-    status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
-    status = context.put(status, "Blocked", False, "NotBlocked")
-    return context.put(status, "Stalled", False, "Progressing")
 
 
 def _run(context: Context, old: TrainingJobStatus) -> Plan:

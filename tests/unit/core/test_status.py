@@ -115,6 +115,7 @@ def test_events_come_on_transitions_only() -> None:
         "RoundOpened",
         "Running",
         "ErrImagePull",
+        "CheckpointsLost",
         "Suspended",
         "Accepted",
         "RoundOpened",
