@@ -263,7 +263,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
     if observed.service is None:
-        # The Service last: where it is, the files are as well, whatever happened in between.
+        # The Service last: where it is, the files were made as well, whatever happened in between.
         return tuple(child for child in (build_files(job), build_service(job)) if child), (), False
     taken = {pod.index for pod in observed.pods}
     create: Creates = ()
@@ -271,6 +271,9 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
         image = status.image or job.spec.image or settings.trainer_image
         missing = (index for index in range(job.spec.worker_count()) if index not in taken)
         create = tuple(build_pod(job, index, image, settings) for index in missing)
+        # Nobody sees whether they are still there, and without them the Pods would wait on their nodes for ever.
+        files = build_files(job) if create else None
+        create = (files, *create) if files else create
     return create, _done(context, status), False
 
 
