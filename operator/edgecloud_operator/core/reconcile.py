@@ -106,7 +106,10 @@ def _finished(context: Context, status: TrainingJobStatus) -> Plan:
         return Plan(directives=told, delete=(gone,))
     hanging, waits = _hanging(context, (*context.observed.pods, *context.observed.measurers), since)
     waits += [ttl - since] if ttl is not None else []
-    return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
+    rest: dict[str, Any] = {"directives": told, "delete": hanging, "requeue_after": min(waits, default=None)}
+    if status.observed_generation >= job.metadata.generation:
+        return Plan(**rest)  # whatever a newer operator would word differently stays as it was told
+    return context.plan(status, status, **rest)  # an edit of ttlSecondsAfterFinished, say, was acted on
 
 
 def _hanging(context: Context, pods: Iterable[Pod], since: float) -> tuple[tuple[Delete, ...], list[float]]:
