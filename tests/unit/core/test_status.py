@@ -350,12 +350,22 @@ def test_ready_workers_are_those_that_are_heard() -> None:
         ({}, {"workers": "0/0"}),
         ({"workers": WorkersStatus(desired=4, ready=3)}, {"workers": "3/4"}),
         ({"progress": ProgressStatus(percent=41.4)}, {"progress": "41%"}),
-        ({"progress": ProgressStatus(eta_seconds=192)}, {"eta": "3m12s"}),
+        ({"progress": ProgressStatus(eta_seconds=192), "phase": "Running"}, {"eta": "3m12s"}),
+        *(
+            (
+                {"progress": ProgressStatus(eta_seconds=192, samples_per_second=9), "phase": phase},
+                {"eta": "", "samples_per_second": ""},
+            )
+            for phase in ("Pending", "Starting", "Recovering", "Suspended")
+        ),
         ({"progress": ProgressStatus(eta_seconds=192), "phase": "Failed"}, {"eta": ""}),
         ({"progress": ProgressStatus(loss=0.123456)}, {"loss": "0.1235"}),
         ({"progress": ProgressStatus(loss=1e-9)}, {"loss": "1e-09"}),
         ({"progress": ProgressStatus(accuracy=0.9776)}, {"accuracy": "97.8%"}),
-        ({"progress": ProgressStatus(samples_per_second=12345.6)}, {"samples_per_second": "12,346"}),
+        *(
+            ({"progress": ProgressStatus(samples_per_second=12345.6), "phase": phase}, {"samples_per_second": "12,346"})
+            for phase in ("Running", "Succeeded")
+        ),
     ],
 )
 def test_summary(fields: dict[str, Any], expected: dict[str, str]) -> None:
@@ -363,6 +373,37 @@ def test_summary(fields: dict[str, Any], expected: dict[str, str]) -> None:
     assert summary is not None
     for name, text in expected.items():
         assert getattr(summary, name) == text
+
+
+def test_the_time_to_the_end_is_that_of_a_training_that_goes_on() -> None:
+    """It stood still for as long as the job was suspended, and into its next round."""
+    scene = Scene(storage={"claimName": "c"}).running()
+
+    def shown() -> tuple[str, str, str]:
+        summary = scene.status.summary
+        assert summary is not None
+        return summary.progress, summary.eta, summary.samples_per_second
+
+    def steps(number: int) -> None:
+        at = scene.later(10).now.timestamp()
+        report = make_progress(number, total_steps=100, samples_per_second=7.0, reported_at=at)
+        scene.polls(0, progress=report).settle()
+
+    steps(10)
+    steps(50)
+    assert shown() == ("50%", "12s", "7")
+    scene.operator_restarts().settle()
+    assert shown() == ("50%", "12s", "7"), "it is not known to have stopped"
+    scene.all_say(state="running").spec(suspend=True).settle()
+    scene.all_say(state="preempted").settle()
+    scene.later(3600).settle()
+    assert shown() == ("50%", "", "")
+    scene.spec(suspend=False).settle()
+    assert (scene.status.phase, shown()) == ("Starting", ("50%", "", ""))
+    scene.all_say(state="running", progress=None).settle()
+    assert (scene.status.phase, shown()) == ("Running", ("50%", "", ""))
+    steps(60)
+    assert shown() == ("60%", "", "7")
 
 
 @pytest.mark.parametrize(
