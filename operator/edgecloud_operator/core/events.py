@@ -66,9 +66,11 @@ def _accepted(new: TrainingJobStatus) -> str:
 
 
 def _is_news(old: TrainingJobStatus, condition: Condition) -> bool:
-    """Whether a condition has come true, or has become one that somebody has to see to."""
+    """Whether a condition has come true, or for another reason than before that somebody has to see to."""
     before = conditions.get(old, condition.type)
-    return before is None or before.status != "True" or before.reason == PATIENT != condition.reason
+    if before is None or before.status != "True":
+        return True
+    return condition.reason not in (before.reason, PATIENT)
 
 
 def _of_measuring(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:

@@ -84,6 +84,9 @@ def with_phase(context: Context, status: TrainingJobStatus) -> TrainingJobStatus
         return status  # stopping for a resize, or a launcher that is silent for a moment: training goes on
     phase = "Starting" if first_time else "Recovering"
     status = status.model_copy(update={"phase": phase})
+    if failed := [state.member.index for state in states if state.failure]:
+        words = f"round {rendezvous.round} ends: worker {failed[0]} failed"  # the cause may be another's
+        return context.put(status, "Running", False, "RoundClosed", words)
     return context.put(status, "Running", False, "RendezvousOpened", f"round {rendezvous.round} is starting")
 
 

@@ -23,11 +23,13 @@ from edgecloud_operator.core.observed import Launcher
 from edgecloud_operator.core.progress import with_progress, with_summary
 from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, write_delay
 from tests.unit.core.build import (
+    MEASURED,
     NOW,
     Scene,
     as_served,
     make_job,
     make_launcher,
+    make_message,
     make_observed,
     make_pod,
     make_progress,
@@ -96,6 +98,7 @@ def test_events_come_on_transitions_only() -> None:
         lambda: scene.all_say(state="running"),
         lambda: scene.changes(0, blocked=("ErrImagePull", "no")),
         lambda: scene.later(5).changes(0, blocked=("ErrImagePull", "not yet")),
+        lambda: scene.changes(0, blocked=("Unschedulable", "no node")),
         lambda: scene.changes(0, blocked=None),
         lambda: scene.spec(suspend=True),
         lambda: scene.all_say(state="preempted"),
@@ -115,6 +118,7 @@ def test_events_come_on_transitions_only() -> None:
         "RoundOpened",
         "Running",
         "ErrImagePull",
+        "Unschedulable",
         "CheckpointsLost",
         "Suspended",
         "Accepted",
@@ -373,6 +377,32 @@ def test_summary(fields: dict[str, Any], expected: dict[str, str]) -> None:
     assert summary is not None
     for name, text in expected.items():
         assert getattr(summary, name) == text
+
+
+def test_gpu_time_is_that_of_the_rounds_that_have_ended() -> None:
+    gpus = {"limits": {"nvidia.com/gpu": 2}}
+    scene = Scene(workers=2, resources=gpus, storage={"claimName": "c"}).running().later(100)
+    scene.settle()
+    assert scene.status.gpu_seconds is None, "the round goes on"
+    scene.dies(1, 137).settle()
+    assert (scene.members, scene.status.gpu_seconds) == ((), 400)
+    scene.vanishes(1).later(50).up(1).settle()
+    scene.running().later(10).fails(0, signal="SIGKILL").settle()
+    assert (scene.rendezvous.round, scene.status.gpu_seconds) == (3, 440)
+    scene.running().later(10).spec(suspend=True).settle()
+    scene.all_say(state="preempted").later(5).settle()
+    assert (scene.status.phase, scene.status.gpu_seconds) == ("Suspended", 500)
+    scene.later(1000).spec(suspend=False).settle()
+    scene.running().later(10).trained().later(1000).settle()
+    assert (scene.status.phase, scene.status.gpu_seconds) == ("Succeeded", 540)
+
+
+def test_gpu_time_of_a_job_that_is_measured_ends_with_its_training() -> None:
+    scene = Scene(workers=1, resources={"limits": {"nvidia.com/gpu": 1}}, **MEASURED).running().later(10).trained()
+    assert (scene.status.measuring is not None, scene.status.gpu_seconds) == (True, 10)
+    scene.later(100).measurer().settle()
+    scene.measurer_ends(0, make_message()).settle()
+    assert scene.status.gpu_seconds == 10
 
 
 def test_the_time_to_the_end_is_that_of_a_training_that_goes_on() -> None:
