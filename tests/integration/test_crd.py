@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgecloud.api.rules import IMMUTABLE
+from edgecloud.api.immutable import LASTING, Lasting
 from tests.cluster.control_plane import ControlPlane, KubectlError
 from tests.integration.api import Api, ApiStatusError, until
 from tests.unit.api.test_rules import EXAMPLES, PROGRAM, TRAINER, program, trainer
@@ -70,20 +70,27 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
         {"pools": [{"name": "a", "workers": 1}], "program": PROGRAM},
         [{"name": "a", "workers": 2}],
     ),
+    "resources": (
+        program() | {"resources": {"limits": {"nvidia.com/gpu": "1", "cpu": 1}}},
+        {"limits": {"nvidia.com/gpu": 2, "cpu": 1}},
+    ),
 }
 
 
-@pytest.mark.parametrize("field", IMMUTABLE)
-def test_what_cannot_be_changed(jobs: tuple[Api, str], field: str) -> None:
+@pytest.mark.parametrize("lasting", LASTING, ids=lambda lasting: lasting.path[0])
+def test_what_cannot_be_changed(jobs: tuple[Api, str], lasting: Lasting) -> None:
     api, path = jobs
+    field = lasting.path[0]
     before, after = CHANGES[field]
     name = f"fixed-{field.lower()}"
     made = api.call("POST", path, resource(before, name))
     changed = copy.deepcopy(made)
     changed["spec"][field] = after
-    with pytest.raises(ApiStatusError, match=f"{field} cannot be changed"):
+    with pytest.raises(ApiStatusError, match=f"{lasting.name} cannot be changed"):
         api.call("PUT", f"{path}/{name}", changed)
     made["spec"]["suspend"] = True
+    if field == "resources":
+        made["spec"][field] = {"limits": {"nvidia.com/gpu": 1, "cpu": 2}}
     api.call("PUT", f"{path}/{name}", made)
     api.call("DELETE", f"{path}/{name}")
 

@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel
 
 from edgecloud.api.columns import COLUMNS
+from edgecloud.api.immutable import LASTING
 from edgecloud.api.job import GROUP, KIND, PLURAL, VERSION, TrainingJob
-from edgecloud.api.rules import IMMUTABLE, RULES, immutable_cel
+from edgecloud.api.rules import RULES
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.types import MAX_NAME, NAME_PATTERN
 
@@ -124,11 +125,8 @@ def _structural(node: dict[str, Any], defs: dict[str, Any], models: dict[str, ty
         rules = [_validation(rule) for rule in RULES.get(models.get(name, object), ())]
         if models.get(name) is TrainingJobSpec:
             rules += [
-                {
-                    "rule": immutable_cel(field),
-                    "message": f"{field} cannot be changed: give the changed job another name",
-                }
-                for field in IMMUTABLE
+                {"rule": one.cel, "message": f"{one.name} cannot be changed: give the changed job another name"}
+                for one in LASTING
             ]
         # The description at the field says more than the one at the class.
         target |= {key: node[key] for key in ("description", "default") if node.get(key) is not None}

@@ -64,6 +64,25 @@ def ranks(spec: TrainingJobSpec) -> int:
     return spec.worker_count() * (spec.processes_per_worker or processes(spec.resources))
 
 
+def _gpus(owner: str) -> str:
+    """The CEL of gpus for self or oldSelf."""
+    limits, number = f"{owner}.resources.limits", f"{owner}.resources.limits['{WHOLE_GPU}']"
+    there = f"has({owner}.resources) && has({limits}) && '{WHOLE_GPU}' in {limits}"
+    return f"({there} ? ({_plain(number)} ? int({number}) : {number}) : 0)"
+
+
+SAME_GPUS: Final = f"{_gpus('self')} == {_gpus('oldSelf')}"
+
+
+def gpus(spec: TrainingJobSpec) -> int | str:
+    """The GPUs in the job's own resources, 0 where it names none; SAME_GPUS compares them.
+
+    Another form of number stands for itself: "8e0" is not "8".
+    """
+    number = ((spec.resources.limits if spec.resources else None) or {}).get(WHOLE_GPU, 0)
+    return int(number) if _is_plain(number) else number
+
+
 def _enough(resources: str) -> str:
     """The CEL of _too_few for resources that are there."""
     limits, gpus = f"{resources}.limits", f"{resources}.limits['{WHOLE_GPU}']"

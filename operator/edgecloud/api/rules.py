@@ -287,14 +287,6 @@ RULES: Final[dict[type, tuple[Rule, ...]]] = {
 }
 """Rules by the model they stand at."""
 
-IMMUTABLE: Final = ("pools", "processesPerWorker", "trainer", "program", "storage", "export", "managedBy")
-"""Fields of spec that stay as they were created: another value would be another training."""
-
-
-def immutable_cel(field: str) -> str:
-    """The CEL of an immutable field: still there or still absent, and equal."""
-    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-
 
 def violations(spec: TrainingJobSpec) -> Iterator[Violation]:
     """Every rule that a spec breaks."""
@@ -328,16 +320,4 @@ def _at(value: Any, path: tuple[str | int, ...]) -> Iterator[Violation]:
             numbers = f" ({rule.numbers(value)})" if rule.numbers else ""
             yield Violation(
                 path=(*path, *blame), message=rule.message + numbers, remedy=rule.remedy, by_trainer=rule.by_trainer
-            )
-
-
-def changes(old: TrainingJobSpec, new: TrainingJobSpec) -> Iterator[Violation]:
-    """Every immutable field that differs between two specs of one job."""
-    before, after = old.dump(), new.dump()
-    for field in IMMUTABLE:
-        if before.get(field) != after.get(field):
-            yield Violation(
-                path=(field,),
-                message=f"{field} cannot be changed once the job exists",
-                remedy="give the changed job another name (and in a local run another --workdir)",
             )

@@ -211,8 +211,17 @@ class TrainingJobSpec(Model):
     )
     trainer: TrainerSpec | None = Field(None, description="The built-in trainer; this or program.")
     program: ProgramSpec | None = Field(None, description="The user's own script; this or trainer.")
-    image: Image | None = Field(None, description="Image of the worker Pods; default: the release's trainer image.")
-    resources: ResourceRequirements | None = Field(None, description="Compute resources of each worker Pod.")
+    image: Image | None = Field(
+        None,
+        description="Image of the worker Pods; default: the release's trainer image. A job keeps the one that it was"
+        " accepted with (status.image); another one that is written here later is taken up when the job is resumed"
+        " after it was suspended, once its Pods are gone.",
+    )
+    resources: ResourceRequirements | None = Field(
+        None,
+        description="Compute resources of each worker Pod. Another value is for Pods made from then on; the number of"
+        " nvidia.com/gpu, of which each has a training process, stays.",
+    )
     storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
     export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
     pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
@@ -248,7 +257,9 @@ class TrainingJobSpec(Model):
         30, description="How long the processes may take to save a checkpoint and leave when they are asked to stop."
     )
     suspend: bool = Field(
-        False, description="true: save a checkpoint and give the nodes back, until it is false again."
+        False,
+        description="true: save a checkpoint and give the nodes back, until it is false again. Without"
+        " storage.claimName the checkpoints go with the Pods, and the job then starts from the beginning.",
     )
     managed_by: ShortText | None = Field(
         None, description="Controller in charge, if it is not EdgeCloud's; such a job is left alone."

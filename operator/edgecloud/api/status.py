@@ -209,7 +209,7 @@ class TrainingJobStatus(Model):
     last_failure: LastFailure | None = Field(None, description="First cause of the newest failure.")
     checkpoint: CheckpointStatus | None = Field(None, description="The newest checkpoint.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="Image pinned when the job was accepted."
+        None, description="Image pinned when the job was accepted, or resumed."
     )
     evaluation: EvaluationStatus | None = Field(None, description="The model on the test images.")
     performance: PassedThrough | None = Field(None, description="Speed, waits and efficiency.")
@@ -219,7 +219,11 @@ class TrainingJobStatus(Model):
     measuring: MeasuringStatus | None = Field(
         None, description="Where measuring on a node of its own is; there once the training is complete."
     )
-    gpu_seconds: Annotated[float, Field(ge=0)] | None = Field(None, description="GPU time used.")
+    gpu_seconds: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="GPU time of the rounds that have ended: whole GPUs of their members times seconds since each was"
+        " opened.",
+    )
     start_time: Time | None = Field(None, description="When the job was accepted, or resumed.")
     running_time: Time | None = Field(None, description="When it first ran since then.")
     completion_time: Time | None = Field(None, description="When it ended.")

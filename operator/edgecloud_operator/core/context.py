@@ -11,6 +11,7 @@ from edgecloud.api.status import ConditionType, Reason, TrainingJobStatus
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.core.events import events_between
+from edgecloud_operator.core.gpu_time import with_gpu_time
 from edgecloud_operator.core.observed import Observed
 from edgecloud_operator.core.plan import Plan
 from edgecloud_operator.core.progress import with_summary
@@ -40,6 +41,7 @@ class Context:
 
     def plan(self, old: TrainingJobStatus, new: TrainingJobStatus, **rest: Any) -> Plan:
         """A plan that writes the new status if it differs, with the events that the change stands for."""
+        new = with_gpu_time(self.job, old, new, self.now)
         new = with_summary(new.model_copy(update={"observed_generation": self.job.metadata.generation}))
         if new != self.job.status:
             new = TrainingJobStatus.parse(new.dump())  # as the server will give it back: times to the second

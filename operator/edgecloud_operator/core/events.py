@@ -19,8 +19,7 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
     """What a person who watches the job wants to know of the change, in the order in which it happened."""
     events: list[Event] = []
     if old.start_time != new.start_time:
-        waits = "waiting for the workers" if new.measuring is None else "the training is complete"
-        events.append(Event(type="Normal", reason="Accepted", message=waits))
+        events.append(Event(type="Normal", reason="Accepted", message=_accepted(new)))
     failure = new.last_failure
     if failure and failure != old.last_failure:
         how = failure.signal or (f"exit code {failure.exit_code}" if failure.exit_code is not None else failure.reason)
@@ -59,10 +58,19 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
     return tuple(replace(event, message=event.message[:MAX_MESSAGE]) for event in events)
 
 
+def _accepted(new: TrainingJobStatus) -> str:
+    if new.measuring is not None:
+        return "the training is complete"
+    running = conditions.get(new, "Running")
+    return "waiting for the workers" if running is None or running.reason == PATIENT else running.message
+
+
 def _is_news(old: TrainingJobStatus, condition: Condition) -> bool:
-    """Whether a condition has come true, or has become one that somebody has to see to."""
+    """Whether a condition has come true, or for another reason than before that somebody has to see to."""
     before = conditions.get(old, condition.type)
-    return before is None or before.status != "True" or before.reason == PATIENT != condition.reason
+    if before is None or before.status != "True":
+        return True
+    return condition.reason not in (before.reason, PATIENT)
 
 
 def _of_measuring(old: TrainingJobStatus, new: TrainingJobStatus) -> list[Event]:

@@ -31,7 +31,7 @@ REMEDIES: Final[dict[Reason, str]] = {
     "NameTaken": "or give this job another name",
     "Unschedulable": "free GPUs or other resources that it asks for, lower spec.workers or set spec.minWorkers",
     "ErrImagePull": "push the image, or let the nodes pull it (imagePullSecrets, in spec.podTemplate.spec or at"
-    " the ServiceAccount); another image needs the job to be deleted and applied again",
+    " the ServiceAccount); another image is taken up by suspending the job, and resuming it once its Pods are gone",
     "CreateContainerConfigError": "create the Secret or ConfigMap that it names, or correct spec.podTemplate and delete"
     " the Pod",
     "QuotaExceeded": "raise the quota or free what it counts, lower spec.workers or set spec.minWorkers",
@@ -84,6 +84,9 @@ def with_phase(context: Context, status: TrainingJobStatus) -> TrainingJobStatus
         return status  # stopping for a resize, or a launcher that is silent for a moment: training goes on
     phase = "Starting" if first_time else "Recovering"
     status = status.model_copy(update={"phase": phase})
+    if failed := [state.member.index for state in states if state.failure]:
+        words = f"round {rendezvous.round} ends: worker {failed[0]} failed"  # the cause may be another's
+        return context.put(status, "Running", False, "RoundClosed", words)
     return context.put(status, "Running", False, "RendezvousOpened", f"round {rendezvous.round} is starting")
 
 

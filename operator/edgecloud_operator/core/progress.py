@@ -74,17 +74,28 @@ def with_summary(status: TrainingJobStatus) -> TrainingJobStatus:
     """The status with its column strings."""
     progress = status.progress or ProgressStatus()
     workers = status.workers or WorkersStatus()
-    finished = status.phase in TERMINAL
+    current = _current(status)
+    speed = progress.samples_per_second if current or status.phase in TERMINAL else None
     summary = SummaryStatus(
         workers=f"{workers.ready}/{workers.desired}",
         progress="" if progress.percent is None else f"{progress.percent:.0f}%",
-        eta="" if progress.eta_seconds is None or finished else short_duration(progress.eta_seconds),
+        eta=short_duration(progress.eta_seconds) if progress.eta_seconds is not None and current else "",
         loss="" if progress.loss is None else f"{progress.loss:.4g}",
         accuracy="" if progress.accuracy is None else f"{100 * progress.accuracy:.1f}%",
-        samples_per_second="" if progress.samples_per_second is None else f"{progress.samples_per_second:,.0f}",
+        samples_per_second="" if speed is None else f"{speed:,.0f}",
         reason=_reason(status),
     )
     return status.model_copy(update={"summary": summary})
+
+
+def _current(status: TrainingJobStatus) -> bool:
+    """Whether the newest speed is that of the moment: the job trains, and has reported since it last began to."""
+    if status.phase != "Running" or status.measuring is not None:
+        return False
+    running, progress = conditions.get(status, "Running"), status.progress
+    if running is None or running.status != "True" or progress is None or progress.reported_at is None:
+        return True
+    return progress.reported_at >= running.last_transition_time.replace(microsecond=0)
 
 
 def _reason(status: TrainingJobStatus) -> str:

@@ -29,6 +29,7 @@ from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
 from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import free, never_ran, pause, reckoned
+from edgecloud_operator.core.resting import at_rest, stopping, warned, without_lost
 from edgecloud_operator.core.rounds import advance, stopped
 
 
@@ -65,13 +66,16 @@ def _accept(context: Context, old: TrainingJobStatus) -> Plan:
     update = {"start_time": context.now, "running_time": None, "phase": "Pending", "completion_time": None}
     # Whoever is dead now died in the life before this one.
     status = reckoned(old.model_copy(update=update), context.observed)
-    if status.image is None:
-        status = status.model_copy(update={"image": job.spec.image or context.settings.trainer_image})
+    if old.phase == "Suspended":
+        status = without_lost(context, status)
+    status = status.model_copy(update={"image": _pinned(context, old.image)})
     status = context.put(status, "Accepted", True, "Accepted")
-    if status.measuring is None:
-        status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
-    else:
+    if status.measuring is not None:
         status = measuring.shown(context, status)
+    elif job.spec.suspend:
+        status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
+    else:
+        status = context.put(status, "Running", False, "WaitingForWorkers", "waiting for the workers to be heard")
     for kind, reason in (("Blocked", "NotBlocked"), ("Suspended", "NotSuspended"), ("Complete", "NotFinished")):
         status = context.put(status, kind, False, reason)  # type: ignore[arg-type]
     status = context.put(status, "Failed", False, "NotFinished")
@@ -79,6 +83,17 @@ def _accept(context: Context, old: TrainingJobStatus) -> Plan:
     status = context.put(status, "Stalled", False, "Progressing")
     status = with_progress(job, status, context.observed, context.now, members_of=Rendezvous())
     return context.plan(old, status, status_first=True)
+
+
+def _pinned(context: Context, before: str | None) -> str:
+    """The image of the workers from here on.
+
+    A job that is resumed takes up another one that its user names, unless there are workers of the one before. The
+    default stays what it was: that of a newer operator may have another torch than the checkpoints were made with.
+    """
+    if before is None or not any(pod.owned and not pod.terminating for pod in context.observed.pods):
+        return context.job.spec.image or before or context.settings.trainer_image
+    return before
 
 
 def _finished(context: Context, status: TrainingJobStatus) -> Plan:
@@ -91,7 +106,10 @@ def _finished(context: Context, status: TrainingJobStatus) -> Plan:
         return Plan(directives=told, delete=(gone,))
     hanging, waits = _hanging(context, (*context.observed.pods, *context.observed.measurers), since)
     waits += [ttl - since] if ttl is not None else []
-    return Plan(directives=told, delete=hanging, requeue_after=min(waits, default=None))
+    rest: dict[str, Any] = {"directives": told, "delete": hanging, "requeue_after": min(waits, default=None)}
+    if status.observed_generation >= job.metadata.generation:
+        return Plan(**rest)  # whatever a newer operator would word differently stays as it was told
+    return context.plan(status, status, **rest)  # an edit of ttlSecondsAfterFinished, say, was acted on
 
 
 def _hanging(context: Context, pods: Iterable[Pod], since: float) -> tuple[tuple[Delete, ...], list[float]]:
@@ -126,7 +144,7 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
             return _fail(context, old, stage.status, "ExportFailed", stage.failed)
         status = measuring.given_up(context, old)
         status = status.model_copy(update={"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)})
-        return context.plan(old, _at_rest(context, status), status_first=True)
+        return context.plan(old, at_rest(context, status), status_first=True)
     states = member_states(job.spec, rendezvous, observed, now)
     status = with_progress(job, old, observed, now, members_of=rendezvous)
     if states and all(state.doing == "succeeded" for state in states):
@@ -138,46 +156,27 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
     if all(stopped(state, observed, now) for state in states) or left <= 0:
         update = {"phase": "Suspended", "rendezvous": Rendezvous(round=rendezvous.round)}
         status = status.model_copy(update=update)
-        return context.plan(old, _at_rest(context, status), status_first=True)
-    status = conditions.put(
-        status,
-        "Suspended",
-        "Unknown",
-        "Stopping",
-        now=now,
-        message="stopping at a checkpoint",
-        generation=job.metadata.generation,
-    )
+        return warned(context, old, context.plan(old, at_rest(context, status), status_first=True))
+    status = stopping(context, status)
     told = directives(job, old, observed, stop=True)
     wait = min([left, *waits_for_silence(context, states)])
-    return context.plan(old, status, directives=told, requeue_after=max(0.05, wait))
+    return warned(context, old, context.plan(old, status, directives=told, requeue_after=max(0.05, wait)))
 
 
 def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
     """A suspended job: its Pods go, and nothing else changes until it is resumed."""
     job, observed = context.job, context.observed
     status = old.model_copy(update={"rendezvous": Rendezvous(round=(old.rendezvous or Rendezvous()).round)})
-    status = with_progress(job, status, observed, context.now, members_of=Rendezvous())
+    status = without_lost(context, with_progress(job, status, observed, context.now, members_of=Rendezvous()))
     return context.plan(
         old,
-        _at_rest(context, status),
+        at_rest(context, status),
         delete=tuple(
             _delete(pod) for pod in (*observed.pods, *observed.measurers) if pod.owned and not pod.terminating
         ),
         directives=directives(job, old, observed, stop=False),
         requeue_after=min(waits_for_silence(context, ()), default=None),
     )
-
-
-def _at_rest(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
-    """The conditions of a suspended job: nothing blocks what is not meant to go on."""
-    words = "stopped at a checkpoint; the workers are gone"
-    if status.measuring is not None:
-        words = "the training is complete; its converted models are measured when the job is resumed"
-    status = context.put(status, "Suspended", True, "Suspended", words)
-    status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
-    status = context.put(status, "Blocked", False, "NotBlocked")
-    return context.put(status, "Stalled", False, "Progressing")
 
 
 def _run(context: Context, old: TrainingJobStatus) -> Plan:
@@ -267,7 +266,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
     if observed.service is None:
-        # The Service last: where it is, the files are as well, whatever happened in between.
+        # The Service last: where it is, the files were made as well, whatever happened in between.
         return tuple(child for child in (build_files(job), build_service(job)) if child), (), False
     taken = {pod.index for pod in observed.pods}
     create: Creates = ()
@@ -275,6 +274,9 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
         image = status.image or job.spec.image or settings.trainer_image
         missing = (index for index in range(job.spec.worker_count()) if index not in taken)
         create = tuple(build_pod(job, index, image, settings) for index in missing)
+        # Nobody sees whether they are still there, and without them the Pods would wait on their nodes for ever.
+        files = build_files(job) if create else None
+        create = (files, *create) if files else create
     return create, _done(context, status), False
 
 

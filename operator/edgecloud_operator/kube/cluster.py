@@ -141,22 +141,30 @@ class KubeCluster:
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
         kind: Kind = child["kind"]
         namespace, name = job.metadata.namespace, child["metadata"]["name"]
+        # Files come with each batch of Pods, and mostly are there: a used-up quota would refuse them nevertheless.
+        made = await self._see(kind, namespace, name) if kind == "ConfigMap" else None
         for _ in range(2):
+            if made is not None:
+                break
             self._check()
             try:
                 made = await self._client.request("POST", path(kind, namespace), body=child)
             except AlreadyExistsError:
-                try:
-                    with _denials(f"the {kind} {name} cannot be seen"):
-                        made = await self._client.request("GET", path(kind, namespace, name))
-                except NotFoundError:
-                    continue  # it has just gone: its place is free now
+                made = await self._see(kind, namespace, name)  # if it has just gone, its place is free now
             except ApiError as error:
                 with _denials(f"the {kind} {name} cannot be made"):
                     raise _refusal(error, kind, name) from None
-            self._show(job, kind, made)
-            return
-        raise UnavailableError(f"{kind} {namespace}/{name} comes and goes")
+        if made is None:
+            raise UnavailableError(f"{kind} {namespace}/{name} comes and goes")
+        self._show(job, kind, made)
+
+    async def _see(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
+        """What stands in a child's place; None for nothing."""
+        try:
+            with _denials(f"the {kind} {name} cannot be seen"):
+                return await self._client.request("GET", path(kind, namespace, name))
+        except NotFoundError:
+            return None
 
     def _show(self, job: TrainingJob, kind: Kind, made: dict[str, Any]) -> None:
         """Show the control loop at once what stands in a child's place, whosever it is."""

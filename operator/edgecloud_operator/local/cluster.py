@@ -116,7 +116,9 @@ class LocalCluster:
         elif child["kind"] == "ConfigMap":
             self._workdir.files.mkdir(exist_ok=True)
             for name, text in child["data"].items():
-                (self._workdir.files / name).write_text(text, encoding="utf-8")
+                path, content = self._workdir.files / name, text.encode()
+                if not (path.is_file() and path.read_bytes() == content):  # a worker may be reading it
+                    path.write_bytes(content)
 
     async def delete(self, job: TrainingJob, target: Delete) -> None:
         if target.kind == "Pod":

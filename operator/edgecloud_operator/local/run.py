@@ -11,8 +11,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edgecloud.api.immutable import IMMUTABLE, changes
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.rules import changes
 from edgecloud.api.status import TERMINAL, MeasuringStatus, Rendezvous
 from edgecloud.launcher import linux
 from edgecloud_operator.controller.controller import Controller
@@ -80,6 +80,8 @@ def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[Tr
             f"{workdir.path} holds the job {earlier.metadata.name}, not {job.metadata.name}: name another --workdir"
         )
     for change in changes(earlier.spec, job.spec):
+        if change.path[0] not in IMMUTABLE:
+            continue  # the GPUs in resources: no worker is left here that was made with as many as before
         raise WorkdirError(
             f"{workdir.path} holds an earlier run of {job.metadata.name}, and spec.{change.path[0]} has changed since:"
             " start over with --fresh (the earlier run is kept beside it), or name another --workdir"

@@ -15,7 +15,7 @@ import yaml
 
 from edgecloud.api.columns import COLUMNS
 from edgecloud.api.crd import MAX_BYTES, crd, crd_yaml
-from edgecloud.api.rules import IMMUTABLE
+from edgecloud.api.immutable import IMMUTABLE, LASTING
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import TrainingJobStatus
 from tests.unit.api.server import SCHEMA, SPEC, STATUS, VERSION, Schema, at, fits, nodes, stored
@@ -249,7 +249,7 @@ def test_rules_are_stated_with_message_and_place() -> None:
 def test_what_cannot_be_changed_is_a_field_of_spec() -> None:
     assert set(IMMUTABLE) <= set(SPEC["properties"])
     transitions = [rule["rule"] for rule in SPEC["x-kubernetes-validations"] if "oldSelf" in rule["rule"]]
-    assert len(transitions) == len(IMMUTABLE)
+    assert len(transitions) == len(LASTING)
 
 
 def test_conditions_are_a_map_by_type() -> None:

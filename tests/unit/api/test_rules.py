@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgecloud.api.base import Model
+from edgecloud.api.immutable import LASTING, changes
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.rules import IMMUTABLE, RESERVED_ENV, RULES, Rule, changes, immutable_cel, violations
+from edgecloud.api.rules import RESERVED_ENV, RULES, Rule, violations
 from edgecloud.api.spec import EnvVar, ExportSpec, ProgramSpec, TrainingJobSpec
 from edgecloud.api.trainer import DataSpec, TrainerSpec
 from tests.unit.api import strategies
@@ -354,15 +355,18 @@ def test_a_rule_is_stated_well(rule: Rule) -> None:
 # What can't be changed
 
 
+def gpus(number: int | str, **limits: int | str) -> dict[str, Any]:
+    return {"resources": {"limits": {"nvidia.com/gpu": number, **limits}}}
+
+
 def compare_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
     """The fields that the server won't have changed are those of which the laptop says so."""
     old, new = stored(SPEC, before), stored(SPEC, after)
-    refused = {field for field in IMMUTABLE if not holds(immutable_cel(field), new, old)}
-    assert {
-        violation.path[0] for violation in changes(TrainingJobSpec.parse(before), TrainingJobSpec.parse(after))
-    } == refused
+    refused = [one for one in LASTING if not holds(one.cel, new, old)]
+    found = changes(TrainingJobSpec.parse(before), TrainingJobSpec.parse(after))
+    assert [violation.path for violation in found] == [one.path for one in refused]
     every = [rule for _, rule in broken_rules(SPEC, new, old) if "oldSelf" in rule]
-    assert every == [immutable_cel(field) for field in IMMUTABLE if field in refused]
+    assert every == [one.cel for one in refused]
 
 
 @quick
@@ -406,6 +410,15 @@ def test_nothing_changes_by_itself(spec: dict[str, Any]) -> None:
         ({"processesPerWorker": 1}, {}, {"processesPerWorker"}),
         ({"suspend": True, "restartPolicy": {}, "image": "a"}, {"ttlSecondsAfterFinished": 1}, set()),
         ({"managedBy": ""}, {}, {"managedBy"}),
+        (gpus(1), gpus(2), {"resources"}),
+        ({}, gpus(1), {"resources"}),
+        (gpus("1"), {"resources": {"requests": {"nvidia.com/gpu": 1}}}, {"resources"}),
+        (gpus("8"), gpus("8e0"), {"resources"}),  # one worker's default of processes, as the rules count them
+        (gpus("8e0"), gpus("4e0"), {"resources"}),
+        (gpus(8) | {"processesPerWorker": 2}, gpus(4) | {"processesPerWorker": 2}, {"resources"}),
+        (gpus("8e0", cpu=1), gpus("8e0", cpu=2), set()),
+        (gpus(1), gpus("1", memory="1Gi"), set()),
+        ({"resources": {"limits": {"cpu": 1}}}, gpus("0", cpu=2), set()),
     ],
 )
 def test_changes_by_example(before: dict[str, Any], after: dict[str, Any], changed: set[str]) -> None:

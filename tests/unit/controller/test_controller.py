@@ -958,7 +958,8 @@ def test_a_child_that_is_put_off_holds_up_no_other_write(about: str, caplog: pyt
             memory.store(make_job(workers=3, minWorkers=1, program=program))
             await eventually(lambda: memory.phase() == "Succeeded", "it succeeds", memory.phase)
         made = [write for write in memory.of("create") if about in write.about]
-        assert [write.at - start for write in made] == pytest.approx([*range(11)], abs=0.3)
+        again = [10] if about == "ConfigMap" else []  # beside the Pods
+        assert [write.at - start for write in made] == pytest.approx([*range(11), *again], abs=0.3)
         others = [write.at - start for write in memory.of("create") if write not in made]
         if about == "ConfigMap":
             assert min(others) > 9

@@ -176,6 +176,7 @@ class Scene:
         self.service: Service | None = Service(name="digits", uid="service-uid")
         self.listening_since = NOW - timedelta(hours=1)
         self.refused: tuple[Reason, str] | None = None
+        self.settings = SETTINGS
         self._seen: list[int] = []
 
     # What is there
@@ -304,7 +305,7 @@ class Scene:
     # What is decided
 
     def decide(self) -> Plan:
-        return reconcile(self.job, self.observed, self.now, SETTINGS)
+        return reconcile(self.job, self.observed, self.now, self.settings)
 
     def act(self) -> Plan:
         """Decide once, and write the status, if there is one to write."""

@@ -36,6 +36,15 @@ def test_the_files_come_before_the_service_so_that_its_presence_tells_of_theirs(
     assert made(scene.settle()) == ["ConfigMap/digits-files", "Service/digits"]
 
 
+def test_the_files_come_once_more_beside_each_batch_of_pods() -> None:
+    """Deleted by hand they never came back, and the next Pods waited for them for ever."""
+    scene = Scene(program={"command": ["python", "a.py"], "files": {"a.py": "print()"}}).accepted()
+    assert made(scene.settle()) == ["ConfigMap/digits-files", "Pod/digits-worker-0", "Pod/digits-worker-1"]
+    scene.up().running()
+    assert made(scene.settle()) == []
+    assert made(scene.vanishes(1).settle()) == ["ConfigMap/digits-files", "Pod/digits-worker-1"]
+
+
 def test_a_service_that_was_deleted_comes_back() -> None:
     scene = Scene().running()
     scene.service = None

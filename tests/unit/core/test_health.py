@@ -87,6 +87,14 @@ def test_what_blocks_a_job(change: Any, reason: str, words: str) -> None:
     assert words in blocked.message
 
 
+def test_a_round_that_waits_for_the_cause_of_a_failure_is_not_said_to_start() -> None:
+    scene = Scene().running().fails(1)
+    scene.settle()
+    running = scene.condition("Running")
+    assert (scene.status.phase, running.status, running.reason) == ("Recovering", "False", "RoundClosed")
+    assert running.message == "round 1 ends: worker 1 failed"
+
+
 def test_a_refused_child_blocks_for_as_long_as_it_is_refused() -> None:
     scene = Scene(workers=2, minWorkers=1).accepted().up(0)
     scene.refused = ("QuotaExceeded", "pods: used 4 of 4")

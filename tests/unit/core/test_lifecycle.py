@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from edgecloud_operator.core import conditions
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS
 from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.plan import Plan
-from tests.unit.core.build import NOW, Scene, make_pod, make_progress
+from tests.unit.core.build import NOW, SETTINGS, Scene, make_pod, make_progress
 
 # Taken on
 
@@ -152,6 +153,66 @@ def test_a_job_that_waits_for_workers_is_suspended_at_once() -> None:
     assert [target.uid for target in plan.delete] == ["pod-0"]
 
 
+def said(scene: Scene) -> list[str]:
+    """What is written until nothing is left to write, in events."""
+    events: list[str] = []
+    while (plan := scene.act()).status is not None:
+        events += [event.reason for event in plan.events]
+    return events
+
+
+def test_without_a_claim_the_checkpoints_go_with_the_pods_and_the_status_says_so() -> None:
+    """It said that the job stood at 90 %, stopped at a checkpoint, and resumed it began at 0."""
+    scene = Scene(workers=1).running()
+    scene.says(0, progress=make_progress(9, total_steps=10, checkpoint_step=9)).settle()
+    scene.fails(0, signal="SIGKILL").settle()
+    scene.running()
+    assert scene.budget.checkpoint_step == 9
+    scene.spec(suspend=True)
+    assert said(scene) == ["CheckpointsLost"]
+    assert "without spec.storage.claimName" in scene.condition("Suspended").message
+    scene.says(0, state="preempted")
+    assert said(scene) == ["Suspended"]
+    assert "without spec.storage.claimName" in scene.condition("Suspended").message
+    assert scene.status.checkpoint is not None, "the Pod is still there"
+    scene.vanishes(0).launchers.clear()
+    scene.settle()
+    assert (scene.status.checkpoint, scene.status.progress, scene.budget.checkpoint_step) == (None, None, 0)
+    assert scene.status.summary is not None and scene.status.summary.progress == ""
+
+
+def test_resumed_before_its_pods_are_gone_it_has_what_they_hold() -> None:
+    for going in (False, True):
+        scene = Scene(workers=1).running()
+        scene.says(0, progress=make_progress(9, checkpoint_step=9)).settle()
+        scene.spec(suspend=True).settle()
+        scene.says(0, state="preempted").act()
+        scene.changes(0, terminating=going).spec(suspend=False).settle()
+        assert (scene.status.checkpoint is None) is going
+
+
+@pytest.mark.parametrize("kept", ["on a claim", "on one machine"])
+def test_what_outlives_the_pods_is_still_there_when_they_are_gone(kept: str) -> None:
+    scene = Scene(workers=1, storage={"claimName": "c"} if kept == "on a claim" else {})
+    scene.settings = replace(SETTINGS, one_machine=kept == "on one machine")
+    scene.running().says(0, progress=make_progress(9, checkpoint_step=9)).settle()
+    scene.spec(suspend=True)
+    assert said(scene) == []
+    assert scene.condition("Suspended").message == "stopping at a checkpoint"
+    scene.says(0, state="preempted")
+    assert said(scene) == ["Suspended"]
+    scene.vanishes(0).settle()
+    assert scene.condition("Suspended").message == "stopped at a checkpoint; the workers are gone"
+    assert scene.status.checkpoint is not None and scene.status.progress is not None
+
+
+def test_a_job_that_has_not_run_loses_nothing() -> None:
+    scene = Scene(suspend=True)
+    assert [event.message for event in scene.act().events] == ["the job is suspended"]
+    assert said(scene) == ["Suspended"]
+    assert scene.condition("Suspended").message == "suspended before it has run; there are no workers"
+
+
 def test_a_job_that_is_created_suspended_never_gets_a_child() -> None:
     scene = Scene(suspend=True)
     scene.service = None
@@ -191,6 +252,34 @@ def test_resumed_it_begins_anew_in_time_and_goes_on_in_rounds() -> None:
     assert scene.status.phase == "Running"
     scene.later(1).settle()
     assert scene.condition("Failed").reason == "ActiveDeadlineExceeded"
+
+
+@pytest.mark.parametrize(
+    ("there", "image", "pinned"),
+    [
+        (False, "mine:2", "mine:2"),
+        (True, "mine:2", "mine:1"),  # workers of one round all have the same
+        (False, None, "mine:1"),
+    ],
+)
+def test_another_image_is_taken_up_when_the_job_is_resumed(there: bool, image: str | None, pinned: str) -> None:
+    """It was ignored for ever: to delete the job and apply it again was the only way."""
+    scene = suspended(image="mine:1").spec(image=image)
+    scene.settle()
+    assert scene.status.image == "mine:1"
+    if not there:
+        scene.changes(0, terminating=True).vanishes(1)
+    scene.spec(suspend=False).settle()
+    assert scene.status.image == pinned
+    if not there:
+        [pod] = scene.decide().create
+        assert pod["spec"]["containers"][0]["image"] == pinned
+
+
+def test_a_job_that_names_no_image_keeps_the_default_that_it_began_with() -> None:
+    scene = suspended().vanishes(0).vanishes(1).with_status(image="edgecloud/trainer:0.9").spec(suspend=False)
+    scene.settle()
+    assert scene.status.image == "edgecloud/trainer:0.9"
 
 
 def test_pods_that_the_suspension_left_dead_cost_nothing_and_are_replaced() -> None:
@@ -321,15 +410,17 @@ def test_the_launchers_of_a_finished_job_are_sent_home(phase: str, code: int) ->
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
-def test_a_finished_job_never_gets_a_child_and_never_changes(phase: str) -> None:
+def test_a_finished_job_never_gets_a_child_and_only_tells_that_an_edit_was_seen(phase: str) -> None:
+    """That was never told: whoever waited for observedGeneration waited for ever."""
     scene = finished(phase)
-    before = scene.status
     scene.dies(0, 137).vanishes(1)
     scene.service = None
     for change in ({"workers": 3}, {"suspend": True}, {"suspend": False}, {"active_deadline_seconds": 1}):
-        plan = scene.later(100).spec(**change).decide()
-        assert (plan.status, plan.create) == (None, ())
-    assert scene.status == before
+        before = scene.status
+        plan = scene.later(100).spec(**change).act()
+        assert (plan.create, plan.events) == ((), ())
+        assert scene.status == before.model_copy(update={"observed_generation": scene.job.metadata.generation})
+        assert scene.decide().status is None
 
 
 def test_a_pod_that_does_not_leave_a_finished_job_is_deleted() -> None:

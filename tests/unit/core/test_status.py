@@ -23,11 +23,13 @@ from edgecloud_operator.core.observed import Launcher
 from edgecloud_operator.core.progress import with_progress, with_summary
 from edgecloud_operator.core.writes import CHECKPOINT_SECONDS, write_delay
 from tests.unit.core.build import (
+    MEASURED,
     NOW,
     Scene,
     as_served,
     make_job,
     make_launcher,
+    make_message,
     make_observed,
     make_pod,
     make_progress,
@@ -96,6 +98,7 @@ def test_events_come_on_transitions_only() -> None:
         lambda: scene.all_say(state="running"),
         lambda: scene.changes(0, blocked=("ErrImagePull", "no")),
         lambda: scene.later(5).changes(0, blocked=("ErrImagePull", "not yet")),
+        lambda: scene.changes(0, blocked=("Unschedulable", "no node")),
         lambda: scene.changes(0, blocked=None),
         lambda: scene.spec(suspend=True),
         lambda: scene.all_say(state="preempted"),
@@ -115,6 +118,8 @@ def test_events_come_on_transitions_only() -> None:
         "RoundOpened",
         "Running",
         "ErrImagePull",
+        "Unschedulable",
+        "CheckpointsLost",
         "Suspended",
         "Accepted",
         "RoundOpened",
@@ -349,12 +354,22 @@ def test_ready_workers_are_those_that_are_heard() -> None:
         ({}, {"workers": "0/0"}),
         ({"workers": WorkersStatus(desired=4, ready=3)}, {"workers": "3/4"}),
         ({"progress": ProgressStatus(percent=41.4)}, {"progress": "41%"}),
-        ({"progress": ProgressStatus(eta_seconds=192)}, {"eta": "3m12s"}),
+        ({"progress": ProgressStatus(eta_seconds=192), "phase": "Running"}, {"eta": "3m12s"}),
+        *(
+            (
+                {"progress": ProgressStatus(eta_seconds=192, samples_per_second=9), "phase": phase},
+                {"eta": "", "samples_per_second": ""},
+            )
+            for phase in ("Pending", "Starting", "Recovering", "Suspended")
+        ),
         ({"progress": ProgressStatus(eta_seconds=192), "phase": "Failed"}, {"eta": ""}),
         ({"progress": ProgressStatus(loss=0.123456)}, {"loss": "0.1235"}),
         ({"progress": ProgressStatus(loss=1e-9)}, {"loss": "1e-09"}),
         ({"progress": ProgressStatus(accuracy=0.9776)}, {"accuracy": "97.8%"}),
-        ({"progress": ProgressStatus(samples_per_second=12345.6)}, {"samples_per_second": "12,346"}),
+        *(
+            ({"progress": ProgressStatus(samples_per_second=12345.6), "phase": phase}, {"samples_per_second": "12,346"})
+            for phase in ("Running", "Succeeded")
+        ),
     ],
 )
 def test_summary(fields: dict[str, Any], expected: dict[str, str]) -> None:
@@ -362,6 +377,63 @@ def test_summary(fields: dict[str, Any], expected: dict[str, str]) -> None:
     assert summary is not None
     for name, text in expected.items():
         assert getattr(summary, name) == text
+
+
+def test_gpu_time_is_that_of_the_rounds_that_have_ended() -> None:
+    gpus = {"limits": {"nvidia.com/gpu": 2}}
+    scene = Scene(workers=2, resources=gpus, storage={"claimName": "c"}).running().later(100)
+    scene.settle()
+    assert scene.status.gpu_seconds is None, "the round goes on"
+    scene.dies(1, 137).settle()
+    assert (scene.members, scene.status.gpu_seconds) == ((), 400)
+    scene.vanishes(1).later(50).up(1).settle()
+    scene.running().later(10).fails(0, signal="SIGKILL").settle()
+    assert (scene.rendezvous.round, scene.status.gpu_seconds) == (3, 440)
+    scene.running().later(10).spec(suspend=True).settle()
+    scene.all_say(state="preempted").later(5).settle()
+    assert (scene.status.phase, scene.status.gpu_seconds) == ("Suspended", 500)
+    scene.later(1000).spec(suspend=False).settle()
+    scene.running().later(10).trained().later(1000).settle()
+    assert (scene.status.phase, scene.status.gpu_seconds) == ("Succeeded", 540)
+
+
+def test_gpu_time_of_a_job_that_is_measured_ends_with_its_training() -> None:
+    scene = Scene(workers=1, resources={"limits": {"nvidia.com/gpu": 1}}, **MEASURED).running().later(10).trained()
+    assert (scene.status.measuring is not None, scene.status.gpu_seconds) == (True, 10)
+    scene.later(100).measurer().settle()
+    scene.measurer_ends(0, make_message()).settle()
+    assert scene.status.gpu_seconds == 10
+
+
+def test_the_time_to_the_end_is_that_of_a_training_that_goes_on() -> None:
+    """It stood still for as long as the job was suspended, and into its next round."""
+    scene = Scene(storage={"claimName": "c"}).running()
+
+    def shown() -> tuple[str, str, str]:
+        summary = scene.status.summary
+        assert summary is not None
+        return summary.progress, summary.eta, summary.samples_per_second
+
+    def steps(number: int) -> None:
+        at = scene.later(10).now.timestamp()
+        report = make_progress(number, total_steps=100, samples_per_second=7.0, reported_at=at)
+        scene.polls(0, progress=report).settle()
+
+    steps(10)
+    steps(50)
+    assert shown() == ("50%", "12s", "7")
+    scene.operator_restarts().settle()
+    assert shown() == ("50%", "12s", "7"), "it is not known to have stopped"
+    scene.all_say(state="running").spec(suspend=True).settle()
+    scene.all_say(state="preempted").settle()
+    scene.later(3600).settle()
+    assert shown() == ("50%", "", "")
+    scene.spec(suspend=False).settle()
+    assert (scene.status.phase, shown()) == ("Starting", ("50%", "", ""))
+    scene.all_say(state="running", progress=None).settle()
+    assert (scene.status.phase, shown()) == ("Running", ("50%", "", ""))
+    steps(60)
+    assert shown() == ("60%", "", "7")
 
 
 @pytest.mark.parametrize(

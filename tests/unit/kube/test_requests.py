@@ -159,6 +159,26 @@ def test_files_of_an_earlier_job_of_this_name_are_given_time_to_go(owner_uid: st
         assert said == f"a ConfigMap digits-files that {says} exists; delete it (kubectl delete configmap digits-files)"
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_files_are_made_where_there_are_none(there: bool) -> None:
+    """They come with each batch of Pods: a quota without room for more is no reason to refuse those that are there."""
+    job = see_job(make_job(spec=FILES))
+    files = build_files(job)
+    assert files is not None
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        if request.method == "POST" and there:
+            return web.json_response({"message": "exceeded quota: count/configmaps"}, status=403)
+        if request.method == "GET" and not there:
+            return web.json_response({"reason": "NotFound"}, status=404)
+        return web.json_response(files)
+
+    finish(asks(answer, lambda cluster: cluster.create(job, files)))
+    assert asked == (["GET"] if there else ["GET", "POST"])
+
+
 @pytest.mark.parametrize(
     ("status", "said", "remedy"),
     [

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from edgecloud.api.immutable import IMMUTABLE
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.rules import IMMUTABLE
 from edgecloud.api.status import Rendezvous
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.core.observed import Observed
@@ -221,6 +221,13 @@ def test_another_training(tmp_path: Path, before: dict[str, Any], after: dict[st
         workdir = with_earlier(tmp_path / "work", status, **before)
         with pytest.raises(WorkdirError, match=rf"spec\.{field} has changed since.*--fresh.*--workdir"):
             prepare(make_job(**after), workdir, None)
+
+
+def test_other_gpus(tmp_path: Path) -> None:
+    """In a cluster they stay, for the sake of Pods that are there; a run begins with workers of its own."""
+    gpus = [{"resources": {"limits": {"nvidia.com/gpu": number}}} for number in (1, 2)]
+    job, finished = prepare(make_job(**gpus[1]), with_earlier(tmp_path / "work", **gpus[0]), None)
+    assert (job.spec.processes_of(0), finished) == (2, False)
 
 
 def test_every_field_that_may_not_change_is_tried() -> None:

@@ -1,0 +1,71 @@
+"""A suspended job at rest: its conditions, and what of it does not outlive its Pods. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from edgecloud.api.status import Rendezvous, TrainingJobStatus
+from edgecloud_operator.core import conditions
+from edgecloud_operator.core.context import Context
+from edgecloud_operator.core.plan import Event, Plan
+
+_ANEW: Final = "without spec.storage.claimName the job starts from the beginning when it is resumed"
+
+
+def stopping(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """The Suspended condition of a job whose workers are told to stop."""
+    words = f"stopping at a checkpoint, which goes with the Pods: {_ANEW}"
+    return conditions.put(
+        status,
+        "Suspended",
+        "Unknown",
+        "Stopping",
+        now=context.now,
+        message=words if _loses(context, status) else "stopping at a checkpoint",
+        generation=context.job.metadata.generation,
+    )
+
+
+def at_rest(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """The conditions of a suspended job: nothing blocks what is not meant to go on."""
+    words = "stopped at a checkpoint; the workers are gone"
+    if status.measuring is not None:
+        words = "the training is complete; its converted models are measured when the job is resumed"
+    elif not _round(status):
+        words = "suspended before it has run; there are no workers"
+    elif _loses(context, status):
+        words = f"the workers are gone, and their checkpoints with them: {_ANEW}"
+    status = context.put(status, "Suspended", True, "Suspended", words)
+    status = context.put(status, "Running", False, "RoundClosed", "the job is suspended")
+    status = context.put(status, "Blocked", False, "NotBlocked")
+    return context.put(status, "Stalled", False, "Progressing")
+
+
+def warned(context: Context, old: TrainingJobStatus, plan: Plan) -> Plan:
+    """The plan that begins a suspension, with a word about what will be lost."""
+    condition = conditions.get(old, "Suspended")
+    begun = condition is not None and condition.reason == "Stopping"
+    if begun or plan.status is None or not _loses(context, old):
+        return plan
+    lost = Event(type="Warning", reason="CheckpointsLost", message=f"the checkpoints go with the Pods: {_ANEW}")
+    return replace(plan, events=(*plan.events, lost))
+
+
+def without_lost(context: Context, status: TrainingJobStatus) -> TrainingJobStatus:
+    """The status of a suspended job without the progress that went with its Pods, once they are gone."""
+    if not _loses(context, status) or any(pod.owned and not pod.terminating for pod in context.observed.pods):
+        return status
+    # The budget comes back when a checkpoint is newer than this: the next ones begin at 0 again.
+    budget = status.budget and status.budget.model_copy(update={"checkpoint_step": 0})
+    return status.model_copy(update={"checkpoint": None, "progress": None, "budget": budget})
+
+
+def _loses(context: Context, status: TrainingJobStatus) -> bool:
+    """Whether what the job needs to go on goes with its Pods: there are checkpoints, and they lie in the Pods."""
+    kept = context.settings.one_machine or context.job.spec.storage_or_default().claim_name is not None
+    return not kept and status.measuring is None and _round(status) > 0
+
+
+def _round(status: TrainingJobStatus) -> int:
+    return (status.rendezvous or Rendezvous()).round
