@@ -191,9 +191,14 @@ def _failed(situation: _Situation) -> Step | None:
 
 
 def _silent_members(situation: _Situation) -> list[Failure]:
-    """In an elastic job, members that were silent for too long while no rank steps."""
+    """In an elastic job, members that were silent for too long while no rank steps, and without whom others can go on.
+
+    Else there is nothing to gain: where nobody is heard it is the way to this operator that is cut, and all train on.
+    """
     job, observed, now = situation.job, situation.observed, situation.now
     if job.spec.min_workers is None or now.timestamp() < steps_until(situation.states, observed):
+        return []
+    if not enough(job, candidates(job, observed, now)):
         return []
     report = FailureReport(
         local_rank=0,

@@ -677,6 +677,49 @@ def test_a_job_that_is_not_elastic_waits_for_the_silent() -> None:
     assert (scene.rendezvous.round, scene.status.restarts, scene.status.phase) == (1, 0, "Running")
 
 
+@pytest.mark.parametrize(
+    ("least", "heard", "storage"),
+    [
+        pytest.param(2, (), None, id="nobody is heard"),
+        pytest.param(2, (0,), None, id="too few for a round"),
+        pytest.param(3, (0, 1), None, id="all are needed"),
+        pytest.param(2, (1, 2), {"claimName": "a", "accessMode": "ReadWriteOnce"}, id="nobody can mount the claim"),
+    ],
+)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_nobody_is_given_up_whom_the_others_cannot_go_on_without(
+    least: int, heard: tuple[int, ...], storage: Any, restarted: bool
+) -> None:
+    """The workers may all be well, and only the way between them and the operator be cut."""
+    scene = Scene(workers=3, minWorkers=least, storage=storage, restartPolicy={"maxRestarts": 0}).running()
+    if restarted:
+        scene.operator_restarts()
+    for _ in range(5):
+        scene.later(10, heard=False)
+        for index in heard:
+            scene.says(index, state="running")
+        scene.settle()
+    assert (scene.rendezvous.round, scene.status.phase, scene.status.restarts) == (1, "Running", 0)
+    assert scene.condition("Blocked").reason == "CoordinatorUnreachable"
+    scene.all_say(state="running", progress=make_progress(9, reported_at=scene.now.timestamp())).settle()
+    assert (scene.rendezvous.round, scene.status.restarts, scene.status.last_failure) == (1, 0, None)
+    assert scene.condition("Blocked").status == "False"
+
+
+def test_a_dead_node_is_found_as_soon_as_enough_others_are_heard() -> None:
+    """At the latest by its Pod, which the node controller has go."""
+    scene = Scene(workers=3, minWorkers=2).running().later(20, heard=False).says(0)
+    scene.settle()
+    assert scene.rendezvous.round == 1 and scene.members == (0, 1, 2)
+    scene.says(1).settle()
+    assert (scene.status.restarts, scene.members) == (1, ())
+    scene = Scene(workers=2, minWorkers=2).running().later(20, heard=False).says(0)
+    scene.settle()
+    assert scene.members == (0, 1)
+    scene.changes(1, terminating=True).says(0, state="preempted").settle()
+    assert (scene.status.restarts, scene.members) == (0, ())
+
+
 def test_an_operator_that_comes_up_adopts_the_round() -> None:
     scene = Scene(workers=3, minWorkers=2).running().operator_restarts()
     scene.settle()
