@@ -126,6 +126,9 @@ class Rendezvous(Model):
         (), description="Who takes part, in the order of ranks; empty: the round is closed and the next not yet open."
     )
     opened_at: Time | None = Field(None, description="When the round was opened.")
+    stopping: bool | None = Field(
+        None, description="Whether it was called to stop at a checkpoint for one with other members."
+    )
 
 
 class Budget(Model):

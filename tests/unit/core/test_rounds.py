@@ -628,6 +628,52 @@ def test_a_resize_does_not_wait_for_the_missing() -> None:
     assert scene.members == (0, 2)
 
 
+# A resize that is taken back while the members stop for it
+
+
+@pytest.mark.parametrize("rules", [None, [{"exitCodes": [143], "action": "Fail"}]])
+def test_a_resize_that_is_taken_back_costs_nothing(rules: Any) -> None:
+    policy = {"maxRestarts": 0, "exitCodeRules": rules} if rules else {"maxRestarts": 0}
+    scene = Scene(workers=3, restartPolicy=policy).running()
+    for number in range(1, 10):
+        first = scene.later(30).spec(workers=2).act()
+        assert first.status_first and scene.rendezvous.stopping, "it is written before it is told"
+        scene.settle()
+        scene.all_say(state="stopping").spec(workers=3)
+        assert {told.action for told in scene.settle().directives.values()} == {"stop"}
+        scene.all_say(state="preempted").settle()
+        assert (scene.rendezvous.round, scene.members, scene.rendezvous.stopping) == (number + 1, (0, 1, 2), None)
+        scene.running()
+    assert (scene.status.phase, scene.status.restarts, scene.budget.unpaid) == ("Running", 0, 0)
+
+
+def test_a_newcomer_that_vanishes_while_the_others_stop_for_it_costs_nothing() -> None:
+    scene = grown()
+    scene.later(60).settle()
+    scene.all_say(state="stopping").vanishes(2).launchers.pop("pod-2")
+    scene.settle()
+    scene.all_say(state="preempted").settle()
+    scene.later(SMALLER_SECONDS).settle()
+    assert (scene.members, scene.budget.unpaid, scene.status.last_failure) == ((0, 1), 0, None)
+
+
+def test_an_operator_that_comes_up_hears_those_who_stopped_before_the_newcomer() -> None:
+    scene = grown()
+    scene.later(60).settle()
+    scene.operator_restarts().all_say(state="preempted").settle()
+    assert (scene.members, scene.budget.unpaid, scene.condition("Running").reason) == ((), 0, "Resizing")
+    scene.says(2, round=0).settle()
+    assert (scene.members, scene.budget.unpaid) == ((0, 1, 2), 0)
+
+
+def test_a_stop_that_comes_too_late_lets_the_last_one_end_its_work() -> None:
+    scene = grown()
+    scene.later(60).settle()
+    assert scene.says(1, state="succeeded").settle().directives["pod-0"].action == "run"
+    scene.says(0, state="preempted").settle()
+    assert (scene.members, scene.budget.unpaid) == ((0, 1, 2), 0)
+
+
 # Silence
 
 
