@@ -138,7 +138,7 @@ class Budget(Model):
     unpaid: Count = Field(0, description="Unpaid restarts in a row since then.")
     checkpoint_step: Count = Field(0, description="Checkpointed step at the last failure.")
     rejected: Count = Field(
-        0, description="Times in a row that Pods failed before their worker began, since a round was last opened."
+        0, description="Times in a row that Pods came to nothing by no failure of a round, since one was last opened."
     )
     paid_pods: Annotated[tuple[PodUid, ...], Field(max_length=MAX_WORKERS)] = Field(
         (), description="Dead Pods that still exist and whose end has been reckoned with."

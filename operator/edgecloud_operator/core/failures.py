@@ -43,6 +43,8 @@ class Failure:
     report: FailureReport
     aftermath: bool = False
     """Its worker had been in an earlier round and not yet taken up this one: what closed that one took it along."""
+    sent_away: bool = False
+    """Its kubelet had it leave, and it left with 143: no exit code of the program's, so that no rule is asked."""
 
     @property
     def strong(self) -> bool:
@@ -106,6 +108,8 @@ def refreshed(budget: Budget, checkpoint_step: int) -> Budget:
 
 def _action(failure: Failure, policy: RestartPolicy) -> tuple[Action, bool]:
     report = failure.report
+    if failure.sent_away:
+        return "RestartUnpaid", False
     code = _exit_code(report)
     for rule in policy.exit_code_rules or ():
         if code in rule.exit_codes:

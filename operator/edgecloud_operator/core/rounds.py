@@ -244,7 +244,7 @@ def _stopping(situation: _Situation) -> Step:
     asked = bool(situation.rendezvous.stopping)
     if called or resize or asked or alone is None:
         reason: Reason = "Resizing" if resize or asked else "RoundClosed"
-        closed = _closed(job, reckoned(status, observed), reason, "stopped at a checkpoint", now)
+        closed = _closed(job, reckoned(status, observed, at_no_cost=True), reason, "stopped at a checkpoint", now)
         return _open(job, closed, observed, now, patient=not resize)
     # Nobody asked for this stop: a program that leaves with 143 again and again must not do so for ever.
     unpaid = refreshed(status.budget or Budget(), status.checkpoint.step if status.checkpoint else 0).unpaid

@@ -9,7 +9,7 @@ import pytest
 
 from edgecloud_operator.core.failures import MAX_UNPAID
 from edgecloud_operator.core.rounds import BELIEVED_ROUNDS, CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
-from tests.unit.core.build import Scene, make_failure, make_pod, make_progress, member
+from tests.unit.core.build import SHUTDOWN, Scene, make_failure, make_pod, make_progress, member
 
 # Opening
 
@@ -405,7 +405,8 @@ def test_what_is_paid_is_forgotten_with_its_pod() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda scene: scene.dies(1, 143), id="it left with 143"),
+        pytest.param(lambda scene: scene.dies(1, 143).changes(1, terminating=True), id="it left, being deleted"),
+        pytest.param(lambda scene: scene.dies(1, 143).changes(1, why=SHUTDOWN), id="its node is shut down"),
         pytest.param(lambda scene: scene.dies(1, 137).changes(1, terminating=True), id="somebody deleted it"),
         pytest.param(lambda scene: scene.dies(1, 0, round=4, outcome="succeeded"), id="it had done its part"),
         pytest.param(lambda scene: scene.dies(1, 137).changes(1, owned=False), id="it is foreign"),
@@ -464,7 +465,7 @@ def test_a_worker_that_is_called_away_takes_all_along_to_a_checkpoint(call: Any)
     assert scene.status.phase == "Running"
     scene.says(0, state="preempted").says(1, state="preempted").settle()
     assert scene.members == (0, 1, 2)
-    scene.says(2, state="preempted").dies(1, 143).settle()
+    scene.says(2, state="preempted").dies(1, 143).changes(1, why=SHUTDOWN).settle()
     assert scene.members == ()
     assert (scene.status.restarts, scene.budget.unpaid, scene.status.last_failure) == (0, 0, None)
     assert scene.condition("Running").message == "stopped at a checkpoint"
@@ -476,7 +477,7 @@ def test_what_breaks_while_one_is_called_away_is_no_failure() -> None:
     scene = Scene(workers=3).running().says(1, draining=True).fails(0).later(10)
     assert scene.settle().directives["pod-2"].action == "stop"
     assert scene.status.restarts == 0
-    scene.says(2, state="preempted").dies(1, 143).settle()
+    scene.says(2, state="preempted").dies(1, 143).changes(1, why=SHUTDOWN).settle()
     assert scene.members == ()
     assert (scene.status.restarts, scene.status.last_failure) == (0, None)
 
@@ -488,8 +489,8 @@ def test_a_strong_failure_is_one_even_then() -> None:
 
 
 def test_a_drained_elastic_job_waits_for_the_replacement_before_it_goes_on_smaller() -> None:
-    scene = Scene(workers=3, minWorkers=2).running().dies(1, 143).all_say(state="preempted")
-    scene.launchers.pop("pod-1")
+    scene = Scene(workers=3, minWorkers=2).running().dies(1, 143).changes(1, terminating=True)
+    scene.all_say(state="preempted").launchers.pop("pod-1")
     assert scene.settle().requeue_after == SMALLER_SECONDS
     assert scene.members == ()
     scene.later(15).settle()
