@@ -137,6 +137,8 @@ class Budget(Model):
     spent: Count = Field(0, description="Failures paid since the checkpointed step last advanced.")
     unpaid: Count = Field(0, description="Unpaid restarts in a row since then.")
     checkpoint_step: Count = Field(0, description="Checkpointed step at the last failure.")
+    highest_step: Count = Field(0, description="Highest checkpointed step at any failure.")
+    falls: Count = Field(0, description="Failures at a lower checkpointed step than the one before, since then.")
     rejected: Count = Field(
         0, description="Times in a row that Pods came to nothing by no failure of a round, since one was last opened."
     )

@@ -15,6 +15,8 @@ from edgecloud.protocol import FailureReport
 
 MAX_UNPAID: Final = 5
 """Unpaid restarts in a row without a newer checkpoint; the next one is paid."""
+MAX_FALLS: Final = 5
+"""Times that the checkpointed step may fall back before it has to pass the highest one again."""
 PREEMPTED: Final = 143
 """Exit code of whoever saved a checkpoint and left."""
 
@@ -100,9 +102,19 @@ def judge(failure: Failure, budget: Budget, checkpoint_step: int, policy: Restar
 
 
 def refreshed(budget: Budget, checkpoint_step: int) -> Budget:
-    """The budget, whole again if the checkpointed step has advanced since the last failure."""
+    """The budget, whole again if the checkpointed step has advanced since the last failure.
+
+    A step that fell back, as where checkpoints are lost with their Pods, gives nothing; it is what the next advance is
+    measured by. So that steps that are reported to and fro don't make a budget without end, it may fall back MAX_FALLS
+    times until the highest step of all has been passed.
+    """
+    highest = max(budget.highest_step, budget.checkpoint_step, checkpoint_step)
+    update = {"checkpoint_step": checkpoint_step, "highest_step": highest}
     if checkpoint_step > budget.checkpoint_step:
-        return budget.model_copy(update={"spent": 0, "unpaid": 0, "checkpoint_step": checkpoint_step})
+        falls = 0 if checkpoint_step > budget.highest_step else budget.falls
+        return budget.model_copy(update=update | {"spent": 0, "unpaid": 0, "falls": falls})
+    if checkpoint_step < budget.checkpoint_step and budget.falls < MAX_FALLS:
+        return budget.model_copy(update=update | {"falls": budget.falls + 1})
     return budget
 
 

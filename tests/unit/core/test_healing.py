@@ -245,6 +245,8 @@ FORGED = st.fixed_dictionaries(
             spent=COUNTS,
             unpaid=COUNTS,
             checkpoint_step=COUNTS,
+            highest_step=COUNTS,
+            falls=COUNTS,
             paid_pods=st.lists(st.sampled_from(("pod-0", "pod-1", "x")), max_size=3).map(tuple),
         ),
         "rendezvous": st.none()

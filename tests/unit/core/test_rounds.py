@@ -242,6 +242,14 @@ def test_a_newer_checkpoint_brings_the_restarts_back() -> None:
     assert (scene.status.phase, scene.status.restarts) == ("Recovering", 3)
 
 
+def test_checkpoints_that_were_lost_do_not_keep_the_restarts_back_for_good() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 2}).running()
+    for step in (900, 50, 100, 150):
+        scene.running().all_say(progress=make_progress(step, checkpoint_step=step)).settle()
+        scene.fails(1, signal="SIGKILL").settle()
+    assert (scene.status.phase, scene.status.restarts, scene.budget.spent) == ("Recovering", 4, 1)
+
+
 @pytest.mark.parametrize(
     ("exit_code", "reason", "condition", "words"),
     [
