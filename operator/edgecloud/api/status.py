@@ -126,6 +126,9 @@ class Rendezvous(Model):
         (), description="Who takes part, in the order of ranks; empty: the round is closed and the next not yet open."
     )
     opened_at: Time | None = Field(None, description="When the round was opened.")
+    stopping: bool | None = Field(
+        None, description="Whether it was called to stop at a checkpoint for one with other members."
+    )
 
 
 class Budget(Model):
@@ -134,8 +137,10 @@ class Budget(Model):
     spent: Count = Field(0, description="Failures paid since the checkpointed step last advanced.")
     unpaid: Count = Field(0, description="Unpaid restarts in a row since then.")
     checkpoint_step: Count = Field(0, description="Checkpointed step at the last failure.")
+    highest_step: Count = Field(0, description="Highest checkpointed step at any failure.")
+    falls: Count = Field(0, description="Failures at a lower checkpointed step than the one before, since then.")
     rejected: Count = Field(
-        0, description="Times in a row that Pods failed before their worker began, since a round was last opened."
+        0, description="Times in a row that Pods came to nothing by no failure of a round, since one was last opened."
     )
     paid_pods: Annotated[tuple[PodUid, ...], Field(max_length=MAX_WORKERS)] = Field(
         (), description="Dead Pods that still exist and whose end has been reckoned with."

@@ -15,6 +15,8 @@ from edgecloud.protocol import FailureReport
 
 MAX_UNPAID: Final = 5
 """Unpaid restarts in a row without a newer checkpoint; the next one is paid."""
+MAX_FALLS: Final = 5
+"""Times that the checkpointed step may fall back before it has to pass the highest one again."""
 PREEMPTED: Final = 143
 """Exit code of whoever saved a checkpoint and left."""
 
@@ -43,6 +45,8 @@ class Failure:
     report: FailureReport
     aftermath: bool = False
     """Its worker had been in an earlier round and not yet taken up this one: what closed that one took it along."""
+    sent_away: bool = False
+    """Its kubelet had it leave, and it left with 143: no exit code of the program's, so that no rule is asked."""
 
     @property
     def strong(self) -> bool:
@@ -98,14 +102,26 @@ def judge(failure: Failure, budget: Budget, checkpoint_step: int, policy: Restar
 
 
 def refreshed(budget: Budget, checkpoint_step: int) -> Budget:
-    """The budget, whole again if the checkpointed step has advanced since the last failure."""
+    """The budget, whole again if the checkpointed step has advanced since the last failure.
+
+    A step that fell back, as where checkpoints are lost with their Pods, gives nothing; it is what the next advance is
+    measured by. So that steps that are reported to and fro don't make a budget without end, it may fall back MAX_FALLS
+    times until the highest step of all has been passed.
+    """
+    highest = max(budget.highest_step, budget.checkpoint_step, checkpoint_step)
+    update = {"checkpoint_step": checkpoint_step, "highest_step": highest}
     if checkpoint_step > budget.checkpoint_step:
-        return budget.model_copy(update={"spent": 0, "unpaid": 0, "checkpoint_step": checkpoint_step})
+        falls = 0 if checkpoint_step > budget.highest_step else budget.falls
+        return budget.model_copy(update=update | {"spent": 0, "unpaid": 0, "falls": falls})
+    if checkpoint_step < budget.checkpoint_step and budget.falls < MAX_FALLS:
+        return budget.model_copy(update=update | {"falls": budget.falls + 1})
     return budget
 
 
 def _action(failure: Failure, policy: RestartPolicy) -> tuple[Action, bool]:
     report = failure.report
+    if failure.sent_away:
+        return "RestartUnpaid", False
     code = _exit_code(report)
     for rule in policy.exit_code_rules or ():
         if code in rule.exit_codes:

@@ -9,6 +9,7 @@ healed, by what else is seen or by what is written anew with every decision
     rendezvous.round far above, or below what the launchers say    the next round goes on above both (rounds.advance)
     rendezvous.members                 a round with somebody twice, or with a Pod in another's place, is closed, unpaid
     rendezvous.openedAt missing        now; else the round would never be widened
+    rendezvous.stopping of no round    dropped; that of a round is believed: it is stopped and opened again, unpaid
     restarts at the end of their range one below it, so that the next one can be counted
     phase, conditions, summary, workers, readyWorkers, selector, observedGeneration    as they are
     startTime missing                  the job is accepted once more; a round that runs goes on
@@ -101,7 +102,9 @@ def _rendezvous(rendezvous: Rendezvous, observed: Observed, now: datetime) -> Re
     if twice or any(places.get(member.pod_uid, member.index) != member.index for member in members):
         return Rendezvous(round=rendezvous.round)
     if members and (rendezvous.opened_at is None or rendezvous.opened_at > now + AHEAD):
-        return rendezvous.model_copy(update={"opened_at": now})
+        rendezvous = rendezvous.model_copy(update={"opened_at": now})
+    if rendezvous.stopping is not None and not (members and rendezvous.stopping):
+        return rendezvous.model_copy(update={"stopping": None})
     return rendezvous
 
 

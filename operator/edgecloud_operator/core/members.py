@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,8 @@ from edgecloud_operator.core.observed import Launcher, Observed, Pod, Terminatio
 SILENT_SECONDS: Final = 15.0
 """A launcher polls every 10 s; one that was not heard for this long is silent."""
 
+# The kubelet's words for a node that is shut down: it ends its Pods without having them deleted.
+_NODE_SHUTDOWN: Final = re.compile(r"(Terminated|NodeShutdown|Shutdown)\b")
 _REASONS: Final[dict[int, FailureReason]] = {2: "BadConfiguration", 75: "Transient"}
 """What the exit codes say that a launcher shares with the programs."""
 
@@ -43,8 +46,16 @@ def silent(launcher: Launcher | None, observed: Observed, now: datetime) -> bool
 
 
 def called_away(pod: Pod) -> bool:
-    """Whether a dead Pod left because something asked it to; such an end costs nothing."""
+    """Whether a dead Pod left because something asked it to; for its round such an end is no failure."""
     return pod.terminating or (pod.termination is not None and pod.termination.exit_code == PREEMPTED)
+
+
+def sent_away(pod: Pod) -> bool:
+    """Whether a dead Pod was asked to leave by its kubelet alone: evicted, past its deadline, or by a probe.
+
+    Nobody has deleted it, and its node stays: the next Pod may come to the same end, and the next.
+    """
+    return called_away(pod) and not pod.terminating and _NODE_SHUTDOWN.match(pod.why) is None
 
 
 def heard(launcher: Launcher | None, now: datetime) -> bool:

@@ -28,7 +28,7 @@ from edgecloud_operator.core.members import member_states
 from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
 from edgecloud_operator.core.progress import with_progress
-from edgecloud_operator.core.reckoning import free, never_ran, pause, reckoned
+from edgecloud_operator.core.reckoning import comes_to_nothing, free, pause, reckoned
 from edgecloud_operator.core.resting import at_rest, stopping, warned, without_lost
 from edgecloud_operator.core.rounds import advance, stopped
 
@@ -198,7 +198,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
         return _fail(context, old, status, *overdue)
     status, blocked_in = with_blocked(context, status)
     status, stalled_in = with_stalled(context, status)
-    paused = pause(status, observed, now) or None
+    paused = pause(job, status, observed, now) or None
     states = member_states(job.spec, status.rendezvous or Rendezvous(), observed, now)
     waits = [
         wait
@@ -281,16 +281,16 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
 
 
 def _done(context: Context, status: TrainingJobStatus) -> tuple[Delete, ...]:
-    """Pods outside of the round that are of no use any more. Those that never ran keep their names for a pause."""
+    """Pods outside of the round that are of no use any more. What came to nothing keeps its name for a pause."""
     job, observed = context.job, context.observed
-    held = pause(status, observed, context.now) > 0
+    held = pause(job, status, observed, context.now) > 0
     members = {member.pod_uid for member in (status.rendezvous or Rendezvous()).members}
     paid = set(status.budget.paid_pods if status.budget else ())
     return tuple(
         _delete(pod)
         for pod in observed.pods
         if pod.owned and not pod.terminating and pod.uid not in members
-        if _done_with(job, pod, paid, held=held and never_ran(pod, observed))
+        if _done_with(job, pod, paid, held=held and comes_to_nothing(job, status, pod, observed))
     )
 
 

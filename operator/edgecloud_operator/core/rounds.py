@@ -131,25 +131,29 @@ class _Situation:
     def called(self) -> bool:
         """Somebody outside the program wants this round to stop: a worker has to go, or the job was to be suspended.
 
-        One that has done its part may go without: the others may have long to do yet, such as an export.
+        Or the round was called to stop for another one: what was told stays told, whether or not there is still a
+        reason for it. One that has done its part may go without: the others may have long to do yet, such as an export.
         """
         asked = conditions.get(self.status, "Suspended")
         leaving = any(state.leaving and state.doing != "succeeded" for state in self.states)
-        return leaving or (asked is not None and asked.reason == "Stopping")
+        resizing = bool(self.rendezvous.stopping) and not self.at_its_end
+        return leaving or resizing or (asked is not None and asked.reason == "Stopping")
+
+    @property
+    def at_its_end(self) -> bool:
+        return any(state.doing == "succeeded" for state in self.states)
 
     def resize(self) -> tuple[bool, float | None]:
         """Whether the round should have other members and could have the right ones, and else when it might.
 
-        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long. Once
-        somebody has stopped it goes on, so that what was asked for is not taken for a stop that nobody asked for.
+        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long.
         """
         present = {state.member.index for state in self.states}
         if not all(self.wanted(state) for state in self.states):
             return True, None
-        at_its_end = any(state.doing == "succeeded" for state in self.states)
         there = candidates(self.job, self.observed, self.now)
-        begun = any(state.doing in ("stopping", "preempted") for state in self.states)
-        if at_its_end or not set(there) - present or not (begun or enough(self.job, there)):
+        begun = bool(self.rendezvous.stopping)
+        if self.at_its_end or not set(there) - present or not (begun or enough(self.job, there)):
             return False, None
         left = GROW_SECONDS - (self.now - (self.rendezvous.opened_at or self.now)).total_seconds()
         return (True, None) if left <= 0 else (False, left)
@@ -191,9 +195,14 @@ def _failed(situation: _Situation) -> Step | None:
 
 
 def _silent_members(situation: _Situation) -> list[Failure]:
-    """In an elastic job, members that were silent for too long while no rank steps."""
+    """In an elastic job, members that were silent for too long while no rank steps, and without whom others can go on.
+
+    Else there is nothing to gain: where nobody is heard it is the way to this operator that is cut, and all train on.
+    """
     job, observed, now = situation.job, situation.observed, situation.now
     if job.spec.min_workers is None or now.timestamp() < steps_until(situation.states, observed):
+        return []
+    if not enough(job, candidates(job, observed, now)):
         return []
     report = FailureReport(
         local_rank=0,
@@ -227,10 +236,15 @@ def _stopping(situation: _Situation) -> Step:
     if not (called or resize or alone):
         return Step(status=status, wait=wait)
     if not all(stopped(state, observed, now, going=not situation.wanted(state)) for state in situation.states):
+        if resize and not situation.rendezvous.stopping:
+            # Written before it is told: who stops for it has been asked to, even if it is taken back meanwhile.
+            stopping = situation.rendezvous.model_copy(update={"stopping": True})
+            status = status.model_copy(update={"rendezvous": stopping})
         return Step(status=status, stop=True)
-    if called or resize or alone is None:
-        reason: Reason = "Resizing" if resize else "RoundClosed"
-        closed = _closed(job, reckoned(status, observed), reason, "stopped at a checkpoint", now)
+    asked = bool(situation.rendezvous.stopping)
+    if called or resize or asked or alone is None:
+        reason: Reason = "Resizing" if resize or asked else "RoundClosed"
+        closed = _closed(job, reckoned(status, observed, at_no_cost=True), reason, "stopped at a checkpoint", now)
         return _open(job, closed, observed, now, patient=not resize)
     # Nobody asked for this stop: a program that leaves with 143 again and again must not do so for ever.
     unpaid = refreshed(status.budget or Budget(), status.checkpoint.step if status.checkpoint else 0).unpaid

@@ -140,8 +140,11 @@ STATUS: Final = {
         "samplesPerSecond": 1480.5, "metrics": {"f1": 0.5}, "reportedAt": NOW,
     },
     "workers": {"desired": 2, "ready": 2}, "readyWorkers": 2, "selector": "a=b",
-    "rendezvous": {"round": 1, "members": [{"index": 0, "podUid": "u"}], "openedAt": NOW}, "restarts": 1,
-    "budget": {"spent": 1, "unpaid": 0, "checkpointStep": 3, "rejected": 1, "paidPods": ["u"]},
+    "rendezvous": {"round": 1, "members": [{"index": 0, "podUid": "u"}], "openedAt": NOW, "stopping": True},
+    "restarts": 1,
+    "budget": {
+        "spent": 1, "unpaid": 0, "checkpointStep": 3, "highestStep": 4, "falls": 1, "rejected": 1, "paidPods": ["u"],
+    },
     "lastFailure": {
         "worker": 0, "rank": 1, "exitCode": 1, "signal": "SIGKILL", "reason": "Killed", "message": "m", "node": "n",
         "round": 1, "at": NOW,

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -233,12 +234,38 @@ def test_a_leader_that_was_cut_off_misses_who_does_not_come_back() -> None:
             memory.controller = None
             await asyncio.sleep(5)
             controller.listen_anew()
-            await asyncio.sleep(SILENT_SECONDS - 1)
+            await asyncio.sleep(5)
+            first = next(pod for pod in memory.pods[KEY].values() if pod.index == 0)
+            said = make_report(1000, pod_uid=first.uid, progress=None)
+            assert controller.desk.hear(replace(WHO, pod_uid=first.uid), said) is None
+            await asyncio.sleep(SILENT_SECONDS - 6)
             status = memory.jobs[KEY].status
             assert status is not None and status.restarts == 0
             await asyncio.sleep(1.5)
             status = memory.jobs[KEY].status
             assert status is not None and status.restarts == 1
+            assert status.last_failure is not None and status.last_failure.worker == 1
+
+    simulate(scenario())
+
+
+def test_workers_that_cannot_reach_the_operator_train_on() -> None:
+    """A Service or a NetworkPolicy is in the way: nobody is heard, and nobody is given up for it."""
+
+    async def scenario() -> None:
+        memory = Memory(steps=1000)
+        async with running(memory) as controller:
+            memory.store(make_job(workers=3, minWorkers=2, restartPolicy={"maxRestarts": 0}))
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            memory.controller = None
+            await asyncio.sleep(60)
+            assert memory.phase() == "Running" and blocked(memory) == "CoordinatorUnreachable"
+            memory.controller = controller
+            await asyncio.sleep(30)
+            status = memory.jobs[KEY].status
+            assert status is not None and status.rendezvous is not None
+            assert (status.phase, status.rendezvous.round, status.restarts) == ("Running", 1, 0)
+            assert blocked(memory) == "NotBlocked"
 
     simulate(scenario())
 

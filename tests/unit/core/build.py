@@ -33,6 +33,9 @@ MEASURED: dict[str, Any] = {
 }
 """Fields of the spec of a job whose converted models are measured on a node of their own."""
 
+EVICTED = "Evicted: Pod ephemeral local storage usage exceeds the total limit of containers 1Gi."
+SHUTDOWN = "Terminated: Pod was terminated in response to imminent node shutdown."
+
 
 def make_job(**spec: Any) -> TrainingJob:
     """A job with two workers and a script, or as the fields of spec (in camelCase) say."""

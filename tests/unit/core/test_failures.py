@@ -8,7 +8,7 @@ import pytest
 
 from edgecloud.api.spec import ExitCodeRule, RestartPolicy
 from edgecloud.api.status import Budget
-from edgecloud_operator.core.failures import MAX_UNPAID, Failure, first_cause, judge, refreshed
+from edgecloud_operator.core.failures import MAX_FALLS, MAX_UNPAID, Failure, first_cause, judge, refreshed
 from tests.unit.core.build import NOW, make_failure
 
 
@@ -149,16 +149,44 @@ def test_no_restarts_at_all() -> None:
     assert judge(failure(), Budget(), 0, RestartPolicy(max_restarts=0)).failed == "RestartBudgetExceeded"
 
 
+LATE = Budget(spent=3, unpaid=2, checkpoint_step=100, highest_step=100)
+
+
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        pytest.param(99, Budget(spent=3, unpaid=2, checkpoint_step=100), id="an older checkpoint changes nothing"),
-        pytest.param(100, Budget(spent=3, unpaid=2, checkpoint_step=100), id="nor does the same"),
-        pytest.param(101, Budget(checkpoint_step=101), id="a newer one brings all back"),
+        pytest.param(99, {"checkpoint_step": 99, "falls": 1}, id="an older checkpoint gives nothing"),
+        pytest.param(100, {}, id="nor does the same"),
+        pytest.param(101, {"spent": 0, "unpaid": 0, "checkpoint_step": 101, "highest_step": 101}, id="a newer one all"),
     ],
 )
-def test_the_budget_comes_back_when_the_checkpoint_advanced(step: int, expected: Budget) -> None:
-    assert refreshed(Budget(spent=3, unpaid=2, checkpoint_step=100), step) == expected
+def test_the_budget_comes_back_when_the_checkpoint_advanced(step: int, expected: dict[str, int]) -> None:
+    assert refreshed(LATE, step) == LATE.model_copy(update=expected)
+
+
+def test_the_budget_comes_back_where_checkpoints_were_lost_as_well() -> None:
+    budget, policy = Budget(), RestartPolicy(max_restarts=2)
+    for step, spent in ((900, 1), (50, 2), (100, 1), (150, 1)):
+        verdict = judge(failure(), budget, step, policy)
+        budget = verdict.budget
+        assert (verdict.failed, budget.spent, budget.checkpoint_step) == (None, spent, step)
+    assert (budget.highest_step, budget.falls) == (900, 1)
+    assert refreshed(budget, 901).falls == 0
+
+
+def test_steps_that_are_reported_to_and_fro_do_not_make_a_budget_without_end() -> None:
+    budget, policy, failures = Budget(), RestartPolicy(max_restarts=3), 0
+    while (verdict := judge(failure(), budget, 100 if failures % 2 == 0 else 0, policy)).failed is None:
+        budget, failures = verdict.budget, failures + 1
+    assert verdict.failed == "RestartBudgetExceeded"
+    assert failures <= 2 * MAX_FALLS + policy.max_restarts
+
+
+def test_a_budget_that_was_written_before_there_were_falls_is_one() -> None:
+    budget = refreshed(Budget.parse({"spent": 3, "checkpointStep": 100}), 50)
+    assert (budget.spent, budget.checkpoint_step, budget.highest_step, budget.falls) == (3, 50, 100, 1)
+    budget = refreshed(Budget.parse({"spent": 3, "checkpointStep": 100}), 101)
+    assert (budget.spent, budget.highest_step, budget.falls) == (0, 101, 0)
 
 
 def test_paid_pods_stay_paid_when_the_budget_comes_back() -> None:

@@ -206,6 +206,16 @@ def test_a_forged_checkpoint_is_replaced_by_the_next_that_is_reported() -> None:
     )
 
 
+def test_a_forged_stop_costs_nothing_and_is_over_with_its_round() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 0}).running()
+    scene.with_status(rendezvous=scene.rendezvous.model_copy(update={"stopping": True})).settle()
+    scene.all_say(state="preempted").settle()
+    assert (scene.rendezvous.round, scene.rendezvous.stopping, scene.budget.unpaid) == (2, None, 0)
+    for forged in (Rendezvous(round=2, stopping=True), scene.rendezvous.model_copy(update={"stopping": False})):
+        scene.with_status(rendezvous=forged).settle()
+        assert scene.rendezvous.stopping is None
+
+
 # Anything at all
 
 
@@ -235,6 +245,8 @@ FORGED = st.fixed_dictionaries(
             spent=COUNTS,
             unpaid=COUNTS,
             checkpoint_step=COUNTS,
+            highest_step=COUNTS,
+            falls=COUNTS,
             paid_pods=st.lists(st.sampled_from(("pod-0", "pod-1", "x")), max_size=3).map(tuple),
         ),
         "rendezvous": st.none()
@@ -245,6 +257,7 @@ FORGED = st.fixed_dictionaries(
                 st.builds(member, st.integers(0, 3), st.sampled_from(("pod-0", "pod-1", "pod-2", "x"))), max_size=4
             ).map(tuple),
             opened_at=TIMES,
+            stopping=st.sampled_from((None, True, False)),
         ),
         "conditions": st.lists(
             st.builds(

@@ -76,7 +76,7 @@ def lost(scene: Followed) -> None:
 
 
 def preempted(scene: Followed) -> None:
-    scene.running().says(1, draining=True).settle()
+    scene.running().says(1, draining=True).changes(1, terminating=True).settle()
     scene.says(0, state="preempted").dies(1, 143).settle()
     assert scene.members == ()
     scene.vanishes(1).up(1).settle()

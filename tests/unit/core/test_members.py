@@ -16,6 +16,7 @@ from edgecloud_operator.core.members import (
     death,
     heard,
     member_states,
+    sent_away,
     silent,
 )
 from edgecloud_operator.core.observed import Launcher, Pod, Termination
@@ -198,6 +199,21 @@ def test_the_clusters_own_words_on_a_death_are_kept() -> None:
 )
 def test_called_away(pod: Pod, free: bool) -> None:
     assert called_away(pod) is free
+
+
+@pytest.mark.parametrize(
+    ("pod", "sent"),
+    [
+        (died(ALIVE, 143), True),
+        (replace(died(ALIVE, 143), why="Evicted: The node was low on resource: memory."), True),
+        (replace(died(ALIVE, 143), why="DeadlineExceeded: Pod was active on the node longer than allowed"), True),
+        (replace(died(ALIVE, 143), why="Terminated: Pod was terminated in response to imminent node shutdown."), False),
+        (died(GOING, 143), False),
+        (died(ALIVE, 137), False),
+    ],
+)
+def test_sent_away(pod: Pod, sent: bool) -> None:
+    assert sent_away(pod) is sent
 
 
 def test_silence() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from edgecloud_operator.core.failures import MAX_UNPAID
 from edgecloud_operator.core.rounds import BELIEVED_ROUNDS, CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
-from tests.unit.core.build import Scene, make_failure, make_pod, make_progress, member
+from tests.unit.core.build import SHUTDOWN, Scene, make_failure, make_pod, make_progress, member
 
 # Opening
 
@@ -242,6 +242,14 @@ def test_a_newer_checkpoint_brings_the_restarts_back() -> None:
     assert (scene.status.phase, scene.status.restarts) == ("Recovering", 3)
 
 
+def test_checkpoints_that_were_lost_do_not_keep_the_restarts_back_for_good() -> None:
+    scene = Scene(restartPolicy={"maxRestarts": 2}).running()
+    for step in (900, 50, 100, 150):
+        scene.running().all_say(progress=make_progress(step, checkpoint_step=step)).settle()
+        scene.fails(1, signal="SIGKILL").settle()
+    assert (scene.status.phase, scene.status.restarts, scene.budget.spent) == ("Recovering", 4, 1)
+
+
 @pytest.mark.parametrize(
     ("exit_code", "reason", "condition", "words"),
     [
@@ -405,7 +413,8 @@ def test_what_is_paid_is_forgotten_with_its_pod() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda scene: scene.dies(1, 143), id="it left with 143"),
+        pytest.param(lambda scene: scene.dies(1, 143).changes(1, terminating=True), id="it left, being deleted"),
+        pytest.param(lambda scene: scene.dies(1, 143).changes(1, why=SHUTDOWN), id="its node is shut down"),
         pytest.param(lambda scene: scene.dies(1, 137).changes(1, terminating=True), id="somebody deleted it"),
         pytest.param(lambda scene: scene.dies(1, 0, round=4, outcome="succeeded"), id="it had done its part"),
         pytest.param(lambda scene: scene.dies(1, 137).changes(1, owned=False), id="it is foreign"),
@@ -464,7 +473,7 @@ def test_a_worker_that_is_called_away_takes_all_along_to_a_checkpoint(call: Any)
     assert scene.status.phase == "Running"
     scene.says(0, state="preempted").says(1, state="preempted").settle()
     assert scene.members == (0, 1, 2)
-    scene.says(2, state="preempted").dies(1, 143).settle()
+    scene.says(2, state="preempted").dies(1, 143).changes(1, why=SHUTDOWN).settle()
     assert scene.members == ()
     assert (scene.status.restarts, scene.budget.unpaid, scene.status.last_failure) == (0, 0, None)
     assert scene.condition("Running").message == "stopped at a checkpoint"
@@ -476,7 +485,7 @@ def test_what_breaks_while_one_is_called_away_is_no_failure() -> None:
     scene = Scene(workers=3).running().says(1, draining=True).fails(0).later(10)
     assert scene.settle().directives["pod-2"].action == "stop"
     assert scene.status.restarts == 0
-    scene.says(2, state="preempted").dies(1, 143).settle()
+    scene.says(2, state="preempted").dies(1, 143).changes(1, why=SHUTDOWN).settle()
     assert scene.members == ()
     assert (scene.status.restarts, scene.status.last_failure) == (0, None)
 
@@ -488,8 +497,8 @@ def test_a_strong_failure_is_one_even_then() -> None:
 
 
 def test_a_drained_elastic_job_waits_for_the_replacement_before_it_goes_on_smaller() -> None:
-    scene = Scene(workers=3, minWorkers=2).running().dies(1, 143).all_say(state="preempted")
-    scene.launchers.pop("pod-1")
+    scene = Scene(workers=3, minWorkers=2).running().dies(1, 143).changes(1, terminating=True)
+    scene.all_say(state="preempted").launchers.pop("pod-1")
     assert scene.settle().requeue_after == SMALLER_SECONDS
     assert scene.members == ()
     scene.later(15).settle()
@@ -628,6 +637,52 @@ def test_a_resize_does_not_wait_for_the_missing() -> None:
     assert scene.members == (0, 2)
 
 
+# A resize that is taken back while the members stop for it
+
+
+@pytest.mark.parametrize("rules", [None, [{"exitCodes": [143], "action": "Fail"}]])
+def test_a_resize_that_is_taken_back_costs_nothing(rules: Any) -> None:
+    policy = {"maxRestarts": 0, "exitCodeRules": rules} if rules else {"maxRestarts": 0}
+    scene = Scene(workers=3, restartPolicy=policy).running()
+    for number in range(1, 10):
+        first = scene.later(30).spec(workers=2).act()
+        assert first.status_first and scene.rendezvous.stopping, "it is written before it is told"
+        scene.settle()
+        scene.all_say(state="stopping").spec(workers=3)
+        assert {told.action for told in scene.settle().directives.values()} == {"stop"}
+        scene.all_say(state="preempted").settle()
+        assert (scene.rendezvous.round, scene.members, scene.rendezvous.stopping) == (number + 1, (0, 1, 2), None)
+        scene.running()
+    assert (scene.status.phase, scene.status.restarts, scene.budget.unpaid) == ("Running", 0, 0)
+
+
+def test_a_newcomer_that_vanishes_while_the_others_stop_for_it_costs_nothing() -> None:
+    scene = grown()
+    scene.later(60).settle()
+    scene.all_say(state="stopping").vanishes(2).launchers.pop("pod-2")
+    scene.settle()
+    scene.all_say(state="preempted").settle()
+    scene.later(SMALLER_SECONDS).settle()
+    assert (scene.members, scene.budget.unpaid, scene.status.last_failure) == ((0, 1), 0, None)
+
+
+def test_an_operator_that_comes_up_hears_those_who_stopped_before_the_newcomer() -> None:
+    scene = grown()
+    scene.later(60).settle()
+    scene.operator_restarts().all_say(state="preempted").settle()
+    assert (scene.members, scene.budget.unpaid, scene.condition("Running").reason) == ((), 0, "Resizing")
+    scene.says(2, round=0).settle()
+    assert (scene.members, scene.budget.unpaid) == ((0, 1, 2), 0)
+
+
+def test_a_stop_that_comes_too_late_lets_the_last_one_end_its_work() -> None:
+    scene = grown()
+    scene.later(60).settle()
+    assert scene.says(1, state="succeeded").settle().directives["pod-0"].action == "run"
+    scene.says(0, state="preempted").settle()
+    assert (scene.members, scene.budget.unpaid) == ((0, 1, 2), 0)
+
+
 # Silence
 
 
@@ -675,6 +730,49 @@ def test_a_job_that_is_not_elastic_waits_for_the_silent() -> None:
     scene = Scene(workers=3).running().later(600, heard=False).says(0).says(1)
     scene.settle()
     assert (scene.rendezvous.round, scene.status.restarts, scene.status.phase) == (1, 0, "Running")
+
+
+@pytest.mark.parametrize(
+    ("least", "heard", "storage"),
+    [
+        pytest.param(2, (), None, id="nobody is heard"),
+        pytest.param(2, (0,), None, id="too few for a round"),
+        pytest.param(3, (0, 1), None, id="all are needed"),
+        pytest.param(2, (1, 2), {"claimName": "a", "accessMode": "ReadWriteOnce"}, id="nobody can mount the claim"),
+    ],
+)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_nobody_is_given_up_whom_the_others_cannot_go_on_without(
+    least: int, heard: tuple[int, ...], storage: Any, restarted: bool
+) -> None:
+    """The workers may all be well, and only the way between them and the operator be cut."""
+    scene = Scene(workers=3, minWorkers=least, storage=storage, restartPolicy={"maxRestarts": 0}).running()
+    if restarted:
+        scene.operator_restarts()
+    for _ in range(5):
+        scene.later(10, heard=False)
+        for index in heard:
+            scene.says(index, state="running")
+        scene.settle()
+    assert (scene.rendezvous.round, scene.status.phase, scene.status.restarts) == (1, "Running", 0)
+    assert scene.condition("Blocked").reason == "CoordinatorUnreachable"
+    scene.all_say(state="running", progress=make_progress(9, reported_at=scene.now.timestamp())).settle()
+    assert (scene.rendezvous.round, scene.status.restarts, scene.status.last_failure) == (1, 0, None)
+    assert scene.condition("Blocked").status == "False"
+
+
+def test_a_dead_node_is_found_as_soon_as_enough_others_are_heard() -> None:
+    """At the latest by its Pod, which the node controller has go."""
+    scene = Scene(workers=3, minWorkers=2).running().later(20, heard=False).says(0)
+    scene.settle()
+    assert scene.rendezvous.round == 1 and scene.members == (0, 1, 2)
+    scene.says(1).settle()
+    assert (scene.status.restarts, scene.members) == (1, ())
+    scene = Scene(workers=2, minWorkers=2).running().later(20, heard=False).says(0)
+    scene.settle()
+    assert scene.members == (0, 1)
+    scene.changes(1, terminating=True).says(0, state="preempted").settle()
+    assert (scene.status.restarts, scene.members) == (0, ())
 
 
 def test_an_operator_that_comes_up_adopts_the_round() -> None:
