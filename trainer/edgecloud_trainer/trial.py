@@ -75,7 +75,7 @@ def check(
                     logits = model(black)
                 if backwards(settings, device) and isinstance(logits, Tensor) and logits.requires_grad:
                     logits.float().sum().backward()  # type: ignore[no-untyped-call]
-        except Exception as error:  # the user's or torchvision's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's or torchvision's code may raise anything
             if _NOT_DETERMINISTIC in str(error):
                 which = trying.in_a_line(error).partition(", but ")[0]
                 return _Wrong(

@@ -242,6 +242,9 @@ def none(**fit): return None
 def raises(**fit): raise RuntimeError("on purpose")
 def strange(other): return None
 def wide(classes, **fit): return Net(classes=classes + 1, **fit)
+class Leaves(Net):
+    def forward(self, x): raise SystemExit(0)
+def leaves(**fit): raise SystemExit(0)
 class Far(Net):
     def forward(self, x): raise ConnectionResetError("by peer")
 def square(classes, channels, height, width): return Net(classes, channels, 32, 32)
@@ -256,8 +259,9 @@ def inner(classes, **fit):
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "their_models.py").write_text(OWN)
     (tmp_path / "their_broken.py").write_text("1 / 0\n")
+    (tmp_path / "their_script.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("their_models", "their_broken"):
+    for name in ("their_models", "their_broken", "their_script"):
         sys.modules.pop(name, None)
     return "their_models"
 
@@ -301,6 +305,13 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
             32,
             "their_broken can't be imported (ZeroDivisionError: division by zero): put its folder",
         ),
+        (
+            "their_script:model",
+            32,
+            "their_script ends its process when it is imported (SystemExit: 0): put what it does as a script under if",
+        ),
+        ("their_models:leaves", 32, "their_models:leaves failed (SystemExit: 0): "),
+        ("their_models:Leaves", 32, "their_models:Leaves doesn't take images of 32x32 pixels with 3 channel(s) (System"),
         ("their_models:absent", 32, "their_models:absent: their_models has no function absent"),
         ("their_models:", 32, "their_models has no function (write one behind the colon)"),
         ("their_models:number", 32, "their_models has no function number"),

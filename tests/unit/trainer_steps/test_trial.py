@@ -108,6 +108,10 @@ def raises(_logits: Tensor) -> Tensor:
     raise RuntimeError("on purpose\nand more")
 
 
+def leaves(_logits: Tensor) -> Tensor:
+    raise SystemExit(0)
+
+
 def wants_eight(logits: Tensor) -> Tensor:
     assert len(logits) >= 8
     return logits
@@ -122,6 +126,7 @@ def wants_eight(logits: Tensor) -> Tensor:
             "own:net makes [{both}, 9] of {both} images in training mode: one tensor of logits",
         ),
         (lambda logits: logits.detach(), "own:net makes logits without a gradient in training mode"),
+        (leaves, "own:net fails in training mode on shards of {one} images (SystemExit: 0): correct it"),
         (raises, "own:net fails in training mode on shards of {one} images (RuntimeError: on purpose): correct it, or"),
     ],
 )

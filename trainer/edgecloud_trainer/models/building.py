@@ -70,7 +70,7 @@ def _tried(name: str, model: nn.Module, *, classes: int, channels: int, height: 
     try:
         with torch.no_grad():
             logits = model(torch.zeros(1, channels, height, width))
-    except Exception as error:  # the user's or torchvision's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's or torchvision's code may raise anything
         if trying.may_pass(error):
             raise
         raise _misfit(name, error, classes=classes, channels=channels, height=height, width=width) from error
@@ -83,7 +83,7 @@ def _tried(name: str, model: nn.Module, *, classes: int, channels: int, height: 
     return model
 
 
-def _misfit(name: str, error: Exception, *, classes: int, channels: int, height: int, width: int) -> ModelError:
+def _misfit(name: str, error: BaseException, *, classes: int, channels: int, height: int, width: int) -> ModelError:
     return ModelError(
         f"{name} doesn't take images of {width}x{height} pixels with {channels} channel(s)"
         f" ({trying.in_a_line(error)}): scale the images, or take another model such as edgenet"

@@ -6,6 +6,7 @@ import importlib
 
 from torch import nn
 
+from edgecloud_trainer.models import trying
 from edgecloud_trainer.models.errors import ModelError
 
 
@@ -13,11 +14,16 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
     """What the function returns when it is called with these as keyword arguments.
 
     Raises:
-        ModelError: there is no such module or function, it fails, or it returns something else.
+        ModelError: there is no such module or function, it fails or ends its process, or it returns something else.
     """
     module_name, _, function_name = name.partition(":")
     try:
         module = importlib.import_module(module_name)
+    except SystemExit as error:  # no Exception: with 0 the training would be done, and nothing trained
+        raise ModelError(
+            f"{name}: {module_name} ends its process when it is imported ({trying.in_a_line(error)}): put what it does "
+            "as a script under if __name__ == '__main__'"
+        ) from error
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
             f"{name}: {module_name} can't be imported ({type(error).__name__}: {error}): "
@@ -28,7 +34,7 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
         raise ModelError(f"{name}: {module_name} has no function {function_name or '(write one behind the colon)'}")
     try:
         model = function(classes=classes, channels=channels, height=height, width=width)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"{name} failed ({type(error).__name__}: {error}): "
             "it is called with the keyword arguments classes, channels, height and width"
