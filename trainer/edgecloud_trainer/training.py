@@ -95,8 +95,8 @@ class Training:
 
         Raises:
             StoppedError: asked to stop; a checkpoint is written.
-            NonFiniteError, CheckpointError, SupersededError, DestinationError: as their modules say; on every rank
-                alike.
+            NonFiniteError, CheckpointError, SupersededError, DestinationError, ModelError: as their modules say; on
+                every rank alike.
         """
         settings = self.settings
         signal.signal(signal.SIGTERM, self._asked)

@@ -22,6 +22,7 @@ from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.export.delivery import DestinationError
 from edgecloud_trainer.group import MixtureError, refuse_other_data
+from edgecloud_trainer.models import ModelError
 from edgecloud_trainer.ready import make_ready
 from edgecloud_trainer.results import read_metrics
 from edgecloud_trainer.settings import Settings, SettingsError, read
@@ -320,6 +321,49 @@ def test_going_on_with_other_images(
     else:
         second.run()
         assert "other images (54fec06640e8d43c) than those at hand (0000000000000000)" in caplog.text
+
+
+def network(change: str = "") -> nn.Module:
+    hidden = 24 if change == "wide" else 16
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.Linear(hidden, 10))
+    if change == "more":
+        model.append(nn.Linear(10, 10))
+    elif change == "less":
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    elif change == "frozen":
+        model[1].requires_grad_(False)
+    elif change == "half frozen":
+        model[2].weight.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("more", "it lacks 3.weight, 3.bias): put its code back and go on with a copy of checkpoints/ in another"),
+        ("less", "there is no more 2.bias, 2.weight; other shapes: 1.weight [16, 64], now [10, 64], 1.bias [16], now"),
+        ("wide", "other shapes: 1.weight [16, 64], now [24, 64], 1.bias [16], now [24], 2.weight [10, 16], now"),
+        ("frozen", "other parameters are trained): put"),
+        ("half frozen", "other parameters are trained): put"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_going_on_with_another_network(
+    digits: Dataset, tmp_path: Path, change: str, says: str, optimizer: str
+) -> None:
+    """Its code has been changed meanwhile: a traceback, until no restart was left."""
+    said = settings(tmp_path, model="own:net", optimizer={"name": optimizer})
+    first, stepper = training(said, digits, model=network())
+    stepper.on_shards = at(0, stop)
+    with pytest.raises(StoppedError):
+        first.run()
+    second, _ = training(said, digits, model=network(change))
+    with pytest.raises(ModelError) as caught:
+        second.run()
+    step = json.loads(next(said.checkpoints.glob("step-*/manifest.json")).read_text())["step"]
+    assert str(caught.value).startswith(f"step-{step} is of another network than own:net makes now ({says}")
+    third, _ = training(said, digits, model=network())
+    third.run()
 
 
 def test_a_checkpoint_that_says_nothing_of_its_images() -> None:
