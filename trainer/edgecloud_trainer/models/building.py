@@ -37,7 +37,7 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
 
     Raises:
         ModelError: there is no such model, or it doesn't take such images.
-        OSError, MemoryError, RuntimeError: the model's own, when it is tried, where another try may work.
+        OSError, MemoryError, RuntimeError: the model's own, when it is made or tried, where another try may work.
     """
     fit = {"classes": classes, "channels": channels, "height": height, "width": width}
     if ":" in name:

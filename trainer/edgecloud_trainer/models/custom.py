@@ -15,6 +15,7 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
 
     Raises:
         ModelError: there is no such module or function, it fails or ends its process, or it returns something else.
+        OSError, MemoryError, RuntimeError: their own, where another try may work: pretrained weights may come from afar.
     """
     module_name, _, function_name = name.partition(":")
     try:
@@ -25,9 +26,11 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
             "as a script under if __name__ == '__main__'"
         ) from error
     except Exception as error:  # the user's code may raise anything
+        if _may_pass(error):
+            raise
+        remedy = "put its folder on PYTHONPATH, or into the image" if isinstance(error, ImportError) else "correct it"
         raise ModelError(
-            f"{name}: {module_name} can't be imported ({type(error).__name__}: {error}): "
-            "put its folder on PYTHONPATH, or into the image"
+            f"{name}: {module_name} can't be imported ({type(error).__name__}: {error}): {remedy}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -35,10 +38,18 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
     try:
         model = function(classes=classes, channels=channels, height=height, width=width)
     except (Exception, SystemExit) as error:
+        if _may_pass(error):
+            raise
+        # An error of this type is one in the call, as a rule.
+        called = "it is called with the keyword arguments classes, channels, height and width"
         raise ModelError(
-            f"{name} failed ({type(error).__name__}: {error}): "
-            "it is called with the keyword arguments classes, channels, height and width"
+            f"{name} failed ({type(error).__name__}: {error}): {called if isinstance(error, TypeError) else 'correct it'}"
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}: a torch.nn.Module is needed")
     return model
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try may work. A file that isn't there is one of the user's own: it would be missing again."""
+    return trying.may_pass(error) and not isinstance(error, FileNotFoundError)
