@@ -71,7 +71,7 @@ class Stepper:
             setattr(model, "test_time_mirror", spec.data.augment != "none")  # noqa: B010 - a module takes any attribute
         trial.check_state(spec.model, model)
         self.norms = norm.convert(model)
-        self.optimizers = optimizers.build(model, settings.optimizer)
+        self.optimizers = optimizers.build(model, settings.optimizer, classes=len(dataset.classes))
         self.ordinary = ordinary.names(model)
         """The names of its values that have to be finite; by this rank's model as it began, or see `use_ordinary`."""
         self.ema = Ema(model, spec.ema_decay, ordinary=self.ordinary) if spec.ema_decay is not None else None

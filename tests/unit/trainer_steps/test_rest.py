@@ -55,11 +55,21 @@ def test_vectors_do_not_decay() -> None:
 
 def test_muons_decay_leaves_the_last_layer_alone() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-    hidden, rest = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "weightDecay": 0.1}))
+    hidden, rest = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "weightDecay": 0.1}), classes=2)
     decays = {
         id(p): group["weight_decay"] for one in (hidden, rest) for group in one.param_groups for p in group["params"]
     }
     assert [decays[id(p)] for p in model.parameters()] == [0.1, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("classes", "last"), [(2, "0.weight"), (3, "2.weight")])
+def test_muons_last_layer_may_have_been_made_first(classes: int, last: str) -> None:
+    model = nn.Sequential(nn.Linear(5, 2), nn.Linear(9, 6), nn.Linear(6, 5))
+    muon, sgd = optimizers.build(model, OptimizerSpec.parse({"name": "muon"}), classes=classes)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    hidden, rest = ([names[id(p)] for group in one.param_groups for p in group["params"]] for one in (muon, sgd))
+    assert rest == [last, "0.bias", "1.bias", "2.bias"]
+    assert hidden == [name for name in ("0.weight", "1.weight", "2.weight") if name != last]
 
 
 @given(st.integers(2, 24), st.integers(2, 24))
@@ -73,7 +83,7 @@ def test_muon_makes_directions_equal(rows: int, columns: int) -> None:
 def test_muon_takes_the_form_of_momentum_that_is_asked_for(nesterov: bool) -> None:
     model = nn.Sequential(nn.Linear(6, 4, bias=False), nn.Linear(4, 2, bias=False))
     spec = {"name": "muon", "learningRate": 0.1, "momentum": 0.8, "nesterov": nesterov, "weightDecay": 0.0}
-    muon, _ = optimizers.build(model, OptimizerSpec.parse(spec))
+    muon, _ = optimizers.build(model, OptimizerSpec.parse(spec), classes=2)
     weight = model[0].weight
     buffer, expected = torch.zeros(4, 6), weight.detach().clone()
     for seed in range(3):
@@ -86,7 +96,7 @@ def test_muon_takes_the_form_of_momentum_that_is_asked_for(nesterov: bool) -> No
 
 def test_muon_goes_on_from_a_checkpoint_of_the_time_before_nesterov_was_asked_for() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    muon, _ = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "nesterov": False}))
+    muon, _ = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "nesterov": False}), classes=2)
     state = muon.state_dict()
     for group in state["param_groups"]:
         del group["nesterov"]
@@ -103,7 +113,7 @@ def test_optimisers_learn(name: str) -> None:
     images = torch.randn(64, 1, 8, 8)
     labels = (images.mean((1, 2, 3)) > 0).long()
     spec = OptimizerSpec.parse({"name": name, "learningRate": 0.02})
-    built = optimizers.build(model, spec)
+    built = optimizers.build(model, spec, classes=2)
     losses = []
     for _ in range(60):
         loss = nn.functional.cross_entropy(model(images), labels)
