@@ -66,7 +66,8 @@ def check(
     def wrong(images: int) -> _Wrong | None:
         """What is wrong with shards of so many images."""
         sizes = [images] * (2 if together else 1)
-        black = torch.zeros(sum(sizes), *dataset.shape).to(device.device, memory_format=device.memory_format)
+        black = torch.zeros(sum(sizes), *dataset.shape, dtype=torch.float32)
+        black = black.to(device.device, memory_format=device.memory_format)
         try:
             # With gradients, whether any is computed or not: a model may ask for some on its way.
             with _as_it_was(model, device), torch.enable_grad():

@@ -43,6 +43,7 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
+    torch.set_default_dtype(torch.float32)
     torch.set_num_threads(before)
 
 
@@ -227,6 +228,7 @@ def test_edgenet_learns_digits(tmp_path: Path) -> None:
 # -- the user's own
 
 OWN = """
+import torch
 from torch import nn
 class Net(nn.Module):
     def __init__(self, classes, channels, height, width):
@@ -246,6 +248,9 @@ class Leaves(Net):
     def forward(self, x): raise SystemExit(0)
 def leaves(**fit): raise SystemExit(0)
 def far(**fit): raise OSError("[Errno -3] Temporary failure in name resolution")
+def double(**fit):
+    torch.set_default_dtype(torch.float64)
+    return Net(**fit)
 def lost(**fit): open("/nowhere/weights.pt")
 class Far(Net):
     def forward(self, x): raise ConnectionResetError("by peer")
@@ -321,6 +326,11 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
         ("their_models:absent", 32, "their_models:absent: their_models has no function absent"),
         ("their_models:", 32, "their_models has no function (write one behind the colon)"),
         ("their_models:number", 32, "their_models has no function number"),
+        (
+            "their_models:double",
+            32,
+            "their_models:double doesn't take images of 32x32 pixels with 3 channel(s) (RuntimeError: ",
+        ),
         ("their_models:none", 32, "their_models:none returned NoneType: a torch.nn.Module is needed"),
         (
             "their_models:raises",

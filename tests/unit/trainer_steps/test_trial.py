@@ -175,6 +175,16 @@ def test_an_error_that_only_speaks_of_cuda_is_the_models(digits: Dataset, kind: 
         stepper(settings(), digits, Own(fail))
 
 
+def test_a_model_of_double_precision_only(digits: Dataset) -> None:
+    """Its function has set torch's default, which is no steps' precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ModelError, match="dtype"):
+            stepper(settings(model="own:net"), digits, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 class Extra(nn.Linear):
     """Holds something beside parameters and buffers."""
 

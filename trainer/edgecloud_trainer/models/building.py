@@ -69,7 +69,7 @@ def _tried(name: str, model: nn.Module, *, classes: int, channels: int, height: 
     model.eval()
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(1, channels, height, width))
+            logits = model(torch.zeros(1, channels, height, width, dtype=torch.float32))
     except (Exception, SystemExit) as error:  # the user's or torchvision's code may raise anything
         if trying.may_pass(error):
             raise
