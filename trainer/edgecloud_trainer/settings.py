@@ -17,6 +17,7 @@ from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec, SyncSpec, Trainer
 
 SPEC_VARIABLE: Final = "EDGECLOUD_TRAINER"
 """JSON with `trainer`, `storage` and `export`, as they stand in the job's spec."""
+_THREADS: Final = "OMP_NUM_THREADS"
 _NOT_IN_DIGEST: Final = ("sampleLog", "tensorboard")
 
 
@@ -108,5 +109,13 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         checkpoints=checkpoints,
         results=Path(environment.get("EDGECLOUD_RESULTS_DIR", "results")),
         cache=checkpoints.parent / "data",
-        threads=int(environment.get("OMP_NUM_THREADS", "1")),
+        threads=_threads(environment.get(_THREADS) or "1"),
     )
+
+
+def _threads(said: str) -> int:
+    """OpenMP takes a list, with a number for each level of nesting."""
+    first = said.split(",")[0].strip()
+    if not (first.isascii() and first.isdigit() and int(first) > 0):
+        raise SettingsError(f"{_THREADS}: {said!r} is no number of threads: write one from 1, or unset it")
+    return int(first)

@@ -268,3 +268,14 @@ def test_tensorboard_without_its_extra(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SettingsError, match=r"pip install '\.\[tensorboard\]'"):
         EventLog(tmp_path, start=0)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [("3", 3), ("2,1", 2), (" 4 , 2", 4), ("", 1), ("0", 0), ("many", 0)])
+def test_openmps_number_of_threads(threads: str, expected: int) -> None:
+    environment = {"EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}}})}
+    environment["OMP_NUM_THREADS"] = threads
+    if expected:
+        assert read(environment).threads == expected
+    else:
+        with pytest.raises(SettingsError, match=r"^OMP_NUM_THREADS: '\w+' is no number of threads: write one from 1"):
+            read(environment)
