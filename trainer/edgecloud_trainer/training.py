@@ -366,6 +366,8 @@ class Training:
         return last.path if last is not None and settings.rank == holder else None
 
     def _write_results(self, finished: Finished, evaluation: Evaluation) -> None:
+        if finished.evaluation["loss"] is None:
+            log.warning("the loss on the test images is not finite, for some logits are not: evaluation.json has null")
         folder = self.settings.results
         folder.mkdir(parents=True, exist_ok=True)
         results.write_json(folder / "evaluation.json", finished.evaluation)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -153,6 +154,24 @@ def test_a_rank_refuses_what_the_server_would(trainer: dict[str, Any], says: str
     """The server may have stored the job before it had the rule."""
     with pytest.raises(SettingsError, match=rf"^trainer\.{says}"):
         make_ready(settings(tmp_path, **trainer))
+
+
+@pytest.mark.parametrize(("side", "augment"), [(2, "flip"), (3, "flip-crop"), (2, "flip-crop")])
+def test_images_that_are_too_small_to_be_shifted(tmp_path: Path, side: int, augment: str) -> None:
+    """It was a traceback in the first step."""
+    images = np.zeros((4, side, side), np.uint8)
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=np.arange(4) % 2, x_test=images, y_test=np.arange(4) % 2)
+    source = {"source": str(tmp_path / "set.npz"), "augment": augment}
+    said = settings(tmp_path, data=source, model=f"{__name__}:flat", batchSize=12)
+    if (side, augment) == (2, "flip-crop"):
+        with pytest.raises(SettingsError, match=r"^trainer\.data\.augment: images of 2x2 pixels are too small to be"):
+            make_ready(said)
+    else:
+        make_ready(said)
+
+
+def flat(*, classes: int, channels: int, height: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes))
 
 
 @pytest.mark.parametrize("destination", ["", "models/", "file://models", "s3://models/run#3"])
@@ -364,6 +383,26 @@ def test_going_on_with_another_network(
     assert str(caught.value).startswith(f"step-{step} is of another network than own:net makes now ({says}")
     third, _ = training(said, digits, model=network())
     third.run()
+
+
+class Bars(nn.Linear):
+    """Takes no image for the last class, once it is trained."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = super().forward(input.flatten(1))
+        return logits if self.training else logits.index_fill(1, torch.tensor([9]), float("-inf"))
+
+
+def test_a_loss_that_json_has_no_number_for(
+    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = settings(tmp_path, epochs=1)
+    one, _ = training(said, digits, model=Bars(64, 10))
+    one.run()
+    for name in ("results/evaluation.json", "checkpoints/done.json"):
+        assert "Infinity" not in (tmp_path / name).read_text()
+    assert json.loads((said.results / "evaluation.json").read_text())["loss"] is None
+    assert "the loss on the test images is not finite" in caplog.text
 
 
 def test_a_checkpoint_that_says_nothing_of_its_images() -> None:
