@@ -79,6 +79,7 @@ class Training:
             round=settings.round,
             keep=settings.storage.keep_checkpoints,
             digest=settings.digest,
+            digests=settings.digests,
         )
         self._saver = AsyncSaver(self._store, on_error=self._save_failed, on_saved=self._saved)
         self._saved_at = time.monotonic()

@@ -263,6 +263,18 @@ def test_digest_is_of_what_makes_the_training() -> None:
     assert said() == said(epochs=10), "a default that is written out is no other training"
 
 
+def test_a_digest_of_an_earlier_release() -> None:
+    """Checkpoints lie about that have it."""
+    spec = {"data": {"name": "digits"}}
+    plain, written = (
+        read({"EDGECLOUD_TRAINER": json.dumps({"trainer": {**spec, **more}})})
+        for more in ({}, {"optimizer": {"name": "sgd"}})
+    )
+    assert plain.digest == "a3bc9749a5d07d53c27f6c28be907a79e6a376da95faa11b83b1cf27e184f483"
+    assert written.digest == "8e4dbe94c68fac40cd828fbba6e477681ddcf7a208be93de7ec2b46c4d6e954a"
+    assert plain.digests == written.digests and len(plain.digests) == 8
+
+
 def test_tensorboard_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorboardX", "tensorboardX.event_file_writer"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -18,7 +18,7 @@ from torch import nn
 
 from edgecloud.api.spec import ExportSpec, StorageSpec
 from edgecloud_trainer import data, devices, models
-from edgecloud_trainer.checkpoints import CheckpointStore
+from edgecloud_trainer.checkpoints import CheckpointMismatchError, CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.export.delivery import DestinationError
@@ -340,6 +340,23 @@ def test_going_on_with_other_images(
     else:
         second.run()
         assert "other images (54fec06640e8d43c) than those at hand (0000000000000000)" in caplog.text
+
+
+def test_going_on_with_a_default_written_out(digits: Dataset, tmp_path: Path) -> None:
+    """Or taken out again: it was another configuration."""
+    first, stepper = training(settings(tmp_path), digits)
+    stepper.on_shards = at(0, stop)
+    with pytest.raises(StoppedError):
+        first.run()
+    for spec in ({"optimizer": {"name": "sgd"}, "schedule": {}}, {"sync": {}}, {}):
+        again, stepper = training(settings(tmp_path, **spec), digits)
+        steps: list[int] = []
+        stepper.on_shards = lambda step, _, steps=steps: steps.append(step)
+        again.run()
+        assert steps == ([2, 3] if "schedule" in spec else [])
+    other, _ = training(settings(tmp_path, optimizer={"momentum": 0.8}), digits)
+    with pytest.raises(CheckpointMismatchError):
+        other.run()
 
 
 def network(change: str = "") -> nn.Module:
