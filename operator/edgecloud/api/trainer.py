@@ -64,7 +64,9 @@ class ScheduleSpec(Model):
     """How the learning rate goes over the training."""
 
     name: Literal["constant", "cosine", "triangular", "step"] = Field(
-        "cosine", description="constant; cosine to 0; triangular: up, then down to 0; step: a tenth at 50 % and 75 %."
+        "cosine",
+        description="constant; cosine to 0; triangular: up, then down to 0; step: a tenth at 50 % and 75 % of what follows"
+        " the warm-up.",
     )
     warmup_fraction: Below1 = Field(0.05, description="Part of all steps in which the rate rises from 0.")
 

@@ -43,6 +43,9 @@ def test_schedules() -> None:
     steps = ScheduleSpec.parse({"name": "step", "warmupFraction": 0.0})
     assert [factor(steps, step, 8) for step in range(8)] == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
     assert factor(ScheduleSpec.parse({"name": "cosine"}), 99, 100) < 0.01
+    usual = ScheduleSpec.parse({"name": "step"})
+    drops = [step for step in range(1, 1000) if factor(usual, step, 1000) < factor(usual, step - 1, 1000)]
+    assert drops == [525, 763], "of what follows the warm-up, as the field's description says"
 
 
 def test_vectors_do_not_decay() -> None:
