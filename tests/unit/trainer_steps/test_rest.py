@@ -278,6 +278,24 @@ def test_a_digest_of_an_earlier_release() -> None:
     assert plain.digests == written.digests and len(plain.digests) == 8
 
 
+def test_adamw_has_a_rate_of_its_own() -> None:
+    """With the others' 0.1 a network ended at chance. A training that began so is another one, and not changed in its
+    middle; the server fills in neither, for it would not look at the name."""
+
+    def said(**optimizer: object) -> Settings:
+        spec = {"data": {"name": "digits"}, "optimizer": optimizer}
+        return read({"EDGECLOUD_TRAINER": json.dumps({"trainer": spec})})
+
+    for name, rate in (("adamw", 0.001), ("sgd", 0.1), ("muon", 0.1)):
+        one = said(name=name)
+        assert one.optimizer.learning_rate == rate
+        assert one.digest == said(name=name, learningRate=rate).digest
+    assert said(name="adamw", learningRate=0.1).optimizer.learning_rate == 0.1
+    assert said(name="adamw", learningRate=0.1).digest not in said(name="adamw").digests
+    assert OptimizerSpec(name="adamw").learning_rate == 0.001
+    assert "default" not in OptimizerSpec.model_json_schema(by_alias=True)["properties"]["learningRate"]
+
+
 def test_tensorboard_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorboardX", "tensorboardX.event_file_writer"):
         monkeypatch.setitem(sys.modules, name, None)
