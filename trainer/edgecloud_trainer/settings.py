@@ -138,7 +138,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
 
 def _threads(said: str) -> int:
     """OpenMP takes a list, with a number for each level of nesting."""
-    first = said.split(",")[0].strip()
+    first = said.partition(",")[0].strip()
     if not (first.isascii() and first.isdigit() and int(first) > 0):
         raise SettingsError(f"{_THREADS}: {said!r} is no number of threads: write one from 1, or unset it")
     return int(first)

@@ -309,7 +309,7 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
         (
             "nowhere:model",
             32,
-            "nowhere:model: nowhere can't be imported (ModuleNotFoundError: No module named 'nowhere'): put its folder on",
+            "nowhere:model: nowhere can't be imported (ModuleNotFoundError: No module named 'nowhere'): put its folder",
         ),
         (
             "their_broken:model",
@@ -322,7 +322,11 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
             "their_script ends its process when it is imported (SystemExit: 0): put what it does as a script under if",
         ),
         ("their_models:leaves", 32, "their_models:leaves failed (SystemExit: 0): "),
-        ("their_models:Leaves", 32, "their_models:Leaves doesn't take images of 32x32 pixels with 3 channel(s) (System"),
+        (
+            "their_models:Leaves",
+            32,
+            "their_models:Leaves doesn't take images of 32x32 pixels with 3 channel(s) (System",
+        ),
         ("their_models:absent", 32, "their_models:absent: their_models has no function absent"),
         ("their_models:", 32, "their_models has no function (write one behind the colon)"),
         ("their_models:number", 32, "their_models has no function number"),
@@ -338,7 +342,11 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
             "their_models:raises failed (RuntimeError: on purpose): correct it",
         ),
         ("their_models:strange", 32, "their_models:strange failed (TypeError: strange() got an unexpected keyword"),
-        ("their_models:strange", 32, "'classes'): it is called with the keyword arguments classes, channels, height and"),
+        (
+            "their_models:strange",
+            32,
+            "'classes'): it is called with the keyword arguments classes, channels, height and",
+        ),
         ("their_models:lost", 32, "their_models:lost failed (FileNotFoundError: [Errno 2] No such file or directory: "),
         ("their_models:frozen", 32, "their_models:frozen has no parameter that can be trained"),
         ("their_models:wide", 32, "their_models:wide makes [1, 8] of one image: logits [1, 7] are needed"),

@@ -384,9 +384,7 @@ def network(change: str = "") -> nn.Module:
     ],
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_going_on_with_another_network(
-    digits: Dataset, tmp_path: Path, change: str, says: str, optimizer: str
-) -> None:
+def test_going_on_with_another_network(digits: Dataset, tmp_path: Path, change: str, says: str, optimizer: str) -> None:
     """Its code has been changed meanwhile: a traceback, until no restart was left."""
     said = settings(tmp_path, model="own:net", optimizer={"name": optimizer})
     first, stepper = training(said, digits, model=network())
@@ -410,9 +408,7 @@ class Bars(nn.Linear):
         return logits if self.training else logits.index_fill(1, torch.tensor([9]), float("-inf"))
 
 
-def test_a_loss_that_json_has_no_number_for(
-    digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_loss_that_json_has_no_number_for(digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     said = settings(tmp_path, epochs=1)
     one, _ = training(said, digits, model=Bars(64, 10))
     one.run()

@@ -69,8 +69,9 @@ class CheckpointStore:
 
     `folder` is made when it is first written to. `round` is this process's, `keep` how many of the newest checkpoints
     `prune` leaves, `digest` that of the configuration, which the checkpoints must belong to; `digests` are those of
-    other ways to write it, which are as good. All methods may be called from any thread; they take turns. All raise CheckpointMismatchError where the folder holds another configuration's,
-    and CheckpointError, with a remedy and the system's name of the error as `kind`, where the storage refuses.
+    other ways to write it, which are as good. All methods may be called from any thread; they take turns. All raise
+    CheckpointMismatchError where the folder holds another configuration's, and CheckpointError, with a remedy and the
+    system's name of the error as `kind`, where the storage refuses.
     """
 
     def __init__(

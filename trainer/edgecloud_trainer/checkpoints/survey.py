@@ -60,8 +60,8 @@ def survey(folder: Path, *, round: int, config_digest: str, digests: Collection[
     """Look through the folder; one that isn't there holds nothing.
 
     Raises CheckpointMismatchError if a checkpoint or the done marker is of a configuration whose digest is none of
-    `digests`, SupersededError if there is any trace of a round above `round`, be it only that it has begun to write, and OSError if the folder can't
-    be listed.
+    `digests` (`config_digest` is this job's own, for the message), SupersededError if there is any trace of a round
+    above `round`, be it only that it has begun to write, and OSError if the folder can't be listed.
     """
     candidates: list[Candidate] = []
     broken: list[Broken] = []

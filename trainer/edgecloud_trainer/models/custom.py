@@ -15,7 +15,7 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
 
     Raises:
         ModelError: there is no such module or function, it fails or ends its process, or it returns something else.
-        OSError, MemoryError, RuntimeError: their own, where another try may work: pretrained weights may come from afar.
+        OSError, MemoryError, RuntimeError: their own, where another try may work: weights may come from afar.
     """
     module_name, _, function_name = name.partition(":")
     try:
@@ -42,9 +42,8 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
             raise
         # An error of this type is one in the call, as a rule.
         called = "it is called with the keyword arguments classes, channels, height and width"
-        raise ModelError(
-            f"{name} failed ({type(error).__name__}: {error}): {called if isinstance(error, TypeError) else 'correct it'}"
-        ) from error
+        remedy = called if isinstance(error, TypeError) else "correct it"
+        raise ModelError(f"{name} failed ({type(error).__name__}: {error}): {remedy}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name} returned {type(model).__name__}: a torch.nn.Module is needed")
     return model
