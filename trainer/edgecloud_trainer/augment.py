@@ -61,12 +61,14 @@ class Augmenter:
             raise ValueError(f"pixels {pixels.shape} and ids {ids.shape}: [B, C, H, W] and [B] are needed")
         if self.kind == "none" or not len(ids):
             return pixels
+        if problem := too_small(self.kind, *pixels.shape[2:]):
+            raise ValueError(problem)
         flipped = self._flipped(ids, epoch)
         if self.kind == "flip":
             mirrored = np.ascontiguousarray(pixels).copy()
             mirrored[flipped] = mirrored[flipped][..., ::-1]
             return mirrored
-        pad = 4 if min(pixels.shape[2:]) >= _SMALL else 2
+        pad = _pad(*pixels.shape[2:])
         down, right = self._places(_SHIFT, ids, epoch, 2 * pad + 1, 2 * pad + 1)
         windows = _windows(_padded(pixels, flipped, pad), down, right, pixels.shape[2:])
         if self.kind == "flip-crop-cutout":
@@ -95,11 +97,21 @@ class Augmenter:
         return down.astype(np.int64), right.astype(np.int64)
 
 
+def too_small(kind: Kind, height: int, width: int) -> str | None:
+    """What is wrong with augmenting images of so many pixels, and what to write instead; None if nothing is."""
+    if kind in ("none", "flip") or min(height, width) > _pad(height, width):
+        return None
+    return f"images of {width}x{height} pixels are too small to be shifted: write augment: flip"
+
+
+def _pad(height: int, width: int) -> int:
+    """Pixels that such images are shifted by at most."""
+    return 4 if min(height, width) >= _SMALL else 2
+
+
 def _padded(pixels: Pixels, flipped: npt.NDArray[np.bool_], pad: int) -> Pixels:
     """[B, C, H + 2 pad, W + 2 pad]: mirrored where asked, and reflected at the edges without repeating them."""
     count, channels, height, width = pixels.shape
-    if min(height, width) <= pad:
-        raise ValueError(f"images of {width}x{height} pixels are too small to be shifted: write augment: flip")
     padded = np.empty((count, channels, height + 2 * pad, width + 2 * pad), np.uint8)
     inner = padded[:, :, pad : pad + height]
     middle = inner[..., pad : pad + width]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,7 +45,10 @@ class Evaluation:
         return self.correct / max(1, self.total)
 
     def to_json(self) -> dict[str, Any]:
-        """Accuracy with its 95 % interval, per class (None of a class without images), and the confusion matrix."""
+        """Accuracy with its 95 % interval, per class (None of a class without images), and the confusion matrix.
+
+        The loss is None where it is not finite, as where a logit is minus infinity: JSON has no such number.
+        """
         low, high = wilson(self.correct, self.total)
         per_class: dict[str, dict[str, float | None]] = {}
         for place, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True)):
@@ -55,7 +59,7 @@ class Evaluation:
             "interval95": [low, high],
             "correct": self.correct,
             "total": self.total,
-            "loss": self.loss,
+            "loss": self.loss if math.isfinite(self.loss) else None,
             "perClass": per_class,
             "classes": list(self.classes),
             "confusion": self.confusion.tolist(),

@@ -28,11 +28,12 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in both if group["params"]]
 
 
-def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
+def build(model: nn.Module, spec: OptimizerSpec, *, classes: int) -> list[torch.optim.Optimizer]:
     """The optimisers of a model; the base learning rate of each group stands in `initial_lr`.
 
     Muon moves matrices and convolutions; what has one dimension, and the last layer, is left to SGD beside it, without
-    weight decay.
+    weight decay. The last layer is the last one with as many rows as there are classes: a model may make its head
+    first. Where none has, it is the last one.
     """
     optimizers: list[torch.optim.Optimizer]
     if spec.name == "adamw":
@@ -40,7 +41,7 @@ def build(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
         decayed = groups(model, spec.weight_decay)
         optimizers = [_plain(torch.optim.AdamW)(decayed, lr=spec.learning_rate, betas=betas, fused=_fused(decayed))]
     elif spec.name == "muon":
-        optimizers = _muon(model, spec)
+        optimizers = _muon(model, spec, classes)
     else:
         optimizers = [_sgd(groups(model, spec.weight_decay), spec)]
     for optimizer in optimizers:
@@ -79,11 +80,12 @@ def _fused(parameter_groups: Iterable[dict[str, Any]]) -> bool | None:
     return True if all(parameter.device.type == "cpu" for parameter in parameters) else None
 
 
-def _muon(model: nn.Module, spec: OptimizerSpec) -> list[torch.optim.Optimizer]:
+def _muon(model: nn.Module, spec: OptimizerSpec, classes: int) -> list[torch.optim.Optimizer]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    hidden = matrices[:-1]
-    rest = matrices[-1:] + [parameter for parameter in trained if parameter.ndim < 2]
+    last = ([one for one in matrices if one.shape[0] == classes] or matrices)[-1:]
+    hidden = [one for one in matrices if all(one is not other for other in last)]
+    rest = last + [parameter for parameter in trained if parameter.ndim < 2]
     optimizers: list[torch.optim.Optimizer] = []
     if hidden:
         muon = _plain(Muon)

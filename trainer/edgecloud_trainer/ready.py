@@ -13,6 +13,7 @@ from torch import nn
 
 from edgecloud.api.rules import trainer_violations
 from edgecloud_trainer import data, devices, models
+from edgecloud_trainer.augment import too_small
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.export.delivery import check_destination
@@ -54,6 +55,8 @@ def make_ready(settings: Settings) -> tuple[Dataset, nn.Module]:
     torch.set_flush_denormal(True)
     dataset = data.load(spec.data, seed=spec.seed, cache=settings.cache, on_progress=_Progress())
     channels, height, width = dataset.shape
+    if problem := too_small(spec.data.augment, height, width):
+        raise SettingsError(f"trainer.data.augment: {problem}")
     torch.manual_seed(spec.seed)
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -17,7 +18,10 @@ from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec, SyncSpec, Trainer
 
 SPEC_VARIABLE: Final = "EDGECLOUD_TRAINER"
 """JSON with `trainer`, `storage` and `export`, as they stand in the job's spec."""
+_THREADS: Final = "OMP_NUM_THREADS"
 _NOT_IN_DIGEST: Final = ("sampleLog", "tensorboard")
+_PARTS: Final = {"optimizer": OptimizerSpec, "schedule": ScheduleSpec, "sync": SyncSpec}
+"""What stands for its defaults where it is left out."""
 
 
 class SettingsError(ValueError):
@@ -67,8 +71,28 @@ class Settings:
     @property
     def digest(self) -> str:
         """Of what makes this training this one: a checkpoint of another digest is another training's."""
-        config = {key: value for key, value in self.trainer.dump().items() if key not in _NOT_IN_DIGEST}
-        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+        return _digest(self._config)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """This one's, and those of the same training with a part that says the defaults left out or written out."""
+        config = self._config
+        usual = {name: part().dump() for name, part in _PARTS.items()}
+        said = [name for name in usual if config.get(name, usual[name]) == usual[name]]
+        rest = {key: value for key, value in config.items() if key not in said}
+        choices = itertools.product((False, True), repeat=len(said))
+        return frozenset(
+            _digest(rest | {name: usual[name] for name, written in zip(said, chosen, strict=True) if written})
+            for chosen in choices
+        )
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        return {key: value for key, value in self.trainer.dump().items() if key not in _NOT_IN_DIGEST}
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -108,5 +132,13 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         checkpoints=checkpoints,
         results=Path(environment.get("EDGECLOUD_RESULTS_DIR", "results")),
         cache=checkpoints.parent / "data",
-        threads=int(environment.get("OMP_NUM_THREADS", "1")),
+        threads=_threads(environment.get(_THREADS) or "1"),
     )
+
+
+def _threads(said: str) -> int:
+    """OpenMP takes a list, with a number for each level of nesting."""
+    first = said.partition(",")[0].strip()
+    if not (first.isascii() and first.isdigit() and int(first) > 0):
+        raise SettingsError(f"{_THREADS}: {said!r} is no number of threads: write one from 1, or unset it")
+    return int(first)

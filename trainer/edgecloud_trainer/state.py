@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from torch import Tensor
 
 from edgecloud_trainer import optimizers
 from edgecloud_trainer.checkpoints import flatten, unflatten
+from edgecloud_trainer.models import ModelError
 from edgecloud_trainer.steps import Stepper
+
+_NAMED: Final = 3
+"""Values that an error names."""
 
 
 def held(stepper: Stepper) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
@@ -28,16 +32,61 @@ def held(stepper: Stepper) -> tuple[dict[str, Tensor], dict[str, Any], list[str]
 
 
 def take_up(stepper: Stepper, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Go on from what `held` gave."""
-    stepper.model.load_state_dict(_named(tensors, "model."))
-    for place, optimizer in enumerate(stepper.optimizers):
-        optimizers.take_up(optimizer, unflatten(f"optimizer{place}", tensors, rest[f"optimizer{place}"]))
+    """Go on from what `held` gave.
+
+    Raises:
+        ModelError: it is of another network than the model, whose code has been changed; nothing has been taken up.
+    """
+    weights = _named(tensors, "model.")
+    states = [
+        unflatten(name, tensors, rest[name]) if (name := f"optimizer{place}") in rest else {}
+        for place in range(len(stepper.optimizers))
+    ]
+    if difference := _other_weights(stepper, weights) or _other_trained(stepper, states):
+        name = stepper.settings.trainer.model
+        raise ModelError(
+            f"step-{rest.get('step', '?')} is of another network than {name} makes now ({difference}): put its code"
+            " back and go on with a copy of checkpoints/ in another storage.subPath or --workdir, or begin anew there"
+        )
+    stepper.model.load_state_dict(weights)
+    for optimizer, state in zip(stepper.optimizers, states, strict=True):
+        optimizers.take_up(optimizer, state)
     if stepper.scaler.is_enabled() and rest.get("scaler"):
         stepper.scaler.load_state_dict(rest["scaler"])
     if stepper.outer is not None:
         stepper.outer.take_up(_named(tensors, "outer."))
     if stepper.ema is not None:
         stepper.ema.take_up(_named(tensors, "ema."))
+
+
+def _other_weights(stepper: Stepper, weights: Mapping[str, Tensor]) -> str | None:
+    """How the model's values differ from those in names and shapes; None if they don't."""
+    made = {name: value.shape for name, value in stepper.model.state_dict().items()}
+    new = [name for name in made if name not in weights]
+    gone = sorted(set(weights) - set(made))
+    shapes = [
+        f"{name} {list(weights[name].shape)}, now {list(shape)}"
+        for name, shape in made.items()
+        if name in weights and weights[name].shape != shape
+    ]
+    found = [("it lacks", new), ("there is no more", gone), ("other shapes:", shapes)]
+    said = [f"{what} {', '.join(names[:_NAMED])}{' ...' * (len(names) > _NAMED)}" for what, names in found if names]
+    return "; ".join(said) or None
+
+
+def _other_trained(stepper: Stepper, states: Sequence[Mapping[str, Any]]) -> str | None:
+    """Whether other parameters are trained, or in another order; None if not."""
+    for optimizer, state in zip(stepper.optimizers, states, strict=True):
+        now = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        sizes = [len(group["params"]) for group in state.get("param_groups", [])]
+        if sizes != [len(group["params"]) for group in optimizer.param_groups]:
+            return "other parameters are trained"
+        for number, values in state["state"].items():  # numbered through all groups
+            for value in values.values():
+                # Beside what is of the parameter's shape there are counters.
+                if isinstance(value, Tensor) and value.ndim and value.shape != now[number].shape:
+                    return "other parameters are trained, or in another order"
+    return None
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Stepper:
         """Puts the model's batch norms by shard in their places, and tries it in training mode.
 
         Raises:
-            SettingsError, ModelError: the model can't be trained so, as `trial.check` says.
+            SettingsError, ModelError: the model can't be trained so, as `trial.check` and `check_state` say.
         """
         spec = settings.trainer
         self.settings = settings
@@ -69,8 +69,9 @@ class Stepper:
         self.model = model
         if hasattr(model, "test_time_mirror"):
             setattr(model, "test_time_mirror", spec.data.augment != "none")  # noqa: B010 - a module takes any attribute
+        trial.check_state(spec.model, model)
         self.norms = norm.convert(model)
-        self.optimizers = optimizers.build(model, settings.optimizer)
+        self.optimizers = optimizers.build(model, settings.optimizer, classes=len(dataset.classes))
         self.ordinary = ordinary.names(model)
         """The names of its values that have to be finite; by this rank's model as it began, or see `use_ordinary`."""
         self.ema = Ema(model, spec.ema_decay, ordinary=self.ordinary) if spec.ema_decay is not None else None

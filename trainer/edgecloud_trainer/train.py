@@ -140,13 +140,19 @@ def _end(code: int, reason: str, message: str, **more: int) -> int:
     return code
 
 
-if __name__ == "__main__":
-    # Past Python's farewell: it joins threads and frees what the kernel frees anyway, while the others wait for us.
-    ended = FAILED
+def ended(work: Callable[[], int] = main) -> int:
+    """Its exit code; that of what it raises is FAILED. A user's sys.exit() is an end that we don't know, whatever it
+    says: with 0, what is half trained would be done."""
     try:
-        ended = main()
-    except Exception:
-        logging.getLogger("edgecloud_trainer").exception("failed")
+        return work()
+    except (Exception, SystemExit):
+        log.exception("failed")
+        return FAILED
+
+
+if __name__ == "__main__":
+    code = ended()
+    # Past Python's farewell: it joins threads and frees what the kernel frees anyway, while the others wait for us.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(ended)
+    os._exit(code)

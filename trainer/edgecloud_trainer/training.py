@@ -79,6 +79,7 @@ class Training:
             round=settings.round,
             keep=settings.storage.keep_checkpoints,
             digest=settings.digest,
+            digests=settings.digests,
         )
         self._saver = AsyncSaver(self._store, on_error=self._save_failed, on_saved=self._saved)
         self._saved_at = time.monotonic()
@@ -95,8 +96,8 @@ class Training:
 
         Raises:
             StoppedError: asked to stop; a checkpoint is written.
-            NonFiniteError, CheckpointError, SupersededError, DestinationError: as their modules say; on every rank
-                alike.
+            NonFiniteError, CheckpointError, SupersededError, DestinationError, ModelError: as their modules say; on
+                every rank alike.
         """
         settings = self.settings
         signal.signal(signal.SIGTERM, self._asked)
@@ -366,6 +367,8 @@ class Training:
         return last.path if last is not None and settings.rank == holder else None
 
     def _write_results(self, finished: Finished, evaluation: Evaluation) -> None:
+        if finished.evaluation["loss"] is None:
+            log.warning("the loss on the test images is not finite, for some logits are not: evaluation.json has null")
         folder = self.settings.results
         folder.mkdir(parents=True, exist_ok=True)
         results.write_json(folder / "evaluation.json", finished.evaluation)

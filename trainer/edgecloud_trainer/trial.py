@@ -4,7 +4,7 @@ And one backward, where that may fail for a reason of its own. In the first step
 would be tried anew until no restart is left. Afterwards the model's parameters, their gradients, buffers, and
 attributes of plain types are as they were, and so are torch's random numbers; what else a forward moves (a list, other
 libraries' random numbers) stays moved. Every rank comes to the same, as far as its model does what the configuration
-says.
+says. Before that: whether a checkpoint could hold the model.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecloud_trainer import norm
+from edgecloud_trainer.checkpoints import checked
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.models import ModelError, trying
@@ -65,7 +66,8 @@ def check(
     def wrong(images: int) -> _Wrong | None:
         """What is wrong with shards of so many images."""
         sizes = [images] * (2 if together else 1)
-        black = torch.zeros(sum(sizes), *dataset.shape).to(device.device, memory_format=device.memory_format)
+        black = torch.zeros(sum(sizes), *dataset.shape, dtype=torch.float32)
+        black = black.to(device.device, memory_format=device.memory_format)
         try:
             # With gradients, whether any is computed or not: a model may ask for some on its way.
             with _as_it_was(model, device), torch.enable_grad():
@@ -75,7 +77,7 @@ def check(
                     logits = model(black)
                 if backwards(settings, device) and isinstance(logits, Tensor) and logits.requires_grad:
                     logits.float().sum().backward()  # type: ignore[no-untyped-call]
-        except Exception as error:  # the user's or torchvision's code may raise anything
+        except (Exception, SystemExit) as error:  # the user's or torchvision's code may raise anything
             if _NOT_DETERMINISTIC in str(error):
                 which = trying.in_a_line(error).partition(", but ")[0]
                 return _Wrong(
@@ -115,6 +117,25 @@ def check(
             f" {settings.trainer.model} takes two at least: it {found.what};"
             f" {_remedy(batch, shards, ranks=settings.world_size, images=len(dataset.train.labels))}"
         )
+
+
+def check_state(name: str, model: nn.Module) -> None:
+    """Whether a checkpoint can hold the model. The first one would find out, and all up to there be lost.
+
+    Raises:
+        ModelError: it can't; the message names the value.
+    """
+    state = model.state_dict()
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ModelError(
+                f"{name} can't be kept in a checkpoint: {key} is a {type(value).__name__}, and a tensor is needed: have"
+                " get_extra_state return one, or keep what it holds in buffers (register_buffer)"
+            )
+    try:
+        checked(state, ())
+    except ValueError as error:
+        raise ModelError(f"{name} can't be kept in a checkpoint: {error}") from None
 
 
 def backwards(settings: Settings, device: Device) -> bool:

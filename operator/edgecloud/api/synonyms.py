@@ -111,7 +111,10 @@ REMEDIES: Final[dict[str, str]] = {
         ("warmup", "warmupsteps", "warmupepochs", "warmupratio"),
         "write spec.trainer.schedule.warmupFraction: the part of all steps, such as 0.05",
     ),
-    **dict.fromkeys(("gamma", "stepsize", "milestones"), "write name: step, which goes to a tenth at 50 % and 75 %"),
+    **dict.fromkeys(
+        ("gamma", "stepsize", "milestones"),
+        "write name: step, which goes to a tenth at 50 % and 75 % of what follows the warm-up",
+    ),
     "dataset": "write spec.trainer.data: with name (of a named set) or source (path or URL)",
     **dict.fromkeys(
         ("data.train", "data.test", "data.val"), "write source: with the folder that train/ and test/ are in"

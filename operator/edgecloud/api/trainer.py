@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgecloud.api.base import Model
 
@@ -47,11 +47,23 @@ class DataSpec(Model):
     )
 
 
+ADAMW_LEARNING_RATE: Final = 0.001
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    """Have the server fill in nothing: it would not look at the other fields."""
+    del schema["default"]
+
+
 class OptimizerSpec(Model):
     """How the weights are moved."""
 
     name: Literal["sgd", "adamw", "muon"] = Field("sgd", description="sgd, adamw or muon.")
-    learning_rate: Positive = Field(0.1, description="Highest learning rate of the schedule.")
+    learning_rate: Positive = Field(
+        0.1,
+        description="Highest learning rate of the schedule; default: 0.1, with adamw 0.001.",
+        json_schema_extra=_no_default,
+    )
     momentum: Below1 = Field(0.9, description="Momentum of sgd and muon; first moment's decay of adamw.")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum of sgd and muon; adamw has none.")
     weight_decay: NonNegative = Field(
@@ -59,12 +71,26 @@ class OptimizerSpec(Model):
     )
     gradient_clip_norm: Positive | None = Field(None, description="Gradients are scaled down to this norm.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_rate(cls, value: Any) -> Any:
+        """With the others' rate adamw learns nothing. It stands in the digest: no training goes on with another."""
+        if (
+            isinstance(value, dict)
+            and value.get("name") == "adamw"
+            and not {"learningRate", "learning_rate"} & set(value)
+        ):
+            return {**value, "learningRate": ADAMW_LEARNING_RATE}
+        return value
+
 
 class ScheduleSpec(Model):
     """How the learning rate goes over the training."""
 
     name: Literal["constant", "cosine", "triangular", "step"] = Field(
-        "cosine", description="constant; cosine to 0; triangular: up, then down to 0; step: a tenth at 50 % and 75 %."
+        "cosine",
+        description="constant; cosine to 0; triangular: up, then down to 0; step: a tenth at 50 % and 75 % of what"
+        " follows the warm-up.",
     )
     warmup_fraction: Below1 = Field(0.05, description="Part of all steps in which the rate rises from 0.")
 

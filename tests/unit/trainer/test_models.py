@@ -43,6 +43,7 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
+    torch.set_default_dtype(torch.float32)
     torch.set_num_threads(before)
 
 
@@ -227,6 +228,7 @@ def test_edgenet_learns_digits(tmp_path: Path) -> None:
 # -- the user's own
 
 OWN = """
+import torch
 from torch import nn
 class Net(nn.Module):
     def __init__(self, classes, channels, height, width):
@@ -242,6 +244,14 @@ def none(**fit): return None
 def raises(**fit): raise RuntimeError("on purpose")
 def strange(other): return None
 def wide(classes, **fit): return Net(classes=classes + 1, **fit)
+class Leaves(Net):
+    def forward(self, x): raise SystemExit(0)
+def leaves(**fit): raise SystemExit(0)
+def far(**fit): raise OSError("[Errno -3] Temporary failure in name resolution")
+def double(**fit):
+    torch.set_default_dtype(torch.float64)
+    return Net(**fit)
+def lost(**fit): open("/nowhere/weights.pt")
 class Far(Net):
     def forward(self, x): raise ConnectionResetError("by peer")
 def square(classes, channels, height, width): return Net(classes, channels, 32, 32)
@@ -256,8 +266,10 @@ def inner(classes, **fit):
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "their_models.py").write_text(OWN)
     (tmp_path / "their_broken.py").write_text("1 / 0\n")
+    (tmp_path / "their_far.py").write_text("raise ConnectionResetError('by peer')\n")
+    (tmp_path / "their_script.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("their_models", "their_broken"):
+    for name in ("their_models", "their_broken", "their_script", "their_far"):
         sys.modules.pop(name, None)
     return "their_models"
 
@@ -266,9 +278,12 @@ def test_own_model(own: str) -> None:
     one_step(build(f"{own}:good", classes=7, channels=2, height=4, width=5), 2, 4, 5)
 
 
-def test_a_connection_that_breaks_is_no_fault_of_the_model(own: str) -> None:
-    with pytest.raises(ConnectionResetError):
-        build(f"{own}:Far", classes=7, channels=2, height=4, width=5)
+@pytest.mark.parametrize("name", ["their_models:Far", "their_models:far", "their_far:model"])
+@pytest.mark.usefixtures("own")
+def test_a_connection_that_breaks_is_no_fault_of_the_model(name: str) -> None:
+    """Its function may have pretrained weights come."""
+    with pytest.raises(OSError, match=r"^by peer$|^\[Errno -3\] Temporary"):
+        build(name, classes=7, channels=2, height=4, width=5)
 
 
 def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
@@ -294,23 +309,45 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
         (
             "nowhere:model",
             32,
-            "nowhere:model: nowhere can't be imported (ModuleNotFoundError: No module named 'nowhere')",
+            "nowhere:model: nowhere can't be imported (ModuleNotFoundError: No module named 'nowhere'): put its folder",
         ),
         (
             "their_broken:model",
             32,
-            "their_broken can't be imported (ZeroDivisionError: division by zero): put its folder",
+            "their_broken can't be imported (ZeroDivisionError: division by zero): correct it",
+        ),
+        (
+            "their_script:model",
+            32,
+            "their_script ends its process when it is imported (SystemExit: 0): put what it does as a script under if",
+        ),
+        ("their_models:leaves", 32, "their_models:leaves failed (SystemExit: 0): "),
+        (
+            "their_models:Leaves",
+            32,
+            "their_models:Leaves doesn't take images of 32x32 pixels with 3 channel(s) (System",
         ),
         ("their_models:absent", 32, "their_models:absent: their_models has no function absent"),
         ("their_models:", 32, "their_models has no function (write one behind the colon)"),
         ("their_models:number", 32, "their_models has no function number"),
+        (
+            "their_models:double",
+            32,
+            "their_models:double doesn't take images of 32x32 pixels with 3 channel(s) (RuntimeError: ",
+        ),
         ("their_models:none", 32, "their_models:none returned NoneType: a torch.nn.Module is needed"),
         (
             "their_models:raises",
             32,
-            "their_models:raises failed (RuntimeError: on purpose): it is called with the keyword",
+            "their_models:raises failed (RuntimeError: on purpose): correct it",
         ),
         ("their_models:strange", 32, "their_models:strange failed (TypeError: strange() got an unexpected keyword"),
+        (
+            "their_models:strange",
+            32,
+            "'classes'): it is called with the keyword arguments classes, channels, height and",
+        ),
+        ("their_models:lost", 32, "their_models:lost failed (FileNotFoundError: [Errno 2] No such file or directory: "),
         ("their_models:frozen", 32, "their_models:frozen has no parameter that can be trained"),
         ("their_models:wide", 32, "their_models:wide makes [1, 8] of one image: logits [1, 7] are needed"),
         (

@@ -43,6 +43,9 @@ def test_schedules() -> None:
     steps = ScheduleSpec.parse({"name": "step", "warmupFraction": 0.0})
     assert [factor(steps, step, 8) for step in range(8)] == [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]
     assert factor(ScheduleSpec.parse({"name": "cosine"}), 99, 100) < 0.01
+    usual = ScheduleSpec.parse({"name": "step"})
+    drops = [step for step in range(1, 1000) if factor(usual, step, 1000) < factor(usual, step - 1, 1000)]
+    assert drops == [525, 763], "of what follows the warm-up, as the field's description says"
 
 
 def test_vectors_do_not_decay() -> None:
@@ -55,11 +58,21 @@ def test_vectors_do_not_decay() -> None:
 
 def test_muons_decay_leaves_the_last_layer_alone() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
-    hidden, rest = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "weightDecay": 0.1}))
+    hidden, rest = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "weightDecay": 0.1}), classes=2)
     decays = {
         id(p): group["weight_decay"] for one in (hidden, rest) for group in one.param_groups for p in group["params"]
     }
     assert [decays[id(p)] for p in model.parameters()] == [0.1, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("classes", "last"), [(2, "0.weight"), (3, "2.weight")])
+def test_muons_last_layer_may_have_been_made_first(classes: int, last: str) -> None:
+    model = nn.Sequential(nn.Linear(5, 2), nn.Linear(9, 6), nn.Linear(6, 5))
+    muon, sgd = optimizers.build(model, OptimizerSpec.parse({"name": "muon"}), classes=classes)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    hidden, rest = ([names[id(p)] for group in one.param_groups for p in group["params"]] for one in (muon, sgd))
+    assert rest == [last, "0.bias", "1.bias", "2.bias"]
+    assert hidden == [name for name in ("0.weight", "1.weight", "2.weight") if name != last]
 
 
 @given(st.integers(2, 24), st.integers(2, 24))
@@ -73,7 +86,7 @@ def test_muon_makes_directions_equal(rows: int, columns: int) -> None:
 def test_muon_takes_the_form_of_momentum_that_is_asked_for(nesterov: bool) -> None:
     model = nn.Sequential(nn.Linear(6, 4, bias=False), nn.Linear(4, 2, bias=False))
     spec = {"name": "muon", "learningRate": 0.1, "momentum": 0.8, "nesterov": nesterov, "weightDecay": 0.0}
-    muon, _ = optimizers.build(model, OptimizerSpec.parse(spec))
+    muon, _ = optimizers.build(model, OptimizerSpec.parse(spec), classes=2)
     weight = model[0].weight
     buffer, expected = torch.zeros(4, 6), weight.detach().clone()
     for seed in range(3):
@@ -86,7 +99,7 @@ def test_muon_takes_the_form_of_momentum_that_is_asked_for(nesterov: bool) -> No
 
 def test_muon_goes_on_from_a_checkpoint_of_the_time_before_nesterov_was_asked_for() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
-    muon, _ = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "nesterov": False}))
+    muon, _ = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "nesterov": False}), classes=2)
     state = muon.state_dict()
     for group in state["param_groups"]:
         del group["nesterov"]
@@ -103,7 +116,7 @@ def test_optimisers_learn(name: str) -> None:
     images = torch.randn(64, 1, 8, 8)
     labels = (images.mean((1, 2, 3)) > 0).long()
     spec = OptimizerSpec.parse({"name": name, "learningRate": 0.02})
-    built = optimizers.build(model, spec)
+    built = optimizers.build(model, spec, classes=2)
     losses = []
     for _ in range(60):
         loss = nn.functional.cross_entropy(model(images), labels)
@@ -253,8 +266,49 @@ def test_digest_is_of_what_makes_the_training() -> None:
     assert said() == said(epochs=10), "a default that is written out is no other training"
 
 
+def test_a_digest_of_an_earlier_release() -> None:
+    """Checkpoints lie about that have it."""
+    spec = {"data": {"name": "digits"}}
+    plain, written = (
+        read({"EDGECLOUD_TRAINER": json.dumps({"trainer": {**spec, **more}})})
+        for more in ({}, {"optimizer": {"name": "sgd"}})
+    )
+    assert plain.digest == "a3bc9749a5d07d53c27f6c28be907a79e6a376da95faa11b83b1cf27e184f483"
+    assert written.digest == "8e4dbe94c68fac40cd828fbba6e477681ddcf7a208be93de7ec2b46c4d6e954a"
+    assert plain.digests == written.digests and len(plain.digests) == 8
+
+
+def test_adamw_has_a_rate_of_its_own() -> None:
+    """With the others' 0.1 a network ended at chance. A training that began so is another one, and not changed in its
+    middle; the server fills in neither, for it would not look at the name."""
+
+    def said(**optimizer: object) -> Settings:
+        spec = {"data": {"name": "digits"}, "optimizer": optimizer}
+        return read({"EDGECLOUD_TRAINER": json.dumps({"trainer": spec})})
+
+    for name, rate in (("adamw", 0.001), ("sgd", 0.1), ("muon", 0.1)):
+        one = said(name=name)
+        assert one.optimizer.learning_rate == rate
+        assert one.digest == said(name=name, learningRate=rate).digest
+    assert said(name="adamw", learningRate=0.1).optimizer.learning_rate == 0.1
+    assert said(name="adamw", learningRate=0.1).digest not in said(name="adamw").digests
+    assert OptimizerSpec(name="adamw").learning_rate == 0.001
+    assert "default" not in OptimizerSpec.model_json_schema(by_alias=True)["properties"]["learningRate"]
+
+
 def test_tensorboard_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorboardX", "tensorboardX.event_file_writer"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SettingsError, match=r"pip install '\.\[tensorboard\]'"):
         EventLog(tmp_path, start=0)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [("3", 3), ("2,1", 2), (" 4 , 2", 4), ("", 1), ("0", 0), ("many", 0)])
+def test_openmps_number_of_threads(threads: str, expected: int) -> None:
+    environment = {"EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}}})}
+    environment["OMP_NUM_THREADS"] = threads
+    if expected:
+        assert read(environment).threads == expected
+    else:
+        with pytest.raises(SettingsError, match=r"^OMP_NUM_THREADS: '\w+' is no number of threads: write one from 1"):
+            read(environment)

@@ -12,6 +12,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
+from edgecloud_trainer import train
 from edgecloud_trainer.settings import Settings
 from tests.ports import free_port
 from tests.unit.trainer_steps.ranks import Rank, ended
@@ -42,8 +43,6 @@ def alone(*, classes: int, channels: int, height: int, width: int) -> nn.Module:
 
 
 def rank_of_a_training(_: Settings) -> object:
-    from edgecloud_trainer import train
-
     try:
         return train.main([])
     except RuntimeError as error:
@@ -59,6 +58,16 @@ def test_who_fails_alone_says_so_before_it_waits_for_the_others(tmp_path: Path) 
     assert [code for _, code in ends] == [1, 1]
     assert "joined: True; this rank alone" in ends[1][0]
     assert "by peer" in ends[0][0]
+
+
+def leaves() -> int:
+    raise SystemExit(0)
+
+
+def test_a_users_exit_is_no_end_of_a_training() -> None:
+    """A forward that calls sys.exit(0) in some step: the job had succeeded."""
+    assert train.ended(leaves) == 1
+    assert train.ended(lambda: train.PREEMPTED) == 143
 
 
 class Full(nn.Sequential):
@@ -80,8 +89,6 @@ def full(*, classes: int, channels: int, height: int, width: int) -> nn.Module:
 
 def standby(_: Settings) -> object:
     """One that hears of its round at once."""
-    from edgecloud_trainer import train
-
     launcher, own = socket.socketpair()
     launcher.send(b'{"WORLD_SIZE": "1"}\n')
     os.dup2(own.fileno(), 0)

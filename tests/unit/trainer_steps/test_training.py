@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,11 +19,12 @@ from torch import nn
 from edgecloud.api.spec import ExportSpec, StorageSpec
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer import data, devices, models
-from edgecloud_trainer.checkpoints import CheckpointStore
+from edgecloud_trainer.checkpoints import CheckpointMismatchError, CheckpointStore
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.export.delivery import DestinationError
 from edgecloud_trainer.group import MixtureError, refuse_other_data
+from edgecloud_trainer.models import ModelError
 from edgecloud_trainer.ready import make_ready
 from edgecloud_trainer.results import read_metrics
 from edgecloud_trainer.settings import Settings, SettingsError, read
@@ -154,6 +156,24 @@ def test_a_rank_refuses_what_the_server_would(trainer: dict[str, Any], says: str
     """The server may have stored the job before it had the rule."""
     with pytest.raises(SettingsError, match=rf"^trainer\.{says}"):
         make_ready(settings(tmp_path, **trainer))
+
+
+@pytest.mark.parametrize(("side", "augment"), [(2, "flip"), (3, "flip-crop"), (2, "flip-crop")])
+def test_images_that_are_too_small_to_be_shifted(tmp_path: Path, side: int, augment: str) -> None:
+    """It was a traceback in the first step."""
+    images = np.zeros((4, side, side), np.uint8)
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=np.arange(4) % 2, x_test=images, y_test=np.arange(4) % 2)
+    source = {"source": str(tmp_path / "set.npz"), "augment": augment}
+    said = settings(tmp_path, data=source, model=f"{__name__}:flat", batchSize=12)
+    if (side, augment) == (2, "flip-crop"):
+        with pytest.raises(SettingsError, match=r"^trainer\.data\.augment: images of 2x2 pixels are too small to be"):
+            make_ready(said)
+    else:
+        make_ready(said)
+
+
+def flat(*, classes: int, channels: int, height: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, classes))
 
 
 @pytest.mark.parametrize("destination", ["", "models/", "file://models", "s3://models/run#3"])
@@ -340,6 +360,82 @@ def test_going_on_with_images_that_were_drawn_anew(digits: Dataset, tmp_path: Pa
     refuse_other_data(before.digest, before.digest, settings(Path()), held_back=before.held_back)
     own = write(tmp_path / "own", tree({"train/cat": 1, "train/dog": 1, "test/cat": 1}))
     assert data.load(DataSpec(source=str(own)), seed=0, cache=tmp_path / "cache").held_back == ()
+
+
+def test_going_on_with_a_default_written_out(digits: Dataset, tmp_path: Path) -> None:
+    """Or taken out again: it was another configuration."""
+    first, stepper = training(settings(tmp_path), digits)
+    stepper.on_shards = at(0, stop)
+    with pytest.raises(StoppedError):
+        first.run()
+    for spec in ({"optimizer": {"name": "sgd"}, "schedule": {}}, {"sync": {}}, {}):
+        again, stepper = training(settings(tmp_path, **spec), digits)
+        steps: list[int] = []
+        stepper.on_shards = lambda step, _, steps=steps: steps.append(step)
+        again.run()
+        assert steps == ([2, 3] if "schedule" in spec else [])
+    other, _ = training(settings(tmp_path, optimizer={"momentum": 0.8}), digits)
+    with pytest.raises(CheckpointMismatchError):
+        other.run()
+
+
+def network(change: str = "") -> nn.Module:
+    hidden = 24 if change == "wide" else 16
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, hidden), nn.Linear(hidden, 10))
+    if change == "more":
+        model.append(nn.Linear(10, 10))
+    elif change == "less":
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    elif change == "frozen":
+        model[1].requires_grad_(False)
+    elif change == "half frozen":
+        model[2].weight.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("more", "it lacks 3.weight, 3.bias): put its code back and go on with a copy of checkpoints/ in another"),
+        ("less", "there is no more 2.bias, 2.weight; other shapes: 1.weight [16, 64], now [10, 64], 1.bias [16], now"),
+        ("wide", "other shapes: 1.weight [16, 64], now [24, 64], 1.bias [16], now [24], 2.weight [10, 16], now"),
+        ("frozen", "other parameters are trained): put"),
+        ("half frozen", "other parameters are trained): put"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_going_on_with_another_network(digits: Dataset, tmp_path: Path, change: str, says: str, optimizer: str) -> None:
+    """Its code has been changed meanwhile: a traceback, until no restart was left."""
+    said = settings(tmp_path, model="own:net", optimizer={"name": optimizer})
+    first, stepper = training(said, digits, model=network())
+    stepper.on_shards = at(0, stop)
+    with pytest.raises(StoppedError):
+        first.run()
+    second, _ = training(said, digits, model=network(change))
+    with pytest.raises(ModelError) as caught:
+        second.run()
+    step = json.loads(next(said.checkpoints.glob("step-*/manifest.json")).read_text())["step"]
+    assert str(caught.value).startswith(f"step-{step} is of another network than own:net makes now ({says}")
+    third, _ = training(said, digits, model=network())
+    third.run()
+
+
+class Bars(nn.Linear):
+    """Takes no image for the last class, once it is trained."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = super().forward(input.flatten(1))
+        return logits if self.training else logits.index_fill(1, torch.tensor([9]), float("-inf"))
+
+
+def test_a_loss_that_json_has_no_number_for(digits: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = settings(tmp_path, epochs=1)
+    one, _ = training(said, digits, model=Bars(64, 10))
+    one.run()
+    for name in ("results/evaluation.json", "checkpoints/done.json"):
+        assert "Infinity" not in (tmp_path / name).read_text()
+    assert json.loads((said.results / "evaluation.json").read_text())["loss"] is None
+    assert "the loss on the test images is not finite" in caplog.text
 
 
 def test_a_checkpoint_that_says_nothing_of_its_images() -> None:

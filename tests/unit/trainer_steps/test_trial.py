@@ -108,6 +108,10 @@ def raises(_logits: Tensor) -> Tensor:
     raise RuntimeError("on purpose\nand more")
 
 
+def leaves(_logits: Tensor) -> Tensor:
+    raise SystemExit(0)
+
+
 def wants_eight(logits: Tensor) -> Tensor:
     assert len(logits) >= 8
     return logits
@@ -122,6 +126,7 @@ def wants_eight(logits: Tensor) -> Tensor:
             "own:net makes [{both}, 9] of {both} images in training mode: one tensor of logits",
         ),
         (lambda logits: logits.detach(), "own:net makes logits without a gradient in training mode"),
+        (leaves, "own:net fails in training mode on shards of {one} images (SystemExit: 0): correct it"),
         (raises, "own:net fails in training mode on shards of {one} images (RuntimeError: on purpose): correct it, or"),
     ],
 )
@@ -168,6 +173,61 @@ def test_an_error_that_only_speaks_of_cuda_is_the_models(digits: Dataset, kind: 
 
     with pytest.raises(ModelError, match=f"{kind.__name__}: without CUDA"):
         stepper(settings(), digits, Own(fail))
+
+
+def test_a_model_of_double_precision_only(digits: Dataset) -> None:
+    """Its function has set torch's default, which is no steps' precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ModelError, match="dtype"):
+            stepper(settings(model="own:net"), digits, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class Extra(nn.Linear):
+    """Holds something beside parameters and buffers."""
+
+    def __init__(self, extra: object) -> None:
+        super().__init__(64, 10)
+        self.extra = extra
+
+    def get_extra_state(self) -> object:
+        return self.extra
+
+    def set_extra_state(self, state: object) -> None:
+        self.extra = state
+
+
+def with_complex(name: str) -> nn.Module:
+    model = nn.Linear(64, 10)
+    values = torch.ones(2, dtype=torch.complex64)
+    if name == "buffer":
+        model.register_buffer(name, values)
+    else:
+        model.register_parameter(name, nn.Parameter(values))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Extra({"seen": 3}), "1._extra_state is a dict, and a tensor is needed: have get_extra_state return one, or"),
+        (with_complex("buffer"), "tensor '1.buffer' cannot be saved: torch.complex64, "),
+        (with_complex("weights"), "tensor '1.weights' cannot be saved: torch.complex64, "),
+        (Extra(torch.ones(3)), None),
+    ],
+)
+def test_what_a_checkpoint_cant_hold(digits: Dataset, model: nn.Module, expected: str | None) -> None:
+    """The first checkpoint found out, and so did that of each restart."""
+    said, model = settings(model="own:net", emaDecay=0.9), nn.Sequential(nn.Flatten(), model)
+    if expected is None:
+        stepper(said, digits, model)
+        return
+    with pytest.raises(ModelError) as caught:
+        stepper(said, digits, model)
+    assert str(caught.value).startswith("own:net can't be kept in a checkpoint: ")
+    assert expected in str(caught.value)
 
 
 class Scatters(torch.autograd.Function):

@@ -19,7 +19,7 @@ from edgecloud_trainer.checkpoints.nested import flatten, unflatten
 from edgecloud_trainer.checkpoints.reader import Contents, load, read_manifest
 from edgecloud_trainer.checkpoints.saver import AsyncSaver
 from edgecloud_trainer.checkpoints.store import CheckpointStore, Loaded, Saved
-from edgecloud_trainer.checkpoints.tensorfile import weights_digest
+from edgecloud_trainer.checkpoints.tensorfile import checked, weights_digest
 
 __all__ = [
     "AsyncSaver",
@@ -32,6 +32,7 @@ __all__ = [
     "Manifest",
     "Saved",
     "SupersededError",
+    "checked",
     "digest",
     "flatten",
     "load",

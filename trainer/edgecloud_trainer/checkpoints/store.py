@@ -68,18 +68,22 @@ class CheckpointStore:
     """The folder `checkpoints/` of a job's storage, for one process of one round.
 
     `folder` is made when it is first written to. `round` is this process's, `keep` how many of the newest checkpoints
-    `prune` leaves, `digest` that of the configuration, which the checkpoints must belong to. All methods may be called
-    from any thread; they take turns. All raise CheckpointMismatchError where the folder holds another configuration's,
-    and CheckpointError, with a remedy and the system's name of the error as `kind`, where the storage refuses.
+    `prune` leaves, `digest` that of the configuration, which the checkpoints must belong to; `digests` are those of
+    other ways to write it, which are as good. All methods may be called from any thread; they take turns. All raise
+    CheckpointMismatchError where the folder holds another configuration's, and CheckpointError, with a remedy and the
+    system's name of the error as `kind`, where the storage refuses.
     """
 
-    def __init__(self, folder: Path, *, round: int, keep: int, digest: str) -> None:
+    def __init__(
+        self, folder: Path, *, round: int, keep: int, digest: str, digests: Collection[str] = frozenset()
+    ) -> None:
         if keep < 1:
             raise ValueError("keep must be at least 1: the newest checkpoint always stays")
         self.folder = folder
         self.round = round
         self.keep = keep
         self.digest = digest
+        self._digests = frozenset(digests) | {digest}
         self.rejected: list[str] = []
         """What the last `choose` or `done` could not use, and why: also there when they return None."""
         self._turn = threading.Lock()
@@ -218,14 +222,14 @@ class CheckpointStore:
             self.rejected = [f"{layout.DONE} is not used: {found.reason}"] if found.reason else []
             if not found.found:
                 return None
-            if found.config_digest != self.digest:
+            if found.config_digest not in self._digests:
                 raise CheckpointMismatchError(
                     f"the marker {self.folder / layout.DONE}", found=found.config_digest, expected=self.digest
                 )
             return found.result
 
     def _survey(self) -> Survey:
-        return survey(self.folder, round=self.round, config_digest=self.digest)
+        return survey(self.folder, round=self.round, config_digest=self.digest, digests=self._digests)
 
     @contextlib.contextmanager
     def _writing(self, doing: str) -> Iterator[None]:

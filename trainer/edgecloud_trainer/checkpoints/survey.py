@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +56,12 @@ class Survey:
     unfinished: tuple[Temporary, ...]
 
 
-def survey(folder: Path, *, round: int, config_digest: str) -> Survey:
+def survey(folder: Path, *, round: int, config_digest: str, digests: Collection[str]) -> Survey:
     """Look through the folder; one that isn't there holds nothing.
 
-    Raises CheckpointMismatchError if a checkpoint or the done marker is of another configuration, SupersededError if
-    there is any trace of a round above `round`, be it only that it has begun to write, and OSError if the folder can't
-    be listed.
+    Raises CheckpointMismatchError if a checkpoint or the done marker is of a configuration whose digest is none of
+    `digests` (`config_digest` is this job's own, for the message), SupersededError if there is any trace of a round
+    above `round`, be it only that it has begun to write, and OSError if the folder can't be listed.
     """
     candidates: list[Candidate] = []
     broken: list[Broken] = []
@@ -75,7 +75,7 @@ def survey(folder: Path, *, round: int, config_digest: str) -> Survey:
             manifest = reader.read_manifest(entry.path)
             if manifest.step != entry.step:
                 raise DamagedError(f"its manifest is that of step {manifest.step}")
-            if temporary and manifest.config_digest != config_digest:
+            if temporary and manifest.config_digest not in digests:
                 raise DamagedError("it was left by a job of another configuration")
             candidates.append(Candidate(entry.path, manifest, temporary))
         except FileNotFoundError:
@@ -92,7 +92,7 @@ def survey(folder: Path, *, round: int, config_digest: str) -> Survey:
     if (done := marker.read(folder)).found:
         owned.append((folder / layout.DONE, done.config_digest, done.round))
     for path, found, of_round in owned:
-        if found != config_digest:
+        if found not in digests:
             raise CheckpointMismatchError(str(path), found=found, expected=config_digest)
         rounds.append((of_round, path))
     seen, where = max(rounds, default=(round, folder), key=lambda pair: pair[0])

@@ -37,7 +37,7 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
 
     Raises:
         ModelError: there is no such model, or it doesn't take such images.
-        OSError, MemoryError, RuntimeError: the model's own, when it is tried, where another try may work.
+        OSError, MemoryError, RuntimeError: the model's own, when it is made or tried, where another try may work.
     """
     fit = {"classes": classes, "channels": channels, "height": height, "width": width}
     if ":" in name:
@@ -69,8 +69,8 @@ def _tried(name: str, model: nn.Module, *, classes: int, channels: int, height: 
     model.eval()
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(1, channels, height, width))
-    except Exception as error:  # the user's or torchvision's code may raise anything
+            logits = model(torch.zeros(1, channels, height, width, dtype=torch.float32))
+    except (Exception, SystemExit) as error:  # the user's or torchvision's code may raise anything
         if trying.may_pass(error):
             raise
         raise _misfit(name, error, classes=classes, channels=channels, height=height, width=width) from error
@@ -83,7 +83,7 @@ def _tried(name: str, model: nn.Module, *, classes: int, channels: int, height: 
     return model
 
 
-def _misfit(name: str, error: Exception, *, classes: int, channels: int, height: int, width: int) -> ModelError:
+def _misfit(name: str, error: BaseException, *, classes: int, channels: int, height: int, width: int) -> ModelError:
     return ModelError(
         f"{name} doesn't take images of {width}x{height} pixels with {channels} channel(s)"
         f" ({trying.in_a_line(error)}): scale the images, or take another model such as edgenet"

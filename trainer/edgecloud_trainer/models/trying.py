@@ -12,7 +12,7 @@ _OF_THE_MACHINE_TOO: Final = ("CUDA", "cuDNN", "can't allocate memory", "bad_all
 """What RuntimeErrors say that have no class of their own."""
 
 
-def may_pass(error: Exception) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Whether it is the machine's, its memory's, a file's or a connection's: another try may work."""
     if isinstance(error, _OF_THE_MACHINE):
         return True
@@ -21,7 +21,7 @@ def may_pass(error: Exception) -> bool:
     return any(word in said for word in _OF_THE_MACHINE_TOO)
 
 
-def in_a_line(error: Exception) -> str:
+def in_a_line(error: BaseException) -> str:
     """Its type, and the first line of what it says."""
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"
