@@ -71,8 +71,11 @@ def check(
             with _as_it_was(model, device), torch.enable_grad():
                 model.train()
                 norm.set_sizes(model, sizes)
+                statistics = norm.statistics(model)
                 with autocast():
                     logits = model(black)
+                after = norm.statistics(model)
+                moved = sorted(name for name, value in statistics.items() if not torch.equal(value, after[name]))
                 if backwards(settings, device) and isinstance(logits, Tensor) and logits.requires_grad:
                     logits.float().sum().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # the user's or torchvision's code may raise anything
@@ -87,6 +90,12 @@ def check(
             return _Wrong(
                 f"fails in training mode on shards of {trying.images(images)} ({trying.in_a_line(error)})",
                 "correct it, or take another model such as edgenet",
+            )
+        if moved:
+            return _Wrong(
+                f"normalises in training mode by itself, not by shard, and moves {moved[0]}",
+                "have the BatchNorm's forward call super().forward, or torch.nn.functional.batch_norm with its"
+                " running_mean",
             )
         instead = trying.made_instead(logits, sum(sizes), len(dataset.classes))
         if instead is not None:

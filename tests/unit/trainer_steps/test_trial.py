@@ -170,6 +170,26 @@ def test_an_error_that_only_speaks_of_cuda_is_the_models(digits: Dataset, kind: 
         stepper(settings(), digits, Own(fail))
 
 
+class Functional(nn.BatchNorm1d):
+    """Normalises in a way that nobody can put the shards into."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        found: Tensor = torch.batch_norm(
+            input, self.weight, self.bias, self.running_mean, self.running_var, self.training, 0.1, self.eps, False
+        )
+        return found
+
+
+def test_what_can_not_be_normalised_by_shard(digits: Dataset) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Functional(10))
+    with pytest.raises(ModelError) as caught:
+        stepper(settings(model="own:net"), digits, model)
+    assert str(caught.value) == (
+        "own:net normalises in training mode by itself, not by shard, and moves 2.running_mean: have the BatchNorm's"
+        " forward call super().forward, or torch.nn.functional.batch_norm with its running_mean"
+    )
+
+
 class Scatters(torch.autograd.Function):
     """Its backward needs an operation of which torch has no deterministic form, as those of some poolings on a GPU."""
 
@@ -258,5 +278,5 @@ def test_nothing_is_left_of_it(digits: Dataset, backwards: bool, monkeypatch: py
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert [module.training for module in model.modules()] == [True, True, True, False]
-    assert (tried.norms[0].moments, tried.norms[0].sizes) == ([], ())
+    assert (tried.norms[0].shard_moments, tried.norms[0].shard_sizes) == ([], ())
     assert all(parameter.grad is None for parameter in model.parameters())
