@@ -20,6 +20,10 @@ from torch.overrides import TorchFunctionMode
 from edgecloud_trainer.models import ModelError
 
 
+class RowsError(ModelError):
+    """What a BatchNorm sees can't be shared out over the shards."""
+
+
 class ShardBatchNorm(_BatchNorm):
     """What a BatchNorm becomes, before its own class in the order of methods: the same layer in all but its forward.
 
@@ -35,7 +39,12 @@ class ShardBatchNorm(_BatchNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """[N, C, ...] -> the same shape. In training, N is the sum of `shard_sizes`."""
+        """[N, C, ...] -> the same shape. In training, N is the sum of `shard_sizes`, or a multiple of it: where an
+        image is several rows, one after the other.
+
+        Raises:
+            RowsError: there are several shards, and N is something else.
+        """
         if not self.training and self.running_mean is not None:
             return functional.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -45,7 +54,7 @@ class ShardBatchNorm(_BatchNorm):
     def by_shard(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """Normalise each shard by its own statistics, and keep them."""
         sizes = self.shard_sizes if self.training and self.shard_sizes else (x.shape[0],)
-        parts = torch.split(x, list(sizes)) if len(sizes) > 1 else (x,)
+        parts = torch.split(x, _rows(sizes, x.shape[0])) if len(sizes) > 1 else (x,)
         rows: list[Tensor] = []
         outputs = [self._normalise(part, size, rows, weight, bias) for part, size in zip(parts, sizes, strict=True)]
         if rows:  # only now: a checkpointed block that is computed again may break off within this layer
@@ -95,6 +104,17 @@ class ShardBatchNorm(_BatchNorm):
         made: Any = super().__reduce_ex__(protocol)
         _, _, *rest = made
         return _blank, (_own_class(self),), *rest
+
+
+def _rows(sizes: Sequence[int], count: int) -> list[int]:
+    """How many of `count` rows are of each shard, which has so many images."""
+    each, left = divmod(count, sum(sizes))
+    if left or not each:
+        raise RowsError(
+            f"trainer.model: a BatchNorm sees other rows than images ({count} of {sum(sizes)} images), and can't tell"
+            " which shard they are of: write trainer.shards: 1, with one worker, or trainer.deterministic: true"
+        )
+    return [each * size for size in sizes]
 
 
 class _OwnForward(ShardBatchNorm):

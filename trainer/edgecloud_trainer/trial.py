@@ -56,7 +56,7 @@ def check(
 
     Raises:
         SettingsError: there are shards of one image, and the model takes two at least.
-        ModelError: it fails in training mode, or makes something else there.
+        ModelError: it fails in training mode, normalises what is of no shard, or makes something else there.
         OSError, MemoryError, RuntimeError: the model's own, where another try may work.
     """
     # A rank has all its shards in one forward, in the fast mode.
@@ -78,6 +78,8 @@ def check(
                 moved = sorted(name for name, value in statistics.items() if not torch.equal(value, after[name]))
                 if backwards(settings, device) and isinstance(logits, Tensor) and logits.requires_grad:
                     logits.float().sum().backward()  # type: ignore[no-untyped-call]
+        except norm.RowsError:
+            raise  # says what to do
         except Exception as error:  # the user's or torchvision's code may raise anything
             if _NOT_DETERMINISTIC in str(error):
                 which = trying.in_a_line(error).partition(", but ")[0]

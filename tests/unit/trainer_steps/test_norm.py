@@ -192,6 +192,13 @@ def test_a_layer_over_tokens_weighs_by_images() -> None:
     module = nn.Sequential(nn.Flatten(0, 1), nn.BatchNorm1d(5, momentum=1.0))
     norms = norm.convert(module)
     x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    for sizes in ([4], [1, 3]):
+        norm.set_sizes(module, sizes)
+        found = module(x).reshape(x.shape)
+        expected = torch.cat(
+            [functional.batch_norm(part.flatten(0, 1), None, None, training=True) for part in torch.split(x, sizes)]
+        )
+        torch.testing.assert_close(found, expected.reshape(x.shape))
     norm.set_sizes(module, [4])
     module(x)
     norm.take_up(norms, norm.gathered(norms), norm.seen(norms))
@@ -302,3 +309,15 @@ def test_statistics_that_are_no_longer_tracked_stay() -> None:
     before = {name: value.clone() for name, value in module.first.named_buffers()}
     updated(module)
     assert all(torch.equal(value, before[name]) for name, value in module.first.named_buffers())
+
+
+def test_rows_of_no_shard() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(2))
+    norm.convert(module)
+    norm.set_sizes(module, (2, 2))
+    with pytest.raises(
+        norm.RowsError, match=r"other rows than images \(6 of 4 images\).*: write trainer\.shards: 1, with"
+    ):
+        module(torch.randn(6, 2))
+    norm.set_sizes(module, (4,))
+    module(torch.randn(6, 2))
