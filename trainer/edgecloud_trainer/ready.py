@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgecloud.api.rules import trainer_violations
-from edgecloud_trainer import data, devices, models
+from edgecloud_trainer import data, devices, models, seeding
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.export.delivery import check_destination
@@ -54,7 +54,7 @@ def make_ready(settings: Settings) -> tuple[Dataset, nn.Module]:
     torch.set_flush_denormal(True)
     dataset = data.load(spec.data, seed=spec.seed, cache=settings.cache, on_progress=_Progress())
     channels, height, width = dataset.shape
-    torch.manual_seed(spec.seed)
+    seeding.seed_all(spec.seed)
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
     model = model.to(device="cpu", memory_format=devices.memory_format(settings))  # type: ignore[call-overload]

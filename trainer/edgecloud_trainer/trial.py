@@ -2,9 +2,9 @@
 
 And one backward, where that may fail for a reason of its own. In the first step it would be a traceback, and the job
 would be tried anew until no restart is left. Afterwards the model's parameters, their gradients, buffers, and
-attributes of plain types are as they were, and so are torch's random numbers; what else a forward moves (a list, other
-libraries' random numbers) stays moved. Every rank comes to the same, as far as its model does what the configuration
-says.
+attributes of plain types are as they were, and so are torch's random numbers; what else a forward moves (a list, or
+other libraries' random numbers, which each step seeds) stays moved. Every rank comes to the same, as far as its model
+does what the configuration says.
 """
 
 from __future__ import annotations
