@@ -67,12 +67,12 @@ def begin_alike(stepper: Stepper) -> None:
 
 
 class Unexchanged:
-    """What a model's forward moves and no exchange brings together, so that each rank has its own: persistent buffers
-    that are not its batch norms' running statistics (an InstanceNorm's, a spectral norm's, a codebook, a mask), and
-    frozen parameters, which some models keep a codebook in.
+    """What a model's forward moves and no exchange brings together, so that each rank has its own: buffers that are not
+    its batch norms' running statistics (an InstanceNorm's, a spectral norm's, a codebook, a mask), and frozen
+    parameters, which some models keep a codebook in.
 
-    Any such buffer counts. A frozen parameter is a backbone's as a rule, and large: it counts if the first step has
-    moved it. Where there are none of both, nothing here costs anything.
+    Any such buffer that checkpoints hold counts. A frozen parameter is a backbone's as a rule, and large: it counts if
+    the first step has moved it. Where there are none of both, nothing here costs anything.
     """
 
     def __init__(self, stepper: Stepper) -> None:
@@ -85,6 +85,12 @@ class Unexchanged:
         ]
         self._names = [name for name in own if name not in parameters]
         self._frozen = [name for name in own if name in parameters]
+        # In no checkpoint, and so not to be brought together; but a step that moves them can't be exact.
+        self._passing = [
+            name
+            for name, _ in stepper.model.named_buffers(remove_duplicate=False)
+            if name not in stepper.exchanged and name not in own
+        ]
         settings = stepper.settings
         self._exact = settings.trainer.deterministic and not settings.local
         self._before: dict[str, str] = {}
@@ -104,7 +110,7 @@ class Unexchanged:
     def remember(self) -> None:
         """Before the first step."""
         if self._exact:
-            self._before = self._digests(self._names + self._frozen)
+            self._before = self._digests(self._names + self._frozen + self._passing)
         elif self._stepper.settings.world_size > 1:
             self._before = self._digests(self._frozen)
 
@@ -118,7 +124,7 @@ class Unexchanged:
         if not before:
             return
         now = self._digests(list(before))
-        mine = [name for name in before if before[name] != now[name]]
+        mine = [name for name in before if before[name] != now.get(name)]
         moved = set().union(*group.gather_objects(mine, self._stepper.settings))
         if moved and self._exact:
             raise SettingsError(self._refusal(sorted(moved)))
@@ -133,8 +139,9 @@ class Unexchanged:
         )
 
     def _own(self, names: Sequence[str]) -> dict[str, Tensor]:
-        state = self._stepper.model.state_dict()
-        return {name: state[name] for name in names}
+        model = self._stepper.model
+        state = {**dict(model.named_buffers(remove_duplicate=False)), **model.state_dict()}
+        return {name: state[name] for name in names if name in state}  # a passing one may be gone
 
     def _digests(self, names: Sequence[str]) -> dict[str, str]:
         # Values, not versions: a codebook is moved by way of its `.data` as a rule, which counts none.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgecloud.api.rules import trainer_violations
-from edgecloud_trainer import data, devices, models
+from edgecloud_trainer import data, devices, models, seeding
 from edgecloud_trainer.augment import too_small
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
@@ -57,7 +57,7 @@ def make_ready(settings: Settings) -> tuple[Dataset, nn.Module]:
     channels, height, width = dataset.shape
     if problem := too_small(spec.data.augment, height, width):
         raise SettingsError(f"trainer.data.augment: {problem}")
-    torch.manual_seed(spec.seed)
+    seeding.seed_all(spec.seed)
     model = models.build(spec.model, classes=len(dataset.classes), channels=channels, height=height, width=width)
     models.initialise(model, dataset.train.pixels, mean=dataset.mean, std=dataset.std)
     model = model.to(device="cpu", memory_format=devices.memory_format(settings))  # type: ignore[call-overload]

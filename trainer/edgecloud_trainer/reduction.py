@@ -98,6 +98,9 @@ class FastReduction:
         pile: list[nn.Parameter] = []
         size, enough = 0, bucket_bytes(self._parameters[0].device) if self._parameters else 0
         for parameter in reversed(self._parameters):
+            if pile and _sum_dtype(pile[0]) != _sum_dtype(parameter):
+                self._buckets.append(_Bucket(pile))
+                pile, size = [], 0
             pile.append(parameter)
             size += parameter.numel() * parameter.element_size()
             if size >= enough:
@@ -122,14 +125,18 @@ class FastReduction:
         self._sent += 1
 
     def finish(self, part: Part) -> Totals:
-        """Wait until every gradient (in .grad) is the sum over all ranks, and say what the step came to."""
+        """Wait until every gradient (in .grad) is the sum over all ranks, and say what the step came to.
+
+        A parameter that got none on any rank has none: an optimiser moves it by decay and momentum otherwise.
+        """
         moments, waited = part.moments.numel(), 0.0
         rest = torch.cat(
             (
                 part.moments.double(),
                 torch.stack((part.loss_sum.double(), part.correct.double())),
                 part.moments.new_tensor(
-                    [part.samples, part.wishes.stop, part.wishes.save, *part.seen], dtype=torch.float64
+                    [part.samples, part.wishes.stop, part.wishes.save, *_given(self._parameters), *part.seen],
+                    dtype=torch.float64,
                 ),
             )
         )
@@ -147,7 +154,9 @@ class FastReduction:
             waited = time.perf_counter() - began
             for bucket in self._buckets:
                 bucket.take_back()
-        loss_sum, correct, samples, stop, save, *seen = rest[moments:].tolist()
+        loss_sum, correct, samples, stop, save, *more = rest[moments:].tolist()
+        given, seen = more[: len(self._parameters)], more[len(self._parameters) :]
+        _leave_out(self._parameters, given)
         return Totals(
             loss_sum=loss_sum,
             correct=round(correct),
@@ -160,11 +169,18 @@ class FastReduction:
         )
 
 
+def _sum_dtype(parameter: Tensor) -> torch.dtype:
+    """What its gradients are added up in: its own type, and float32 at least."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
 class _Bucket:
+    """Some parameters' gradients in a row; the parameters are added up in one type."""
+
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         sizes = [parameter.numel() for parameter in parameters]
-        self.flat = torch.zeros(sum(sizes), dtype=torch.float32, device=parameters[0].device)
+        self.flat = torch.zeros(sum(sizes), dtype=_sum_dtype(parameters[0]), device=parameters[0].device)
         # Strides like the parameter's (channels last, say), as its gradient has: copying is a matter of memory then.
         self.views = [
             part.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
@@ -205,7 +221,8 @@ class _Bucket:
 
     def take_back(self) -> None:
         for view, parameter in zip(self.views, self.parameters, strict=True):
-            parameter.grad = view  # until the next backward pass, which begins with none
+            # Until the next backward pass, which begins with none. The same tensor, but for half a float.
+            parameter.grad = view.to(parameter.dtype)
         self._there, self._sent = set(), False
 
 
@@ -225,10 +242,14 @@ class ExactReduction:
         flat = [(p.grad if p.grad is not None else torch.zeros_like(p)).reshape(-1).float() for p in self._parameters]
         self._gradients.append(torch.cat(flat))
         self._rest.append(torch.cat((part.moments.float(), part.loss_sum.float().reshape(1))))
-        self._counts.append(torch.tensor([int(part.correct), part.samples, 0, 0, *part.seen], dtype=torch.int64))
+        counts = [int(part.correct), part.samples, 0, 0, *_given(self._parameters), *part.seen]
+        self._counts.append(torch.tensor(counts, dtype=torch.int64))
 
     def finish(self, wishes: Wishes) -> Totals:
-        """Put the sums over all shards into .grad, and say what the step came to."""
+        """Put the sums over all shards into .grad, and say what the step came to.
+
+        A parameter that got none of any shard has none, as in the fast mode.
+        """
         largest = torch.stack((_largest(self._gradients), _largest(self._rest)))
         waited = self._exchange(largest, dist.ReduceOp.MAX)
         finite = bool(torch.isfinite(largest).all())
@@ -245,7 +266,9 @@ class ExactReduction:
         gradients, rest, counts = torch.split(grid, widths)
         self._put_back(exact.from_grid(gradients, exponents[0], torch.float32))
         summed = exact.from_grid(rest, exponents[1], torch.float32)
-        correct, samples, stops, saves, *seen = counts.tolist()
+        correct, samples, stops, saves, *more = counts.tolist()
+        given, seen = more[: len(self._parameters)], more[len(self._parameters) :]
+        _leave_out(self._parameters, given)
         self._gradients, self._rest, self._counts = [], [], []
         return Totals(
             loss_sum=float(summed[-1]),
@@ -274,6 +297,18 @@ class ExactReduction:
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
             parameter.grad.copy_(part.view(parameter.shape))
+
+
+def _given(parameters: Sequence[nn.Parameter]) -> list[int]:
+    """For each of them 1, or 0 where there is no gradient."""
+    return [int(parameter.grad is not None) for parameter in parameters]
+
+
+def _leave_out(parameters: Sequence[nn.Parameter], given: Sequence[float]) -> None:
+    """Take the gradients away that nobody has given: they are zeros that have been made up."""
+    for parameter, count in zip(parameters, given, strict=True):
+        if not count:
+            parameter.grad = None
 
 
 def _summed(rows: Sequence[Tensor], exponent: int) -> Tensor:

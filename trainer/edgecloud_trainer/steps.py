@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecloud_trainer import norm, optimizers, order, ordinary, trial
+from edgecloud_trainer import norm, optimizers, order, ordinary, seeding, trial
 from edgecloud_trainer.augment import Augmenter, sent, to_input
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
@@ -195,7 +195,7 @@ class Stepper:
             parameter.grad = None
         norm.set_sizes(self.model, [len(shard_ids) for _, shard_ids in shards if len(shard_ids)])
         # Dropout and the like: the same numbers for a shard, whoever computes it.
-        torch.manual_seed(mixed(self.settings.trainer.seed, number, shards[0][0]))
+        seeding.seed_all(mixed(self.settings.trainer.seed, number, shards[0][0]))
         if len(ids) == 0:
             zero = torch.zeros((), device=self.device.device)
             moments = norm.gathered(self.norms, device=self.device.device)

@@ -2,9 +2,9 @@
 
 And one backward, where that may fail for a reason of its own. In the first step it would be a traceback, and the job
 would be tried anew until no restart is left. Afterwards the model's parameters, their gradients, buffers, and
-attributes of plain types are as they were, and so are torch's random numbers; what else a forward moves (a list, other
-libraries' random numbers) stays moved. Every rank comes to the same, as far as its model does what the configuration
-says. Before that: whether a checkpoint could hold the model.
+attributes of plain types are as they were, and so are torch's random numbers; what else a forward moves (a list, or
+other libraries' random numbers, which each step seeds) stays moved. Every rank comes to the same, as far as its model
+does what the configuration says. Before that: whether a checkpoint could hold the model.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def check(
 
     Raises:
         SettingsError: there are shards of one image, and the model takes two at least.
-        ModelError: it fails in training mode, or makes something else there.
+        ModelError: it fails in training mode, normalises what is of no shard, or makes something else there.
         OSError, MemoryError, RuntimeError: the model's own, where another try may work.
     """
     # A rank has all its shards in one forward, in the fast mode.
@@ -73,10 +73,15 @@ def check(
             with _as_it_was(model, device), torch.enable_grad():
                 model.train()
                 norm.set_sizes(model, sizes)
+                statistics = norm.statistics(model)
                 with autocast():
                     logits = model(black)
+                after = norm.statistics(model)
+                moved = sorted(name for name, value in statistics.items() if not torch.equal(value, after[name]))
                 if backwards(settings, device) and isinstance(logits, Tensor) and logits.requires_grad:
                     logits.float().sum().backward()  # type: ignore[no-untyped-call]
+        except norm.RowsError:
+            raise  # says what to do
         except (Exception, SystemExit) as error:  # the user's or torchvision's code may raise anything
             if _NOT_DETERMINISTIC in str(error):
                 which = trying.in_a_line(error).partition(", but ")[0]
@@ -89,6 +94,12 @@ def check(
             return _Wrong(
                 f"fails in training mode on shards of {trying.images(images)} ({trying.in_a_line(error)})",
                 "correct it, or take another model such as edgenet",
+            )
+        if moved:
+            return _Wrong(
+                f"normalises in training mode by itself, not by shard, and moves {moved[0]}",
+                "have the BatchNorm's forward call super().forward, or torch.nn.functional.batch_norm with its"
+                " running_mean",
             )
         instead = trying.made_instead(logits, sum(sizes), len(dataset.classes))
         if instead is not None:

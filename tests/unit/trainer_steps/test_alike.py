@@ -38,17 +38,32 @@ class Codebook(nn.Module):
         return x + self.still * self.codes
 
 
+class Passing(nn.Module):
+    """Takes off a running mean that is not kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.get_buffer("mean").lerp_(x.detach().mean((0, 2, 3)).reshape(4, 1, 1), 0.1)
+        return x - self.get_buffer("mean")
+
+
 STORAGE = {"ownStorage": True, "storage": {"checkpointIntervalSteps": 1}}
 
 
-def network(seed: int, *, buffers: bool = False, codebook: bool = False) -> nn.Module:
+def network(seed: int, *, buffers: bool = False, codebook: bool = False, passing: bool = False) -> nn.Module:
     """buffers: such as each rank has for itself, of some types; a model without has BatchNorm's alone. codebook: in a
-    frozen parameter."""
+    frozen parameter. passing: in a buffer that no checkpoint holds."""
     torch.manual_seed(seed)
     norm = nn.InstanceNorm2d(4, track_running_stats=True) if buffers else nn.BatchNorm2d(4)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 36, 2))
     if codebook:
         model.insert(2, Codebook())
+    if passing:
+        model.insert(2, Passing())
     if buffers:
         model.register_buffer("seen", torch.zeros(3, dtype=torch.int16))
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -78,7 +93,7 @@ def train(settings: Settings) -> str:
     torch.set_num_threads(1)
     device = devices.choose(settings)
     seeds, loss = json.loads(os.environ["SEEDS"]), None
-    kinds: Any = {kind.lower(): True for kind in ("BUFFERS", "CODEBOOK") if kind in os.environ}
+    kinds: Any = {kind.lower(): True for kind in ("BUFFERS", "CODEBOOK", "PASSING") if kind in os.environ}
     model = network(seeds[settings.rank], **kinds)
     if "SCALES" in os.environ:
         model.register_buffer("scale", torch.full((2,), float(os.environ["SCALES"].split()[settings.rank])))
@@ -143,7 +158,9 @@ def test_rank_0s_buffers_have_to_be_finite(tmp_path: Path, rank: int) -> None:
         assert ("NonFiniteError" in said) == (rank == 0), said
 
 
-@pytest.mark.parametrize(("kind", "moved"), [("BUFFERS", "1.running_mean, 1.running_var"), ("CODEBOOK", "2.codes")])
+@pytest.mark.parametrize(
+    ("kind", "moved"), [("BUFFERS", "1.running_mean, 1.running_var"), ("CODEBOOK", "2.codes"), ("PASSING", "2.mean")]
+)
 def test_a_result_that_is_to_be_exact_has_no_such_buffers(tmp_path: Path, kind: str, moved: str) -> None:
     for said in ends(tmp_path, seeds=(1, 1), trainer={"deterministic": True}, **{kind: "yes"}):
         assert "SettingsError" in said

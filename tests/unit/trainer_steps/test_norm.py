@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import io
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from edgecloud_trainer import norm
+from edgecloud_trainer.models import ModelError
 
 SIZES = (5, 5, 4)
 
@@ -188,8 +192,132 @@ def test_a_layer_over_tokens_weighs_by_images() -> None:
     module = nn.Sequential(nn.Flatten(0, 1), nn.BatchNorm1d(5, momentum=1.0))
     norms = norm.convert(module)
     x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    for sizes in ([4], [1, 3]):
+        norm.set_sizes(module, sizes)
+        found = module(x).reshape(x.shape)
+        expected = torch.cat(
+            [functional.batch_norm(part.flatten(0, 1), None, None, training=True) for part in torch.split(x, sizes)]
+        )
+        torch.testing.assert_close(found, expected.reshape(x.shape))
     norm.set_sizes(module, [4])
     module(x)
     norm.take_up(norms, norm.gathered(norms), norm.seen(norms))
     assert norms[0].running_mean is not None
     torch.testing.assert_close(norms[0].running_mean, x.mean((0, 1)))
+
+
+class ReLUBehind(nn.BatchNorm2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).relu()
+
+
+class ByItself(nn.BatchNorm2d):
+    """As timm's BatchNormAct2d does."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        x = functional.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps
+        )
+        return x.relu()
+
+
+class OfAnotherClass(nn.BatchNorm2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return nn.BatchNorm2d.forward(self, input).relu()
+
+
+def hooked() -> nn.Module:
+    layer = nn.BatchNorm2d(6)
+    layer.register_forward_hook(lambda _module, _arguments, output: output.relu())
+    return layer
+
+
+@pytest.mark.parametrize("make", [lambda: ReLUBehind(6), lambda: ByItself(6), lambda: OfAnotherClass(6), hooked])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_what_a_layer_does_beside(make: Callable[[], nn.Module], checkpointed: bool) -> None:
+    """It is done in training too, and of the rest the layer is as any other."""
+    plain, own = Blocks(checkpointed=checkpointed), Blocks(checkpointed=checkpointed)
+    plain.first, own.first = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(make(), nn.Identity())
+    for (name, expected), (other, found) in zip(updated(plain).items(), updated(own).items(), strict=True):
+        assert name == other
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    before = norm.statistics(own)
+    norm.set_sizes(own, SIZES)
+    norm.set_sizes(plain, SIZES)
+    assert torch.equal(own(images()), plain(images()))
+    assert all(torch.equal(value, before[name]) for name, value in norm.statistics(own).items())
+    own.eval()
+    plain.eval()
+    assert torch.equal(own(images()), plain(images()))
+
+
+class Listed(nn.Module):
+    """Goes through its layers by a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(6)
+        self.layers = [self.norm]
+
+    def train(self, mode: bool = True) -> Listed:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def test_a_layer_stays_the_object_that_it_was() -> None:
+    module = Listed()
+    layer = module.norm
+    norms = norm.convert(module)
+    assert norms == [layer] == module.layers and module.norm is layer
+    assert norm.convert(module) == norms, "once more changes nothing"
+    assert type(layer).__name__ == "BatchNorm2d" and not module.train().norm.training
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(6), ReLUBehind(6), nn.SyncBatchNorm(6)])
+def test_a_converted_layer_is_copied_and_saved(layer: nn.Module) -> None:
+    model = nn.Sequential(layer)
+    norm.convert(model)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert type(other[0]) is type(layer)
+        for one in (model, other):
+            norm.set_sizes(one, SIZES)
+        assert torch.equal(model(images()), other(images()))
+        assert norm.seen([other[0]]) == [sum(SIZES)]
+
+
+class AddsUp(nn.SyncBatchNorm):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).relu()
+
+
+def test_a_layer_that_adds_up_over_ranks_by_itself_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"^trainer\.model: AddsUp is a SyncBatchNorm with a forward of its own"):
+        norm.convert(nn.Sequential(AddsUp(6)))
+
+
+def test_statistics_that_are_no_longer_tracked_stay() -> None:
+    module = Blocks()
+    module.first.track_running_stats = False
+    before = {name: value.clone() for name, value in module.first.named_buffers()}
+    updated(module)
+    assert all(torch.equal(value, before[name]) for name, value in module.first.named_buffers())
+
+
+def test_rows_of_no_shard() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(2))
+    norm.convert(module)
+    norm.set_sizes(module, (2, 2))
+    with pytest.raises(
+        norm.RowsError, match=r"other rows than images \(6 of 4 images\).*: write trainer\.shards: 1, with"
+    ):
+        module(torch.randn(6, 2))
+    norm.set_sizes(module, (4,))
+    module(torch.randn(6, 2))

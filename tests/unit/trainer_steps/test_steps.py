@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from typing import Any
 
 import numpy as np
@@ -185,3 +186,30 @@ def test_a_checkpoint_of_another_machine_is_no_exact_one() -> None:
     group.refuse_mixture(here, here)
     with pytest.raises(group.MixtureError, match="isa AVX2 there and AVX512 here"):
         group.refuse_mixture({**here, "isa": "AVX2"}, here)
+
+
+class Drops(nn.Module):
+    """Leaves its layer out now and then, by the numbers of Python's and numpy's that all share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.drawn: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        self.drawn += [random.random(), np.random.random()]
+        return self.head(self.layer(x) if self.drawn[-1] > self.drawn[-2] else x)  # type: ignore[no-any-return]
+
+
+def test_random_numbers_of_other_libraries_are_the_shards(digits: Dataset) -> None:
+    """As torch's: whatever was drawn before, and whoever computes the shard."""
+    said = settings(deterministic=True, shards=3)
+    stepper = Stepper(said, devices.choose(said), digits, Drops())
+    found = []
+    for _ in range(2):
+        stepper.model.drawn = []
+        stepper.step(7, even(3, 1))
+        found.append(stepper.model.drawn)
+        random.random()
+    assert found[0] == found[1] and len(set(found[0])) == 6

@@ -230,6 +230,31 @@ def test_what_a_checkpoint_cant_hold(digits: Dataset, model: nn.Module, expected
     assert expected in str(caught.value)
 
 
+class Functional(nn.BatchNorm1d):
+    """Normalises in a way that nobody can put the shards into."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        found: Tensor = torch.batch_norm(
+            input, self.weight, self.bias, self.running_mean, self.running_var, self.training, 0.1, self.eps, False
+        )
+        return found
+
+
+def test_what_can_not_be_normalised_by_shard(digits: Dataset) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), Functional(10))
+    with pytest.raises(ModelError) as caught:
+        stepper(settings(model="own:net"), digits, model)
+    assert str(caught.value) == (
+        "own:net normalises in training mode by itself, not by shard, and moves 2.running_mean: have the BatchNorm's"
+        " forward call super().forward, or torch.nn.functional.batch_norm with its running_mean"
+    )
+
+
+class OneRowMore(nn.BatchNorm1d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(torch.cat((input, input[:1])))[: len(input)]
+
+
 class Scatters(torch.autograd.Function):
     """Its backward needs an operation of which torch has no deterministic form, as those of some poolings on a GPU."""
 
@@ -264,14 +289,15 @@ def test_what_has_no_deterministic_form(digits: Dataset, name: str, monkeypatch:
 
 @pytest.mark.parametrize(("ranks", "works"), [(1, False), (12, True)])
 def test_shards_that_a_rank_has_together(digits: Dataset, ranks: int, works: bool) -> None:
-    """A normalisation over patches of images can't tell its shards; alone, a shard is all there is."""
-    model = nn.Sequential(nn.Unflatten(2, (2, 4)), nn.Flatten(0, 2), nn.BatchNorm1d(4), nn.Unflatten(0, (-1, 2)))
-    model.extend([nn.Flatten(), nn.Linear(64, 10)])
+    """A normalisation over other rows than images can't tell its shards; alone, a shard is all there is."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), OneRowMore(10))
     said = settings(ranks=ranks)
     if works:
         stepper(said, digits, model)
     else:
-        with pytest.raises(ModelError, match="split_sizes"):
+        with pytest.raises(
+            ModelError, match=r"^trainer\.model: a BatchNorm sees other rows than images \(5 of 4 images"
+        ):
             stepper(said, digits, model)
 
 
@@ -318,5 +344,5 @@ def test_nothing_is_left_of_it(digits: Dataset, backwards: bool, monkeypatch: py
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert [module.training for module in model.modules()] == [True, True, True, False]
-    assert (tried.norms[0].moments, tried.norms[0].sizes) == ([], ())
+    assert (tried.norms[0].shard_moments, tried.norms[0].shard_sizes) == ([], ())
     assert all(parameter.grad is None for parameter in model.parameters())
