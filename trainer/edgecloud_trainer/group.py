@@ -149,7 +149,10 @@ def refuse_other_data(written: str | None, data: str, settings: Settings, *, hel
     """
     if written is None or written == data:
         return
-    text = f"the checkpoint was trained on other images ({written[:SHOWN]}) than those at hand ({data[:SHOWN]})"
+    text = (
+        f"the checkpoint was trained on other images ({written[:SHOWN]}) than those at hand ({data[:SHOWN]}), or"
+        " another release of EdgeCloud read them otherwise"
+    )
     if settings.trainer.deterministic:
         raise MixtureError(
             f"deterministic: true can't go on: {text}; put the first ones back, or begin anew under another name"

@@ -85,7 +85,7 @@ def _other_trained(stepper: Stepper, states: Sequence[Mapping[str, Any]]) -> str
             for value in values.values():
                 # Beside what is of the parameter's shape there are counters.
                 if isinstance(value, Tensor) and value.ndim and value.shape != now[number].shape:
-                    return "other parameters are trained, or in another order"
+                    return "other parameters are trained, or in another order, as by an earlier release"
     return None
 
 

@@ -62,8 +62,13 @@ def without_lost(context: Context, status: TrainingJobStatus) -> TrainingJobStat
 
 
 def _loses(context: Context, status: TrainingJobStatus) -> bool:
-    """Whether what the job needs to go on goes with its Pods: there are checkpoints, and they lie in the Pods."""
-    kept = context.settings.one_machine or context.job.spec.storage_or_default().claim_name is not None
+    """Whether what the job needs to go on goes with its Pods: there are checkpoints, and they lie in the Pods.
+
+    Where a program keeps them in a volume of the template's own, if it does, nobody knows here.
+    """
+    spec = context.job.spec
+    elsewhere = spec.program is not None and bool((spec.template().get("spec") or {}).get("volumes"))
+    kept = context.settings.one_machine or elsewhere or spec.storage_or_default().claim_name is not None
     return not kept and status.measuring is None and _round(status) > 0
 
 

@@ -181,6 +181,18 @@ def test_without_a_claim_the_checkpoints_go_with_the_pods_and_the_status_says_so
     assert scene.status.summary is not None and scene.status.summary.progress == ""
 
 
+def test_a_program_with_volumes_of_its_own_may_keep_its_checkpoints_there() -> None:
+    volumes = [{"name": "mine", "persistentVolumeClaim": {"claimName": "mine"}}]
+    scene = Scene(workers=1, podTemplate={"spec": {"volumes": volumes}}).running()
+    scene.says(0, progress=make_progress(9, total_steps=10, checkpoint_step=9)).settle()
+    scene.spec(suspend=True)
+    assert said(scene) == []
+    scene.says(0, state="preempted").settle()
+    scene.vanishes(0).launchers.clear()
+    scene.settle()
+    assert scene.status.checkpoint is not None and scene.status.checkpoint.step == 9
+
+
 def test_resumed_before_its_pods_are_gone_it_has_what_they_hold() -> None:
     for going in (False, True):
         scene = Scene(workers=1).running()
