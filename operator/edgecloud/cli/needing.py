@@ -59,11 +59,9 @@ def sentence(error: ImportError, extra: str) -> str | None:
 
 
 def _ours_to_bring(package: str) -> bool:
-    """Whether it, or what it is called on an index, is among what EdgeCloud and its extras ask for."""
-    if package in _OURS:
-        return True
+    """Whether it, or what it is called on an index, is among what EdgeCloud and its extras ask for, if that is known."""
     asked = {re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0].lower() for line in metadata.requires("edgecloud") or ()}
-    return _PROJECTS.get(package, package).lower() in asked
+    return package in _OURS or not asked or _PROJECTS.get(package, package).lower() in asked
 
 
 def _importing(error: ImportError) -> str:
