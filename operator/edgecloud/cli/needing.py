@@ -59,7 +59,7 @@ def sentence(error: ImportError, extra: str) -> str | None:
 
 
 def _ours_to_bring(package: str) -> bool:
-    """Whether it, or what it is called on an index, is among what EdgeCloud and its extras ask for, if that is known."""
+    """Whether it, or its name on an index, is among what EdgeCloud and its extras ask for, if that is known."""
     asked = {re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0].lower() for line in metadata.requires("edgecloud") or ()}
     return package in _OURS or not asked or _PROJECTS.get(package, package).lower() in asked
 
