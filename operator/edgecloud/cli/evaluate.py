@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 import click
 
 from edgecloud.cli.display import printable
-from edgecloud.cli.needing import needs
+from edgecloud.cli.needing import needs, require
 from edgecloud.cli.progress import Silent, progress
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def evaluate(
       edgecloud evaluate runs/cifar10 runs/cifar10/results/export/model-int8.onnx
       edgecloud evaluate model.onnx --data photos/ --split all -o json
     """
-    if missing := _missing():
-        _refuse(f"{missing} is not installed: pip install '.[trainer]' in EdgeCloud's folder")
+    require(_NEEDED, "trainer")
     with _wrong_input(), progress(quiet=quiet) as shown:
         if out is not None:
             _make(out)
@@ -121,12 +120,6 @@ def evaluate(
     if out is not None:
         with _wrong_input():
             _write(appraisals, out)
-
-
-def _missing() -> str | None:
-    from importlib.util import find_spec
-
-    return next((name for name in _NEEDED if find_spec(name) is None), None)
 
 
 @contextmanager

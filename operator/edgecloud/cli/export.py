@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecloud.cli.display import printable
-from edgecloud.cli.needing import needs
+from edgecloud.cli.needing import needs, require
 from edgecloud.cli.progress import progress
 from edgecloud.cli.tables import needed_width, print_whole
 
@@ -140,8 +140,7 @@ def export(
       edgecloud export runs/cifar10 --formats onnx,onnx-int8,pt2 --out edge -o json
       edgecloud export runs/cifar10/checkpoints/step-980 --data photos/ --calibration-images 1024
     """
-    if missing := _missing():
-        _refuse(f"{missing} is not installed: pip install '.[trainer]' in EdgeCloud's folder")
+    require(_NEEDED, "trainer")
     from edgecloud_trainer.export.folder import check_free
     from edgecloud_trainer.export.gates import COMMAND, complaints
 
@@ -162,12 +161,6 @@ def export(
         click.echo(f"edgecloud: {printable(sentence)}", err=True)
     click.echo(f"report: {printable(str(folder / 'report.html'))}", err=True)
     sys.exit(1 if failed else 0)
-
-
-def _missing() -> str | None:
-    from importlib.util import find_spec
-
-    return next((name for name in _NEEDED if find_spec(name) is None), None)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
@@ -32,6 +32,13 @@ def needs(extra: str) -> Iterator[None]:
         refuse(problem)
 
 
+def require(packages: Iterable[str], extra: str) -> None:
+    """End the command with a sentence if one of these is not there, without importing any. extra: as for `needs`."""
+    missing = next((name for name in packages if find_spec(name) is None), None)
+    if missing is not None:
+        refuse(_not_installed(missing, _of_extra(extra)))
+
+
 def refuse(problem: str) -> NoReturn:
     """End the command with that sentence."""
     from edgecloud.cli.display import printable  # not above: --help needs none of it
@@ -46,8 +53,7 @@ def sentence(error: ImportError, extra: str) -> str | None:
         package = (error.name or "").partition(".")[0]
         if not package or (package in _OURS and find_spec(package) is not None):
             return None
-        remedy = f"pip install '.[{extra}]' in EdgeCloud's folder" if _ours_to_bring(package) else "install it"
-        return f"{package} is not installed: {remedy}"
+        return _not_installed(package, _of_extra(extra) if _ours_to_bring(package) else "install it")
     package = _importing(error)
     if not package or package in _OURS:
         return None
@@ -56,6 +62,14 @@ def sentence(error: ImportError, extra: str) -> str | None:
         f"{package} can't be loaded ({why}): reinstall it with pip install --force-reinstall"
         f" {_PROJECTS.get(package, package)}, or install the system's library that this names"
     )
+
+
+def _not_installed(package: str, remedy: str) -> str:
+    return f"{package} is not installed: {remedy}"
+
+
+def _of_extra(extra: str) -> str:
+    return f"pip install '.[{extra}]' in EdgeCloud's folder"
 
 
 def _ours_to_bring(package: str) -> bool:
