@@ -1,7 +1,8 @@
-"""From bytes to text that libyaml can take: bounds, encoding, characters, and where the lines are."""
+"""From bytes to text that libyaml can take: bounds, encoding, characters, JSON's escapes, and where the lines are."""
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from typing import Final
@@ -18,6 +19,8 @@ _OTHER_BOMS: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 _BREAK: Final = re.compile("\r\n?|\n")
 _TAG_DIRECTIVE: Final = re.compile(r"^%TAG\b", re.MULTILINE)
+_PAIR: Final = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)", re.DOTALL)
+"""An escape; with groups, two that are halves of one character."""
 _SAVE_AS_UTF8: Final = "save the file as UTF-8"
 
 
@@ -78,7 +81,28 @@ def decode(data: bytes, file: str) -> str:
         raise unreadable(
             1, f"more than {MAX_TAG_DIRECTIVES} %TAG directives", "remove them: no tag of one's own means anything here"
         )
-    return text
+    return _whole_escapes(text)
+
+
+def _whole_escapes(text: str) -> str:
+    """JSON's escapes of a character beyond U+FFFF, two halves, as YAML's one; other text than JSON as it is.
+
+    kubectl, too, reads JSON as such, and refuses these halves in YAML. The lines stay where they are.
+    """
+    if not text.lstrip().startswith("{") or not any(match[1] for match in _PAIR.finditer(text)):
+        return text
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return _PAIR.sub(_whole, text)
+
+
+def _whole(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return match[0]
+    high, low = (int(half, 16) for half in match.groups())
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08X}"
 
 
 def too_large() -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,20 @@ def test_values_are_kubectls() -> None:
     [found] = check(job("workers: 0x10", PROGRAM, "suspend: on", "activeDeadlineSeconds: 1e3", "image: !!str 010")).jobs
     assert (found.spec.workers, found.spec.suspend) == (16, True)
     assert (found.spec.active_deadline_seconds, found.spec.image) == (1000, "010")
+
+
+def test_a_character_of_two_escapes_is_one_in_json_and_a_text_elsewhere() -> None:
+    """As Python's json.dumps writes it, by itself and behind a backslash."""
+    text = "print('\U0001f389 é \\\\ud83c\\\\udf89 \\\\\U0010ffff')"
+    [found] = check(json.dumps(check(good()).jobs[0].dump() | {"spec": _with_script(text)}, indent=1)).jobs
+    assert found.spec.program and found.spec.program.files == {"a.py": text}
+    script = ("workers: 1", "program:", "  command: [a]", "  files:", "    a.py: |", "      {'\\ud83c\\udf89'}")
+    [found] = check(job(*script)).jobs
+    assert found.spec.program and found.spec.program.files == {"a.py": "{'\\ud83c\\udf89'}\n"}
+
+
+def _with_script(text: str) -> dict[str, Any]:
+    return {"workers": 1, "program": {"command": ["python", "a.py"], "files": {"a.py": text}}}
 
 
 def test_documents_and_items_come_in_their_order() -> None:
