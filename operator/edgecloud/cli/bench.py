@@ -22,10 +22,10 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
 from edgecloud.cli.display import printable
+from edgecloud.cli.needing import USAGE_ERROR
+from edgecloud.cli.output import print_json
 from edgecloud.cli.run import lacking, read_job, wrong_size
 from edgecloud.cli.tables import print_whole
-
-USAGE_ERROR: Final = 2
 
 
 class NoSpeedError(Exception):
@@ -150,7 +150,7 @@ def _tell(measured: Sequence[Measured], folder: Path, output: str) -> None:
     (folder / "bench.json").write_text(json.dumps([asdict(one) for one in measured], indent=2) + "\n")
     drawn = _draw(measured, folder / "bench.png")
     if output == "json":
-        click.echo(json.dumps([asdict(one) for one in measured], indent=2))
+        print_json([asdict(one) for one in measured])
     else:
         print_whole(_table(measured), Console())
     click.echo(f"results: {folder / 'bench.json'}" + (f"   picture: {folder / 'bench.png'}" if drawn else ""), err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecloud.cli.display import printable
-from edgecloud.cli.output import STOPPED
+from edgecloud.cli.needing import refuse
+from edgecloud.cli.output import STOPPED, print_json
 from edgecloud.cli.progress import Silent, progress
 from edgecloud.cli.tables import print_whole
 from edgecloud.edge.looking import is_there
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 SplitName = Literal["train", "validation", "test"]
 
 FAILED: Final = 1
-USAGE_ERROR: Final = 2
 MAX_LISTED: Final = 1000
 MAX_CLASSES: Final = 40
 """In a table."""
@@ -220,7 +219,7 @@ def verify(source: str, strict: bool, follow_links: bool, output: str, quiet: bo
         verdict = run(source, observer, follow_links=follow_links)
     ok = verdict.ok(strict=strict)
     if output == "json":
-        click.echo(json.dumps({"ok": ok} | verdict.dump(), indent=2))
+        print_json({"ok": ok} | verdict.dump())
     else:
         _print_verdict(verdict, ok=ok)
     sys.exit(0 if ok else FAILED)
@@ -370,8 +369,7 @@ def _observer(shown: Silent) -> Observer:
 
 
 def _refuse(text: str) -> NoReturn:
-    click.echo(f"edgecloud: {_line(text)}", err=True)
-    sys.exit(USAGE_ERROR)
+    refuse(_line(text))
 
 
 def _line(text: str) -> str:
@@ -389,7 +387,7 @@ def _list_skipped(manifest: Manifest) -> None:
 
 def _print_manifest(manifest: Manifest, path: Path, output: str) -> None:
     if output == "json":
-        click.echo(json.dumps({"file": str(path), "bytes": path.stat().st_size} | manifest.dump(), indent=2))
+        print_json({"file": str(path), "bytes": path.stat().st_size} | manifest.dump())
         return
     channels, height, width = manifest.shape
     counts = ", ".join(f"{split} {counts.images:,}" for split, counts in manifest.splits.items())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from edgecloud.cli.display import printable
-from edgecloud.cli.needing import needs, require
+from edgecloud.cli.needing import needs, refuse, require
+from edgecloud.cli.output import print_json
 from edgecloud.cli.progress import Silent, progress
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from edgecloud_trainer.appraisal.material import Choice, Material
     from edgecloud_trainer.appraisal.predictors import Opened, Where
 
-USAGE_ERROR: Final = 2
 _LISTED_CLASSES: Final = 30
 _CONFUSED: Final = 5
 _SIGNIFICANT: Final = 0.05
@@ -141,14 +139,14 @@ def _wrong_input() -> Iterator[None]:
         problem = str(error)
     else:
         return
-    _refuse(problem)  # out here, where the progress bar is gone
+    refuse(problem)  # out here, where the progress bar is gone
 
 
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _refuse(f"--out {folder}: the folder can't be made ({error.strerror or error}): choose another one")
+        refuse(f"--out {folder}: the folder can't be made ({error.strerror or error}): choose another one")
 
 
 def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Opened:
@@ -215,7 +213,7 @@ def _print_json(appraisals: Sequence[Appraisal]) -> None:
     if len(appraisals) == 2:
         comparison = Comparison(first=appraisals[0], second=appraisals[1])
         said = {"models": [to_json(one) for one in appraisals], "comparison": comparison_to_json(comparison)}
-    click.echo(json.dumps(said, indent=2))
+    print_json(said)
 
 
 def _print_tables(appraisals: Sequence[Appraisal]) -> None:
@@ -329,10 +327,5 @@ def _write(appraisals: Sequence[Appraisal], folder: Path) -> None:
             comparison = Comparison(first=appraisals[0], second=appraisals[1])
             written += write_comparison(comparison, (names[0], names[1]), folder)
     except OSError as error:
-        _refuse(f"--out {folder}: {error.strerror or error}: free some space, or choose another folder")
+        refuse(f"--out {folder}: {error.strerror or error}: free some space, or choose another folder")
     click.echo(f"in {folder}: {', '.join(path.name for path in written)}", err=True)
-
-
-def _refuse(text: str) -> NoReturn:
-    click.echo(f"edgecloud: {printable(text)}", err=True)
-    sys.exit(USAGE_ERROR)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from edgecloud.cli.display import printable
-from edgecloud.cli.needing import needs, require
+from edgecloud.cli.needing import needs, refuse, require
+from edgecloud.cli.output import print_json
 from edgecloud.cli.progress import progress
 from edgecloud.cli.tables import needed_width, print_whole
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from edgecloud_trainer.data import Dataset
     from edgecloud_trainer.restoring import Restored
 
-USAGE_ERROR: Final = 2
 _FORMATS: Final[tuple[Format, ...]] = ("onnx", "onnx-int8", "pt2")
 _NEEDED: Final = ("torch", "torchvision", "matplotlib", "onnx", "onnxscript", "onnxruntime", "edgecloud_trainer")
 _COLUMNS: Final = ("file", "MB", "size", "accuracy", "lost", "same class", "p50, ms", "p99, ms", "speed", "gate")
@@ -181,7 +180,7 @@ def _wrong_input() -> Iterator[None]:
         problem = f"{error.filename or 'the export'} can't be written ({error.strerror or error}): name another --out"
     else:
         return
-    _refuse(problem)  # out here, where the progress bar is gone
+    refuse(problem)  # out here, where the progress bar is gone
 
 
 def _restored(path: Path, warn: Callable[[str], None]) -> Restored:
@@ -217,7 +216,7 @@ def _workdir(checkpoint: Path) -> Path | None:
 def _default_folder(checkpoint: Path) -> Path:
     workdir = _workdir(checkpoint)
     if workdir is None:
-        _refuse(f"{checkpoint} lies in no run's folder: say with --out where the files shall go")
+        refuse(f"{checkpoint} lies in no run's folder: say with --out where the files shall go")
     return workdir / "results" / "export"
 
 
@@ -252,7 +251,7 @@ def _print_json(report: Report) -> None:
     said: dict[str, Any] = {"exports": [summary(one) for one in report.exports]}
     if report.problems:
         said["problems"] = [one.dump() for one in report.problems]
-    click.echo(json.dumps(said, indent=2))
+    print_json(said)
 
 
 def _print_table(report: Report) -> None:
@@ -305,8 +304,3 @@ def _speed(one: Measured) -> str:
     if ratio.interval.low <= 1 <= ratio.interval.high:
         return "not different"
     return f"x{1 / ratio.p50:.2f} [{1 / ratio.interval.high:.2f}, {1 / ratio.interval.low:.2f}]"
-
-
-def _refuse(text: str) -> NoReturn:
-    click.echo(f"edgecloud: {printable(text)}", err=True)
-    sys.exit(USAGE_ERROR)

@@ -1,13 +1,16 @@
-"""Standard output, whatever takes it: a terminal of few characters, a reader that goes away early, a full disk."""
+"""Standard output, whatever takes it: a terminal of few characters, a reader that goes early, a full disk, JSON's."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
+import json
 import os
+import re
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -23,6 +26,7 @@ READER_GONE: Final = 141
 
 UNREAD: Final = (errno.EPIPE, errno.EIO)
 """The other end of a pipe, or the terminal, is gone."""
+_NOT_ASCII: Final = re.compile(r"[^\n -~]")
 
 
 class OutputError(Exception):
@@ -77,6 +81,16 @@ def guard_output() -> None:
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+def print_json(value: Any) -> None:
+    """Print plain data as JSON: in UTF-8, whatever the locale; characters as they are where the locale's is that, too.
+
+    Elsewhere, and where nobody would see what they are, they are JSON's escapes.
+    """
+    shown = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+    text = json.dumps(value, indent=2, ensure_ascii=not shown)
+    click.echo(_NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text))
 
 
 def end_of_output(error: OutputError) -> int:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from edgecloud.cli.needing import needs
+from edgecloud.cli.needing import needs, refuse
+from edgecloud.cli.output import print_json
 
 if TYPE_CHECKING:
     from edgecloud.edge.prediction import Prediction, Refused
     from edgecloud.edge.runtime import EdgeModel
 
-USAGE_ERROR: Final = 2
 _WIDEST: Final = 60
 
 
@@ -83,12 +82,12 @@ def predict(
         opened = open_model(model_file(model, wanted), threads=threads or 0)
         hold_against_format(opened.path, opened.card.format, wanted)
         if not (files := list(image_files(images))):
-            _refuse(f"{', '.join(images[:3])} holds no image: name image files, or a folder of them")
+            refuse(f"{', '.join(images[:3])} holds no image: name image files, or a folder of them")
         answers = predictions(opened, files, top=top, way=way)
         show = _print_json if output == "json" else _print_lines
         refused = show(opened, answers, files)
     except ModelFileError as error:
-        _refuse(str(error))
+        refuse(str(error))
     sys.exit(1 if refused else 0)
 
 
@@ -139,12 +138,5 @@ def _print_json(opened: EdgeModel, answers: Iterator[Prediction | Refused], file
         "step": card.run.step,
         "weightsSha256": card.run.weights_sha256,
     }
-    click.echo(json.dumps({"model": about, "predictions": predictions, "errors": errors}, indent=2))
+    print_json({"model": about, "predictions": predictions, "errors": errors})
     return len(errors)
-
-
-def _refuse(text: str) -> NoReturn:
-    from edgecloud.cli.display import printable
-
-    click.echo(f"edgecloud: {printable(text)}", err=True)
-    sys.exit(USAGE_ERROR)

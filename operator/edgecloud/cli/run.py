@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
 import click
 from pydantic import ValidationError
@@ -20,14 +19,14 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.types import MAX_WORKERS
 from edgecloud.cli.display import Plain, Quiet, Terminal, printable, terminal
-from edgecloud.cli.output import UNREAD, OutputError, nowhere
+from edgecloud.cli.needing import USAGE_ERROR, refuse
+from edgecloud.cli.output import UNREAD, OutputError, nowhere, print_json
 from edgecloud.validation import validate_files
 
 if TYPE_CHECKING:
     from edgecloud_operator.local import Ended, Event
 
 Output = Literal["table", "json", "yaml"]
-USAGE_ERROR: Final = 2
 
 
 @click.command()
@@ -87,10 +86,10 @@ def read_job(file: str) -> TrainingJob:
         sys.exit(USAGE_ERROR)
     if len(result.jobs) != 1:
         names = ", ".join(job.metadata.name for job in result.jobs)
-        _refuse(f"{file}: it holds {len(result.jobs)} jobs ({names}), and a local run takes one: split the file")
+        refuse(f"{file}: it holds {len(result.jobs)} jobs ({names}), and a local run takes one: split the file")
     job = result.jobs[0]
-    for reason in _unfit(job):
-        _refuse(f"{file}: {reason}")
+    for reason in _unwritable(job) or _unfit(job):
+        refuse(f"{file}: {reason}")
     return job
 
 
@@ -111,7 +110,7 @@ def lacking(job: TrainingJob) -> str | None:
 
 def _refuse_lacking(job: TrainingJob) -> None:
     if why := lacking(job):
-        _refuse(why)
+        refuse(why)
 
 
 def _unfit(job: TrainingJob) -> list[str]:
@@ -135,6 +134,38 @@ def _unfit(job: TrainingJob) -> list[str]:
                 f"spec.program.env[{place}].valueFrom: only a cluster has values to take: write value: instead"
             )
     return found
+
+
+def _unwritable(job: TrainingJob, encoding: str = sys.getfilesystemencoding()) -> list[str]:
+    """Why its texts can't be handed to a process, or name a file, in the encoding of this locale."""
+    return [
+        f"{path}: this locale has no characters for it ({encoding}): set one with UTF-8, such as LC_ALL=C.UTF-8"
+        for path, text in _told(job)
+        if not _fits(text, encoding)
+    ]
+
+
+def _told(job: TrainingJob) -> Iterator[tuple[str, str]]:
+    """What of a job is handed to a process or names a file here, with its path."""
+    if program := job.spec.program:
+        yield from ((f"spec.program.command[{place}]", text) for place, text in enumerate(program.command))
+        yield from ((f"spec.program.args[{place}]", text) for place, text in enumerate(program.args or ()))
+        yield from (
+            (f"spec.program.env[{place}].value", one.value or "") for place, one in enumerate(program.env or ())
+        )
+        yield "spec.program.workingDir", program.working_dir or ""
+    if job.spec.trainer:
+        yield "spec.trainer.data.source", job.spec.trainer.data.source or ""
+    if job.spec.export:
+        yield "spec.export.destination", job.spec.export.destination or ""
+
+
+def _fits(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _trainer_there() -> bool:
@@ -163,9 +194,9 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
             with display:
                 ended = asyncio.run(LocalRun(job, workdir, _Adapter(display)).run())
     except WorkdirError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except ValidationError as error:
-        _refuse(wrong_size(workers, error))
+        refuse(wrong_size(workers, error))
     return _tell(ended, output, lambda: _say_how(ended, workdir.path))
 
 
@@ -225,11 +256,11 @@ def _tell(ended: Ended, output: Output, say: Callable[[], None]) -> int:
 
 def _print_job(job: TrainingJob, output: Output) -> None:
     if output == "json":
-        click.echo(json.dumps(job.dump(), indent=2))
+        print_json(job.dump())
     elif output == "yaml":
         from edgecloud_operator.local import to_yaml
 
-        click.echo(to_yaml(job), nl=False)
+        click.echo(to_yaml(job).encode(), nl=False)  # as YAML is, whatever the locale
     else:
         click.echo(table([job], datetime.now(UTC), wide=True))
 
@@ -276,8 +307,3 @@ def _short(path: Path) -> str:
     """A path as the user would write it: relative to here, where it lies below."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def _refuse(text: str) -> NoReturn:
-    click.echo(f"edgecloud: {text}", err=True)
-    sys.exit(USAGE_ERROR)

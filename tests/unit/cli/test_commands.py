@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pkgutil
 import re
@@ -19,7 +20,8 @@ import edgecloud.cli
 from edgecloud.api.crd import crd
 from edgecloud.api.job import TrainingJob
 from edgecloud.cli.main import COMMANDS, cli
-from edgecloud.cli.run import _say_how
+from edgecloud.cli.run import _say_how, _unwritable
+from edgecloud.validation import validate_bytes
 from edgecloud_operator.local import Ended, Workdir
 from tests.unit.cli.command import EDGECLOUD, environment, job_file, run_edgecloud
 
@@ -300,6 +302,37 @@ def test_run_refuses_what_no_laptop_has(tmp_path: Path) -> None:
     assert not (tmp_path / "work").exists()
 
 
+def test_run_refuses_what_the_locale_has_no_characters_for(tmp_path: Path) -> None:
+    """No process could be given it: the run would try for ever. What is only written to files needs no locale."""
+    program = {"command": ["python", "ü.py"], "files": {"a.py": "'ü'"}, "env": [{"name": "A", "value": "ü"}]}
+    narrow = environment(LC_ALL="POSIX", PYTHONUTF8="0")
+    file = job_file(tmp_path / "a.yaml", program=program)
+    done = run_edgecloud("run", file, "--workdir", tmp_path / "work", env=narrow)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "this locale has no characters for it (ascii): set one with UTF-8, such as LC_ALL=C.UTF-8"
+    assert done.stderr == f"edgecloud: {file}: spec.program.command[1]: {said}\n"
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        ({"program": {"command": ["a"], "args": ["b", "ü"]}}, "spec.program.args[1]"),
+        ({"program": {"command": ["a"], "env": [{"name": "A", "value": "ü"}]}}, "spec.program.env[0].value"),
+        ({"program": {"command": ["a"], "workingDir": "/ü"}}, "spec.program.workingDir"),
+        ({"program": None, "trainer": {"data": {"source": "ü"}}}, "spec.trainer.data.source"),
+        (
+            {"program": None, "trainer": {"data": {"name": "digits"}}, "export": {"destination": "/ü"}},
+            "spec.export.destination",
+        ),
+    ],
+)
+def test_where_it_stands_is_said(tmp_path: Path, field: dict[str, Any], path: str) -> None:
+    job = TrainingJob.parse(yaml.safe_load(job_file(tmp_path / "a.yaml", **field).read_text()))
+    assert [line.partition(": ")[0] for line in _unwritable(job, "ascii")] == [path]
+    assert _unwritable(job, "latin-1") == []
+
+
 def test_run_refuses_two_jobs_and_none(tmp_path: Path) -> None:
     both = tmp_path / "both.yaml"
     both.write_text("---\n".join(job_file(tmp_path / f"{n}.yaml", n).read_text() for n in ("one", "two")))
@@ -395,6 +428,23 @@ def test_a_finished_job_needs_no_gpus_any_more(tmp_path: Path, monkeypatch: pyte
     again = CliRunner().invoke(cli, [*arguments, "--fresh"])
     assert (again.exit_code, "ask for 2 GPUs together" in again.stderr) == (2, True), again.output
     assert not list(tmp_path.glob("work.*")), "nothing was moved"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "json_has"), [("utf-8", "ü 🎉 \\u009b"), ("latin-1", "\\u00fc \\ud83c\\udf89 \\u009b")]
+)
+def test_json_and_yaml_are_utf_8_whatever_the_locale(tmp_path: Path, encoding: str, json_has: str) -> None:
+    """And JSON, which has escapes, looks right on a terminal of another one as well."""
+    arguments, text = finished(tmp_path, "Succeeded"), "ü 🎉 \x9b"
+    for file in (Path(arguments[1]), tmp_path / "work/job.yaml"):
+        job = yaml.safe_load(file.read_text())
+        job["spec"]["program"]["args"] = [text]
+        file.write_text(yaml.safe_dump(job))
+    for output, read in (("json", json.loads), ("yaml", yaml.safe_load)):
+        written = CliRunner(charset=encoding).invoke(cli, [*arguments, "-o", output]).stdout_bytes.decode()
+        assert read(written)["spec"]["program"]["args"] == [text]
+        assert output == "yaml" or json_has in written
+        assert validate_bytes(written.encode(), "a", TrainingJob).ok
 
 
 @pytest.mark.parametrize("written", [True, False])

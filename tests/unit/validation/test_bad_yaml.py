@@ -85,7 +85,10 @@ SYNTAX: list[Row] = [
     ("]\n", "1 |  | a bracket or comma is too many | check the brackets"),
     (good('image: "C:\\dir"'), "8 |  | an unknown escape in double quotes | use single quotes"),
     (good('image: "\\ud800"'), "8 |  | an escape that stands for no character | write the character itself"),
-    ('{"a": "\\\\\\ud83c\\udf89\\udf89"}', "1 |  | an escape that stands for no character | write the character itself"),
+    (
+        '{"a": "\\\\\\ud83c\\udf89\\udf89"}',
+        "1 |  | an escape that stands for no character | write the character itself",
+    ),
     ('{a: "\\ud83c\\udf89"}', "1 |  | an escape that stands for no character | write the character itself"),
     (good("image: |x", "  y"), "8 |  | that does not belong there | on the next line"),
     (good() + "...\na: b\n", "9 |  | something behind the end of the document | a line `---`"),
