@@ -161,7 +161,7 @@ def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Op
 
 def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: Silent) -> Material:
     """The images; those that the first model was trained with, if no others are named."""
-    from edgecloud_trainer.appraisal.material import MaterialError, cache_folder, gather, spec_of
+    from edgecloud_trainer.appraisal.material import MaterialError, cache_folder, gather, spec_of, still_there
     from edgecloud_trainer.data.dataset import RefusedError
     from edgecloud_trainer.data.filesystem import public
 
@@ -172,7 +172,7 @@ def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: S
         raise MaterialError(
             f"{first.path} lies in no run's folder, and says that its images are in {source}: name them with --data"
         )
-    spec = first.card.data if data is None else spec_of(data)
+    spec = still_there(first.card.data) if data is None else spec_of(data)
     cache = cache_folder(first.workdir if data is None else None)
 
     def say(done: int, total: int) -> None:

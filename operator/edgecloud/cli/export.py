@@ -194,7 +194,7 @@ def _restored(path: Path, warn: Callable[[str], None]) -> Restored:
 
 def _images(restored: Restored, place: str | None, show: Callable[[float | None], None]) -> Dataset:
     """Those that are named, else those of the training, which its workdir keeps decoded."""
-    from edgecloud_trainer.appraisal.material import cache_folder
+    from edgecloud_trainer.appraisal.material import cache_folder, still_there
     from edgecloud_trainer.export.material import other_images, own_images
 
     def say(done: int, total: int) -> None:
@@ -202,6 +202,7 @@ def _images(restored: Restored, place: str | None, show: Callable[[float | None]
 
     if place is not None:
         return other_images(restored.card, place, cache_folder(None), say)
+    still_there(restored.card.data)
     return own_images(restored.card, cache_folder(_workdir(restored.path)), say)
 
 

@@ -37,7 +37,7 @@ class ModelCard(Model):
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(description="Likewise, the deviation.")
     mirror: bool = Field(False, description="Evaluated on each image and its mirror image together.")
     data: DataSpec = Field(
-        description="trainer.data; a converted model has the URL in it without user, password and query."
+        description="trainer.data, paths in full; a converted model has a URL without user, password and query."
     )
     seed: int = Field(0, description="trainer.seed, which splits depend on.")
     data_sha256: Sha256 = Field(alias="dataSha256", description="Digest of the images, labels and classes.")

@@ -161,6 +161,19 @@ def test_images_that_somebodys_model_names(tmp_path: Path) -> None:
     assert f"{folder} holds no images" in refused(there), "in a run's folder they are the run's"
 
 
+@pytest.mark.parametrize(("source", "said"), [("/no/such/set", "/no/such/set"), ("set", "set (looked for in {})")])
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_images_of_a_run_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, source: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "work", data=DataSpec(source=source))
+    done = CliRunner().invoke(cli, [command, "work"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    remedy = "isn't there, where the model's training had its images: name them with --data"
+    assert done.stderr.splitlines()[-1] == f"edgecloud: {said.format(tmp_path)} {remedy}"
+
+
 def test_images_whose_server_refuses_them(tmp_path: Path) -> None:
     """Only a converted model's own URL may lack something: a checkpoint's is whole, and --data is the user's."""
     with serving(Site({}, status=403)) as site:

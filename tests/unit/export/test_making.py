@@ -20,7 +20,8 @@ from edgecloud.edge.card import Format
 from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.reference import load_reference
 from edgecloud.edge.report import Report, summary
-from edgecloud_trainer.cards import published
+from edgecloud_trainer import settings
+from edgecloud_trainer.cards import model_card, published
 from edgecloud_trainer.export.errors import ExportError
 from edgecloud_trainer.export.folder import LOCK, PARTIAL
 from edgecloud_trainer.export.gates import COMMAND, complaints
@@ -109,6 +110,28 @@ def test_the_folder_and_what_its_report_says(finished: tuple[Path, Report]) -> N
 )
 def test_what_a_card_says_of_its_images_elsewhere(data: DataSpec, shown: DataSpec) -> None:
     assert published(card(data=data)) == card(data=shown)
+
+
+@pytest.mark.parametrize(
+    ("source", "card_has"),
+    [
+        ("photos/", "{here}/photos"),
+        ("file://../pets.tar", "{above}/pets.tar"),
+        ("~/photos", f"{Path.home()}/photos"),
+        ("/a:b@c/what?", "/a:b@c/what?"),
+        ("http://me:word@host/d?sig=1", "http://me:word@host/d?sig=1"),
+        ("x" * 1024, "x" * 1024),
+    ],
+)
+def test_a_card_names_its_images_from_anywhere_and_the_training_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, card_has: str
+) -> None:
+    """Whoever evaluates the model stands in another folder, perhaps with other images in one of that name."""
+    monkeypatch.chdir(tmp_path)
+    read = settings.read({settings.SPEC_VARIABLE: json.dumps({"trainer": {"data": {"source": source}}})})
+    made = model_card(read, dataset(), nn.Identity(), {})
+    assert made.data == DataSpec(source=card_has.format(here=tmp_path, above=tmp_path.parent))
+    assert read.trainer.data.source == source, "which the digest is of"
 
 
 def test_an_export_replaces_what_an_earlier_one_has_left_and_nothing_else(

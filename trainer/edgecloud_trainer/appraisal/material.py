@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.card import ModelCard
 from edgecloud.edge.looking import is_folder, is_there
+from edgecloud_trainer.cards import local_path
 from edgecloud_trainer.data import Dataset, Images, load
 from edgecloud_trainer.data.dataset import Labels, Pixels, Progress
 
@@ -77,6 +78,19 @@ def cache_folder(workdir: Path | None, environment: Mapping[str, str] = os.envir
         return workdir / "data"
     cache = environment.get("XDG_CACHE_HOME", "")
     return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / _CACHE
+
+
+def still_there(spec: DataSpec) -> DataSpec:
+    """The images that a model was trained with, as its card names them.
+
+    Raises:
+        MaterialError: they lay on this machine, and don't any more.
+    """
+    path = local_path(spec)
+    if path is not None and not is_there(path):
+        said = f"{path}" if path.is_absolute() else f"{path} (looked for in {Path.cwd()})"
+        raise MaterialError(f"{said} isn't there, where the model's training had its images: name them with --data")
+    return spec
 
 
 def gather(spec: DataSpec, choice: Choice, *, seed: int, cache: Path, on_progress: Progress) -> Material:
