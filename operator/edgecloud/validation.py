@@ -86,7 +86,7 @@ def _read(path: str) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise _UnopenedError(
-                    "this is no regular file", "name a file, or pipe the content: ... | edgecloud validate -"
+                    "this is no regular file", "name a file, or write - in its place and pipe the content to it"
                 )
             return _bounded(file)
     except FileNotFoundError:

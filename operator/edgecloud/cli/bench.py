@@ -24,8 +24,9 @@ from edgecloud.api.types import MAX_WORKERS
 from edgecloud.cli.display import printable
 from edgecloud.cli.needing import USAGE_ERROR
 from edgecloud.cli.output import print_json
-from edgecloud.cli.run import lacking, read_job, wrong_size
+from edgecloud.cli.run import lacking, read_job, work_folder, wrong_size
 from edgecloud.cli.tables import print_whole
+from edgecloud.validation import STDIN
 
 
 class NoSpeedError(Exception):
@@ -70,7 +71,7 @@ class Measured:
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option(
     "--workers",
     "sizes",
@@ -82,7 +83,7 @@ class Measured:
 @click.option(
     "--workdir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the runs.  [default: runs/FILE-bench]",
+    help="Folder for the runs.  [default: runs/FILE-bench, or runs/NAME-bench with -]",
 )
 @click.option(
     "-o",
@@ -92,20 +93,22 @@ class Measured:
     show_default=True,
     help="How the figures are printed.",
 )
-def bench(file: Path, sizes: tuple[int, ...], workdir: Path | None, output: str) -> None:
-    """Run the job of FILE at several sizes, and compare their speeds.
+def bench(file: str, sizes: tuple[int, ...], workdir: Path | None, output: str) -> None:
+    """Run the job of FILE (`-`: standard input) at several sizes, and compare their speeds.
 
     Every size trains the whole job in a folder of its own, one after the other, on this machine: its CPUs are shared
-    out among the workers, so that more workers than CPUs can't be faster. Writes bench.json and bench.png.
+    out among the workers, so that more workers than CPUs can't be faster. Writes bench.json and bench.png. What an
+    earlier bench has left of a size is kept beside it, as workers-N.DATE: remove what you don't need.
 
     A size that fails ends it, with that run's exit code, and Ctrl-C with 130; what was measured before is written and
-    printed all the same.
+    printed all the same. The same command measures all sizes anew.
 
     \b
       edgecloud bench manifests/examples/digits.yaml --workers 1,2
     """
-    folder = (workdir or Path("runs") / f"{file.stem}-bench").absolute()
-    _check(read_job(str(file)), sizes)
+    job = read_job(file)
+    folder = work_folder(workdir, f"{job.metadata.name if file == STDIN else Path(file).stem}-bench")
+    _check(job, sizes)
     found: list[Measured] = []
     left = list(sizes)
     failure: tuple[int, NoSpeedError] | None = None
@@ -113,17 +116,18 @@ def bench(file: Path, sizes: tuple[int, ...], workdir: Path | None, output: str)
         while left and failure is None and runs.stopped_by is None:
             size = left.pop(0)
             try:
-                found.append(_measure(runs, file, size, folder / f"workers-{size}"))
+                found.append(_measure(runs, job, size, folder / f"workers-{size}"))
             except NoSpeedError as error:
                 failure = size, error
     if found:
         _tell(compared(found), folder, output)
     more = f" (and not tried: {', '.join(map(str, left))})" if left else ""
+    anew = "" if runs.stopped_by is None else "; the same command measures all sizes anew"
     if failure is not None:
         size, reason = failure
-        click.echo(f"edgecloud bench: no speed with {_workers(size)}{more}: {reason}", err=True)
+        click.echo(f"edgecloud bench: no speed with {_workers(size)}{more}: {reason}{anew}", err=True)
     elif runs.stopped_by is not None:
-        click.echo(f"edgecloud bench: stopped by {runs.stopped_by.name}{more}", err=True)
+        click.echo(f"edgecloud bench: stopped by {runs.stopped_by.name}{more}{anew}", err=True)
     if runs.stopped_by is not None:
         sys.exit(128 + runs.stopped_by)
     if failure is not None:
@@ -167,21 +171,24 @@ def compared(found: Sequence[Measured]) -> list[Measured]:
     return result
 
 
-def _measure(runs: Runs, file: Path, workers: int, folder: Path) -> Measured:
+def _measure(runs: Runs, job: TrainingJob, workers: int, folder: Path) -> Measured:
     """Raises NoSpeedError."""
+    from edgecloud_operator.local import to_yaml
+
     # -P: a select.py in the user's folder is not for us.
-    command = [sys.executable, "-P", "-m", "edgecloud.cli.main", "run", str(file), "--workers", str(workers)]
+    command = [sys.executable, "-P", "-m", "edgecloud.cli.main", "run", STDIN, "--workers", str(workers)]
     command += ["--workdir", str(folder), "--fresh", "-o", "json"]
     click.echo(f"{_workers(workers)}:", err=True)
-    returncode, printed = runs.run(command)
+    # The job as it was read, whatever becomes of its file between two sizes.
+    returncode, printed = runs.run(command, to_yaml(job.with_status(None)))
     try:
-        job = TrainingJob.parse(json.loads(printed))
+        done = TrainingJob.parse(json.loads(printed))
     except ValueError:
-        job = None
-    if returncode != 0 or job is None:
+        done = None
+    if returncode != 0 or done is None:
         code = 128 - returncode if returncode < 0 else returncode or 1  # as a shell has it
-        raise NoSpeedError(ended(returncode, job), code=code)
-    return figures(job)
+        raise NoSpeedError(ended(returncode, done), code=code)
+    return figures(done)
 
 
 class Runs:
@@ -213,10 +220,15 @@ class Runs:
         if self._run is not None:
             self._run.send_signal(number)
 
-    def run(self, command: Sequence[str]) -> tuple[int, str]:
-        """Exit code and standard output of a command."""
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
-            self._run = subprocess.Popen(command, stdout=printed, start_new_session=True)
+    def run(self, command: Sequence[str], given: str = "") -> tuple[int, str]:
+        """Exit code and standard output of a command. given: on its standard input."""
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as asked,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as printed,
+        ):
+            asked.write(given)
+            asked.seek(0)
+            self._run = subprocess.Popen(command, stdin=asked, stdout=printed, start_new_session=True)
             if self.stopped_by is not None:  # while it was being started
                 self._run.send_signal(self.stopped_by)
             returncode = self._run.wait()

@@ -30,7 +30,7 @@ Output = Literal["table", "json", "yaml"]
 
 
 @click.command()
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Workers to train with, instead of spec.workers.")
 @click.option(
     "--workdir",
@@ -48,7 +48,7 @@ Output = Literal["table", "json", "yaml"]
 @click.option("--fresh", is_flag=True, help="Start over: what the folder holds is kept beside it under another name.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; only errors and the job at the end.")
 def run(file: str, workers: int | None, workdir: Path | None, output: Output, fresh: bool, quiet: bool) -> None:
-    """Train the job of FILE on this machine, without a cluster.
+    """Train the job of FILE (`-`: standard input) on this machine, without a cluster.
 
     Each worker is a launcher process that starts the training processes, as in a cluster's Pods. Ctrl-C, or SIGTERM,
     stops at a checkpoint, and the same command goes on from there; pressed twice it stops at once. With nohup it
@@ -74,7 +74,8 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
       edgecloud run job.yaml --workers 4 -o json > result.json
     """
     job = read_job(file)
-    sys.exit(_run(job, workers, workdir or Path("runs") / job.metadata.name, output, fresh=fresh, quiet=quiet))
+    folder = work_folder(workdir, job.metadata.name)
+    sys.exit(_run(job, workers, folder, output, fresh=fresh, quiet=quiet))
 
 
 def read_job(file: str) -> TrainingJob:
@@ -91,6 +92,15 @@ def read_job(file: str) -> TrainingJob:
     for reason in _unwritable(job) or _unfit(job):
         refuse(f"{file}: {reason}")
     return job
+
+
+def work_folder(workdir: Path | None, name: str) -> Path:
+    """The whole path of a run's folder; ends with exit code 2 where the folder that we stand in is gone."""
+    try:
+        here = Path.cwd()
+    except OSError as error:
+        refuse(f"the folder that this was started in can't be used ({error.strerror or error}): change to another one")
+    return here / (workdir or Path("runs") / name)
 
 
 def wrong_size(workers: int | None, error: ValidationError) -> str:
@@ -177,7 +187,7 @@ def _trainer_there() -> bool:
 def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *, fresh: bool, quiet: bool) -> int:
     from edgecloud_operator.local import Ended, LocalRun, Workdir, WorkdirError, prepare
 
-    workdir = Workdir(folder.absolute())
+    workdir = Workdir(folder)
     try:
         if fresh:
             _refuse_lacking(job if workers is None else job.with_workers(workers))  # before anything is moved
@@ -197,7 +207,7 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
         refuse(str(error))
     except ValidationError as error:
         refuse(wrong_size(workers, error))
-    return _tell(ended, output, lambda: _say_how(ended, workdir.path))
+    return _tell(ended, output, lambda: _say_how(ended, workdir.path, fresh=fresh))
 
 
 def _display(quiet: bool) -> Quiet:
@@ -272,7 +282,7 @@ def _say_finished(job: TrainingJob, folder: Path) -> None:
     click.echo(f"results: {_short(folder / 'results')}   to start over: --fresh, or another --workdir", err=True)
 
 
-def _say_how(ended: Ended, folder: Path) -> None:
+def _say_how(ended: Ended, folder: Path, *, fresh: bool = False) -> None:
     """Where things lie, and if it went wrong, why."""
     status = ended.job.status or TrainingJobStatus()
     failure = status.last_failure
@@ -292,7 +302,8 @@ def _say_how(ended: Ended, folder: Path) -> None:
         _say_log(folder / "logs" / f"worker-{failure.worker}.log")
     if status.phase not in ("Succeeded", "Failed"):
         step = f" at step {status.checkpoint.step}" if status.checkpoint else ""
-        click.echo(f"stopped{step}; the same command goes on from there", err=True)
+        which = f"a run in {_short(folder)} without --fresh" if fresh else "the same command"
+        click.echo(f"stopped{step}; {which} goes on from there", err=True)
     places = {"results": folder / "results", "checkpoints": folder / "checkpoints", "logs": folder / "logs"}
     click.echo("   ".join(f"{name}: {_short(path)}" for name, path in places.items()), err=True)
 

@@ -6,6 +6,7 @@ that does not have EdgeCloud inside. Equal sources give equal bytes.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import zipfile
@@ -29,23 +30,33 @@ def write(path: Path) -> None:
         OSError: it cannot be written.
         RuntimeError: this launcher runs from an archive itself; copy that.
     """
-    files = sources()
+    whole = content()
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with new.open("wb") as stream:
-            stream.write(_SHEBANG)
-            # Stored, not deflated: the bytes do not depend on the version of zlib, and are read without it.
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                for name in sorted(files):
-                    entry = zipfile.ZipInfo(name, _DATE)
-                    entry.create_system = 3
-                    entry.external_attr = 0o644 << 16
-                    archive.writestr(entry, files[name])
+        new.write_bytes(whole)
         new.chmod(0o755)
         new.replace(path)
     finally:
         if new.exists():
             new.unlink()
+
+
+def content() -> bytes:
+    """The archive.
+
+    Raises:
+        RuntimeError: this launcher runs from an archive itself; copy that.
+    """
+    files, stream = sources(), io.BytesIO()
+    stream.write(_SHEBANG)
+    # Stored, not deflated: the bytes do not depend on the version of zlib, and are read without it.
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[name])
+    return stream.getvalue()
 
 
 def sources() -> dict[str, bytes]:

@@ -129,6 +129,7 @@ assert sys.argv[1:3] == ["-P", "-m"], "files in the user's folder are no part of
 size = int(sys.argv[sys.argv.index("--workers") + 1])
 if size == 2:
     os.kill(os.getppid(), signal.SIGINT)
+assert "command:\\n    - python\\n" in sys.stdin.read(), "the job as it was read"
 spec = {{"workers": size, "program": {{"command": ["python"]}}}}
 job = {{"apiVersion": "edgecloud.io/v1alpha1", "kind": "TrainingJob", "metadata": {{"name": "a"}}, "spec": spec}}
 print(json.dumps(job | {{"status": {{"phase": "Succeeded", "progress": {{"samplesPerSecond": 100.0 * size}}}}}}))
@@ -142,10 +143,12 @@ def test_an_interrupt_is_the_end_though_the_run_succeeds(tmp_path: Path, monkeyp
     run.write_text(SUCCEEDS)
     run.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(run))
-    arguments = ["bench", str(file), "--workers", "1,2,3", "--workdir", str(tmp_path / "work"), "-o", "json"]
-    done = CliRunner().invoke(cli, arguments)
+    arguments = ["bench", "-", "--workers", "1,2,3", "--workdir", str(tmp_path / "work"), "-o", "json"]
+    done = CliRunner().invoke(cli, arguments, file.read_bytes())
     assert done.exit_code == 130, done.stderr
-    assert done.stderr.splitlines()[-1] == "edgecloud bench: stopped by SIGINT (and not tried: 3)"
+    assert done.stderr.splitlines()[-1] == (
+        "edgecloud bench: stopped by SIGINT (and not tried: 3); the same command measures all sizes anew"
+    )
     kept = json.loads((tmp_path / "work" / "bench.json").read_text())
     assert [(one["workers"], one["samples_per_second"]) for one in kept] == [(1, 100.0), (2, 200.0)]
     assert json.loads(done.stdout) == kept

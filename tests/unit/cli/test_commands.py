@@ -79,6 +79,8 @@ def test_an_unknown_command() -> None:
     done = run_edgecloud("trian")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Usage: edgecloud" in done.stderr and "No such command 'trian'" in done.stderr
+    assert "Did you mean" not in done.stderr
+    assert "No such command 'runn'. Did you mean run?\n" in CliRunner().invoke(cli, ["runn", "a.yaml"]).stderr
 
 
 @pytest.mark.parametrize(
@@ -267,14 +269,16 @@ def test_launcher_is_one_file_that_any_python_runs(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (helped.returncode, helped.stderr) == (0, "")
     assert "EDGECLOUD_COORDINATOR" in helped.stdout
+    printed = CliRunner().invoke(cli, ["launcher", "-o", "-"])
+    assert (printed.exit_code, printed.stdout_bytes, printed.stderr) == (0, file.read_bytes(), "")
 
 
 @pytest.mark.parametrize("place", ["no/such/folder/l.pyz", "file/l.pyz", "."])
 def test_launcher_into_nowhere(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
     done = CliRunner().invoke(cli, ["launcher", "-o", str(tmp_path / place)])
-    assert done.exit_code in (1, 2) and isinstance(done.exception, SystemExit)
-    assert "Error: " in done.stderr
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit)
+    assert "Error: " in done.stderr or "it can't be written (" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -300,6 +304,17 @@ def test_run_refuses_what_no_laptop_has(tmp_path: Path) -> None:
     program.pop("workingDir")
     assert "spec.program.env[0].valueFrom" in refused(tmp_path, job_file(tmp_path / "b.yaml", program=program))
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_where_we_stand_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = CliRunner().invoke(cli, [command, str(job_file(tmp_path / "a.yaml"))])
+    assert (done.exit_code, done.stdout) == (2, "")
+    said = "the folder that this was started in can't be used (No such file or directory): change to another one"
+    assert done.stderr == f"edgecloud: {said}\n"
 
 
 def test_run_refuses_what_the_locale_has_no_characters_for(tmp_path: Path) -> None:
@@ -445,6 +460,14 @@ def test_json_and_yaml_are_utf_8_whatever_the_locale(tmp_path: Path, encoding: s
         assert read(written)["spec"]["program"]["args"] == [text]
         assert output == "yaml" or json_has in written
         assert validate_bytes(written.encode(), "a", TrainingJob).ok
+
+
+@pytest.mark.parametrize(("fresh", "which"), [(False, "the same command"), (True, "a run in {} without --fresh")])
+def test_what_goes_on_after_a_stop(tmp_path: Path, fresh: bool, which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --fresh, as bench has it, the same command would start over."""
+    job = yaml.safe_load(job_file(tmp_path / "a.yaml").read_text()) | {"status": {"phase": "Suspended"}}
+    _say_how(Ended(job=TrainingJob.parse(job)), tmp_path, fresh=fresh)
+    assert capsys.readouterr().err.startswith(f"stopped; {which.format(tmp_path)} goes on from there\n")
 
 
 @pytest.mark.parametrize("written", [True, False])
