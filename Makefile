@@ -23,7 +23,7 @@ TRAININGS := -n 2
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: run
 run: venv ## train the example on this machine: two workers, real data, no cluster (JOB=file.yaml for another)
