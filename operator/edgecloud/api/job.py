@@ -10,6 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from edgecloud.api import synonyms
 from edgecloud.api.base import Model, Time
 from edgecloud.api.rules import violations
+from edgecloud.api.sets import unknown_set
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.api.template import as_far_as_read
@@ -74,7 +75,7 @@ class TrainingJob(Model):
             (rule.path, rule.message, rule.remedy) for rule in violations(job.spec) if not (stored and rule.by_trainer)
         ]
         if not stored:
-            broken += unmade(job.spec)
+            broken += [*unmade(job.spec), *unknown_set(job.spec.trainer)]
         if broken:
             raise ValidationError.from_exception_data(cls.__name__, [_broken(*one) for one in broken])
         return job

@@ -12,6 +12,9 @@ Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
+SETS: Final = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "kmnist", "svhn", "stl10", "usps")
+"""Image sets that have a name."""
+
 
 class DataSpec(Model):
     """The images, and how they are split."""
@@ -31,8 +34,7 @@ class DataSpec(Model):
         | None
     ) = Field(
         None,
-        description="A named set: digits, cifar10, cifar100, mnist, fashion-mnist, kmnist, svhn, stl10 or usps;"
-        " this or source.",
+        description=f"A named set: {', '.join(SETS[:-1])} or {SETS[-1]}; this or source.",
     )
     source: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
         None,

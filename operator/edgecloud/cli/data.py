@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.images import NameOrPath
 from edgecloud.cli.needing import refuse
 from edgecloud.cli.output import STOPPED, print_json
 from edgecloud.cli.progress import Silent, progress
@@ -119,7 +120,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("source")
+@click.argument("source", type=NameOrPath())
 @_out
 @click.option("--resize", "size", type=_Size(), help="Scale the shorter side to this size, and keep the middle.")
 @click.option("--skip-broken", is_flag=True, help="Leave out files that can't be used, and list them.")
@@ -191,7 +192,7 @@ def prepare(
 
 
 @data.command()
-@click.argument("source", metavar="FILE_OR_SOURCE")
+@click.argument("source", metavar="FILE_OR_SOURCE", type=NameOrPath())
 @click.option("--strict", is_flag=True, help="Images that are twice in one split fail, too.")
 @click.option("--follow-links", is_flag=True, help="Links that lead out of a folder are all right.")
 @_output

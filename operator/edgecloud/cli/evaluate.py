@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.images import NameOrPath
 from edgecloud.cli.needing import needs, refuse, require
 from edgecloud.cli.output import print_json
 from edgecloud.cli.progress import Silent, progress
@@ -32,7 +33,12 @@ _NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("other", metavar="[MODEL2]", required=False, type=click.Path(path_type=Path))
-@click.option("--data", metavar="NAME_OR_PATH", help="Images to use.  [default: those that MODEL was trained with]")
+@click.option(
+    "--data",
+    metavar="NAME_OR_PATH",
+    type=NameOrPath(),
+    help="Images to use.  [default: those that MODEL was trained with]",
+)
 @click.option(
     "--split",
     "choice",

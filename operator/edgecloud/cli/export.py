@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecloud.cli.display import printable
+from edgecloud.cli.images import NameOrPath
 from edgecloud.cli.needing import needs, refuse, require
 from edgecloud.cli.output import print_json
 from edgecloud.cli.progress import progress
@@ -66,7 +67,9 @@ class _Formats(click.ParamType["tuple[Format, ...]"]):
     help="Folder for the files; those of an earlier export are replaced, no others.  [default: results/export of the"
     " workdir]",
 )
-@click.option("--data", metavar="NAME_OR_PATH", help="Images to use.  [default: those of the training]")
+@click.option(
+    "--data", metavar="NAME_OR_PATH", type=NameOrPath(), help="Images to use.  [default: those of the training]"
+)
 @click.option(
     "--max-accuracy-loss",
     type=click.FloatRange(0, 100),

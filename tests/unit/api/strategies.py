@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.rules import RESERVED_ENV
+from edgecloud.api.trainer import SETS
 from edgecloud.api.types import QUANTITY_PATTERN
 
 QUANTITY = re.compile(QUANTITY_PATTERN.strip("^$"), re.ASCII)
@@ -240,7 +241,9 @@ programs = st.fixed_dictionaries(
     {"command": st.just(["python", "train.py"])},
     optional={"env": st.lists(_variables, max_size=3), "files": _files},
 )
-data_specs = st.fixed_dictionaries({}, optional={"name": _names, "source": st.sampled_from(["/data", "s3://b"])})
+data_specs = st.fixed_dictionaries(
+    {}, optional={"name": st.sampled_from(SETS), "source": st.sampled_from(["/data", "s3://b"])}
+)
 trainers = st.fixed_dictionaries(
     {"data": data_specs},
     optional={

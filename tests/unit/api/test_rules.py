@@ -283,7 +283,7 @@ EXAMPLES: list[tuple[str, dict[str, Any], dict[str, Any], tuple[str | int, ...]]
     (
         "exactly one of name and source",
         trainer(data={"source": "/d"}),
-        trainer(data={"name": "a", "source": "/d"}),
+        trainer(data={"name": "digits", "source": "/d"}),
         ("trainer", "data"),
     ),
 ]

@@ -51,7 +51,7 @@ def test_help_tells_of_every_option(name: str) -> None:
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
     found = {module.name for module in pkgutil.iter_modules(edgecloud.cli.__path__)}
-    assert found - {"main", "display", "progress", "output", "tables", "needing"} == set(COMMANDS)
+    assert found - {"main", "display", "progress", "output", "tables", "needing", "images"} == set(COMMANDS)
 
 
 def test_help_of_the_whole() -> None:
@@ -244,6 +244,23 @@ def test_completion_for_bash(tmp_path: Path) -> None:
         ["bash", "-c", ask], capture_output=True, text=True, timeout=60, check=False, env=environment(PATH=path)
     )
     assert offered.stdout.split() == ["--workers", "--workdir"], offered.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "typed", "offered"),
+    [
+        ("data prepare", "cif", ["plain,cifar10", "plain,cifar100", "file,cif"]),
+        ("data verify", "pets.im", ["file,pets.im"]),
+        ("evaluate runs/a --data", "s", ["plain,svhn", "plain,stl10", "file,s"]),
+        ("export runs/a --data", "./", ["file,./"]),
+        ("validate", "a", ["file,a"]),
+    ],
+)
+def test_completion_of_images(before: str, typed: str, offered: list[str]) -> None:
+    words = ["edgecloud", *before.split()]
+    asked = {"COMP_WORDS": " ".join((*words, typed)), "COMP_CWORD": str(len(words))}
+    done = CliRunner().invoke(cli, prog_name="edgecloud", env=asked | {"_EDGECLOUD_COMPLETE": "bash_complete"})
+    assert done.stdout.splitlines() == offered
 
 
 @pytest.mark.parametrize(

@@ -237,8 +237,16 @@ UNMADE: list[Row] = [
         '6 | spec.pools[0].resources.requests["amd.com/gpu"] | amd.com/gpu is counted | write a whole number',
     ),
     (good("storage: {subPath: ../../y}"), "8 | spec.storage.subPath | a path within the claim has no .. | from the"),
+    (
+        trainer().replace("name: digits}", "name: cifar-11}"),
+        "8 | spec.trainer.data.name | no data set is named cifar-11 | did you mean cifar10?",
+    ),
+    (
+        trainer().replace("name: digits}", "name: flowers}"),
+        "8 | spec.trainer.data.name | no data set is named flowers | write one of digits, cifar10, cifar100, ",
+    ),
 ]
-"""What an API server would refuse of the Pods."""
+"""What an API server would refuse of the Pods, or the trainer at its start."""
 
 RULES: list[Row] = [
     (

@@ -44,6 +44,7 @@ GOOD = {
     "whole numbers with a fraction": job("workers: 2.0", PROGRAM, "activeDeadlineSeconds: 1e3"),
     "other bases": job("workers: 0x10", PROGRAM, "activeDeadlineSeconds: 0o17", "startDeadlineSeconds: 1_000"),
     "exponent without a point": trainer("optimizer: {learningRate: 1e-3, weightDecay: 5E-4}"),
+    "a set's name written otherwise": trainer().replace("name: digits}", "name: Fashion_MNIST}"),
     "date stays text": meta("annotations: {date: 2026-01-31}"),
     "commit stays text": meta("labels: {commit: 83e05196}"),
     "time": meta("creationTimestamp: 2026-01-31T12:00:00Z"),

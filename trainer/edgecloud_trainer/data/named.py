@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import importlib.util
 import socket
@@ -15,6 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgecloud.api.sets import meant, set_of
+from edgecloud.api.trainer import SETS
 from edgecloud_trainer import vision
 from edgecloud_trainer.data.dataset import Contents, DataError, Labels, Part, Pixels, Split, part_of
 from edgecloud_trainer.data.files import Reading
@@ -53,7 +54,7 @@ _TORCHVISION: Final = {
     "stl10": _Named(cls="STL10", by_split=True, files=("stl10_binary.tar.gz",)),
     "usps": _Named(cls="USPS", files=("usps.bz2", "usps.t.bz2")),
 }
-NAMES: Final = (DIGITS, *_TORCHVISION)
+NAMES: Final = SETS
 
 
 def named_source(name: str) -> Source:
@@ -62,11 +63,10 @@ def named_source(name: str) -> Source:
     Raises:
         DataError: there is none of that name.
     """
-    known = {_plain(known): known for known in NAMES}
-    if (found := known.get(_plain(name))) is None:
-        near = difflib.get_close_matches(_plain(name), known, 1)
-        meant = f" Did you mean {known[near[0]]}?" if near else ""
-        raise DataError(f"no data set is named {name}.{meant} Known are {', '.join(NAMES)}; any other goes into source")
+    if (found := set_of(name)) is None:
+        near = meant(name)
+        guess = f" Did you mean {near}?" if near else ""
+        raise DataError(f"no data set is named {name}.{guess} Known are {', '.join(NAMES)}; any other goes into source")
     if found == DIGITS:
         return Source(name=DIGITS, kind="named", location=DIGITS, key="digits-1", read=_digits, test_fraction=0.2)
     return Source(
@@ -80,11 +80,7 @@ def named_source(name: str) -> Source:
 
 def is_known(name: str) -> bool:
     """Whether there is a set of that name."""
-    return _plain(name) in map(_plain, NAMES)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
+    return set_of(name) is not None
 
 
 def _digits(reading: Reading) -> Contents:
