@@ -102,7 +102,7 @@ def _read(path: str) -> bytes:
 
 def _open_at_once(path: str, flags: int) -> int:
     """Open a FIFO without waiting for its other end, and a terminal without becoming its process."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))  # Windows has neither
 
 
 def _read_stdin(stdin: BinaryIO | None) -> bytes:

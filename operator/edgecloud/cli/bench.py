@@ -198,7 +198,7 @@ class Runs:
     twice stops without a checkpoint. So it comes through here only, wherever it comes from.
     """
 
-    _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    _SIGNALS: Final = tuple(one for one in signal.Signals if one.name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"))
 
     def __init__(self) -> None:
         self.stopped_by: signal.Signals | None = None

@@ -17,6 +17,7 @@ USAGE_ERROR: Final = 2
 _OURS: Final = frozenset(("edgecloud", "edgecloud_trainer"))
 _PROJECTS: Final = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 """What pip calls a package, where that is not its name."""
+_OF_UNIX: Final = frozenset(("fcntl", "grp", "pwd", "resource", "termios"))
 _SHOWN: Final = 300
 
 
@@ -53,6 +54,10 @@ def sentence(error: ImportError, extra: str) -> str | None:
         package = (error.name or "").partition(".")[0]
         if not package or (package in _OURS and find_spec(package) is not None):
             return None
+        if package in _OF_UNIX:
+            return f"this system is not supported (it has no {package}): use Linux, macOS or, on Windows, WSL"
+        if package in sys.stdlib_module_names:
+            return f"this Python came without its own module {package}: use another one"
         return _not_installed(package, _of_extra(extra) if _ours_to_bring(package) else "install it")
     package = _importing(error)
     if not package or package in _OURS:

@@ -20,6 +20,8 @@ from edgecloud.edge.runtime import EdgeModel, images_in_a_run, softmax
 
 MAX_BATCH: Final = 32
 _MAX_DECODERS: Final = 4
+_AT_ONCE: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+"""How a file is opened that may be a pipe, on any system."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _pixels(path: Path, *, shape: tuple[int, int, int], way: Way) -> Pixels | Re
 
 def _read(path: Path) -> bytes:
     """The file's bytes; a pipe or a device might have no end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, _AT_ONCE)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - opened already
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

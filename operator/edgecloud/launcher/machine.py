@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import ipaddress
 import os
 import socket
@@ -42,6 +41,8 @@ def interface_of(address: str) -> str | None:
         return None
     if wanted.version == 6:
         return _interface_of_v6(wanted.packed.hex())
+    import fcntl  # not above: who counts CPUs alone, as `predict`, may be on a system without it
+
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         names = [name for _, name in socket.if_nameindex()]
         for name in names:

@@ -36,6 +36,11 @@ def test_what_is_said_of_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             "raise ModuleNotFoundError(name='PIL.Image')",
             "PIL is not installed: pip install '.[edge]' in EdgeCloud's folder",
         ),
+        (
+            "raise ModuleNotFoundError(name='fcntl')",
+            "this system is not supported (it has no fcntl): use Linux, macOS or, on Windows, WSL",
+        ),
+        ("raise ModuleNotFoundError(name='_bz2')", "this Python came without its own module _bz2: use another one"),
         ("import nowhere_to_be_found.below", "nowhere_to_be_found is not installed: install it"),
         ("import edgecloud_trainer.nothing", None),
         ("import withoutlibrary_", f"withoutlibrary_ can't be loaded ({GOMP}){remedy.format('withoutlibrary_')}"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgecloud.edge.finding import model_file
 from edgecloud.edge.runtime import ModelFileError, softmax
-from tests.unit.cli.command import run_edgecloud
+from tests.unit.cli.command import job_file, run_edgecloud
 from tests.unit.edge.made import CLASSES, expected, export_card, images, linear, weights, write
 
 
@@ -45,6 +45,30 @@ def test_a_line_for_each_image(tmp_path: Path, model: Path) -> None:
     for line, (path, found) in zip(done.stdout.splitlines(), right.items(), strict=True):
         (first, part), (second, other) = sorted(found.items(), key=lambda one: -one[1])[:2]
         assert line.split() == [path, first, f"{100 * part:.1f}", "%", second, f"{100 * other:.1f}", "%"]
+
+
+ELSEWHERE = """
+import os, sys
+sys.modules |= dict.fromkeys(("fcntl", "grp", "pwd", "resource", "termios"))
+for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "sched_getaffinity"):
+    delattr(os, name)
+from edgecloud.cli.main import main
+main()
+"""
+
+
+def test_on_a_system_without_unix(tmp_path: Path, model: Path) -> None:
+    """A converted model is asked anywhere; what trains says where it can."""
+    picture(tmp_path / "a.png")
+    for arguments, code, said in (
+        (("predict", model, tmp_path / "a.png"), 0, f"{tmp_path}/a.png "),
+        (("validate", job_file(tmp_path / "a.yaml")), 0, f"{tmp_path}/a.yaml: ok"),
+        (("run", tmp_path / "a.yaml"), 2, "edgecloud: this system is not supported (it has no fcntl): use Linux,"),
+    ):
+        command = [sys.executable, "-c", ELSEWHERE, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        assert (done.stdout + done.stderr).startswith(said)
 
 
 def test_json_has_all(tmp_path: Path, model: Path) -> None:
