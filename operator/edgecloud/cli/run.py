@@ -292,11 +292,12 @@ def _say_how(ended: Ended, folder: Path, *, fresh: bool = False) -> None:
         if status.measuring is not None:
             _say_log(folder / "logs" / "measure.log")
     elif status.phase == "Failed" and failure is not None:
-        how = failure.signal or (f"exit code {failure.exit_code}" if failure.exit_code is not None else "lost")
+        code = "" if failure.exit_code is None else f"exit code {failure.exit_code}"
+        how = f" ({failure.signal or code})" if failure.signal or code else ""
         rank = f", rank {failure.rank}" if failure.rank is not None else ""
         message = next((c.message for c in status.conditions if c.type == "Failed"), "")
         click.echo(f"failed: {printable(message)}", err=True)
-        click.echo(f"last failure: worker {failure.worker}{rank}: {failure.reason} ({how})", err=True)
+        click.echo(f"last failure: worker {failure.worker}{rank}: {failure.reason}{how}", err=True)
         for line in failure.message.splitlines():
             click.echo(f"  | {printable(line)}", err=True)
         _say_log(folder / "logs" / f"worker-{failure.worker}.log")

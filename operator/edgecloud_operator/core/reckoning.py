@@ -180,11 +180,11 @@ def free(pod: Pod) -> bool:
 
 def _sentence(cause: Failure, reason: Reason, max_restarts: int) -> str:
     report = cause.report
-    how = report.signal or (f"exit code {report.exit_code}" if report.exit_code is not None else report.reason)
+    how = report.signal or (f"exit code {report.exit_code}" if report.exit_code is not None else "")
     said = " ".join(report.message.split())[:MAX_WORDS]
     if report.reason == "PodLost" or (report.reason == "StartFailed" and cause.rank is None):
         how = said or how  # no log tells of what the cluster did, or could not do
-    what = f"worker {cause.worker}: {report.reason} ({how})"
+    what = f"worker {cause.worker}: {report.reason}" + (f" ({how})" if how else "")
     if reason == "RestartBudgetExceeded":
         return f"{what}, and the {max_restarts} restarts of restartPolicy.maxRestarts are used up"
     if reason == "ExportFailed":

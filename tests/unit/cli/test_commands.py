@@ -487,6 +487,22 @@ def test_what_goes_on_after_a_stop(tmp_path: Path, fresh: bool, which: str, caps
     assert capsys.readouterr().err.startswith(f"stopped; {which.format(tmp_path)} goes on from there\n")
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"reason": "StartFailed"}, "StartFailed"),
+        ({"reason": "Killed", "signal": "SIGKILL"}, "Killed (SIGKILL)"),
+        ({"reason": "ProgramError", "exitCode": 1}, "ProgramError (exit code 1)"),
+    ],
+)
+def test_how_it_failed(tmp_path: Path, how: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    failure = {"worker": 1, "rank": 1, "message": "", "round": 1, "at": "2026-01-31T12:00:00Z"} | how
+    status = {"phase": "Failed", "lastFailure": failure}
+    job = yaml.safe_load(job_file(tmp_path / "a.yaml").read_text()) | {"status": status}
+    _say_how(Ended(job=TrainingJob.parse(job)), tmp_path)
+    assert f"last failure: worker 1, rank 1: {said}\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("written", [True, False])
 def test_a_log_is_named_if_there_is_one(tmp_path: Path, written: bool, capsys: pytest.CaptureFixture[str]) -> None:
     failure = {"worker": 1, "exitCode": 2, "reason": "BadConfiguration", "message": "no log", "round": 0}

@@ -264,7 +264,8 @@ def test_what_ends_a_job_at_once(exit_code: int | None, reason: str, condition: 
     scene.later(5).settle()
     assert (scene.status.phase, scene.status.restarts) == ("Failed", 0)
     assert scene.condition("Failed").reason == condition
-    assert words in scene.condition("Failed").message
+    how = f" (exit code {exit_code})" if exit_code else ""
+    assert f"worker 1: {reason}{how}: {words}" in scene.condition("Failed").message
 
 
 def test_transient_failures_are_free_five_times_and_then_are_not() -> None:
