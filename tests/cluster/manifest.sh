@@ -5,6 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 cat << 'YAML'
 # Made from charts/ by `make manifests`; a test compares the two. The TrainingJob resource itself is crd.yaml beside it:
 #   kubectl apply -f manifests/
+# The images have to be built and pushed first (make images), and your registry written before their names: at image:,
+# --trainer-image=, --edge-image= and --launcher-image= below. README.md beside it does that in one line.
 apiVersion: v1
 kind: Namespace
 metadata:

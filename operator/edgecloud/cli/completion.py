@@ -12,9 +12,12 @@ def completion(shell: str) -> None:
     """Print the completion script for a shell.
 
     \b
-      bash: edgecloud completion bash > ~/.local/share/bash-completion/completions/edgecloud
-      zsh:  edgecloud completion zsh > "${fpath[1]}/_edgecloud"
-      fish: edgecloud completion fish > ~/.config/fish/completions/edgecloud.fish
+      bash: mkdir -p ~/.local/share/bash-completion/completions
+            edgecloud completion bash > ~/.local/share/bash-completion/completions/edgecloud
+      zsh:  mkdir -p "${fpath[1]}"
+            edgecloud completion zsh > "${fpath[1]}/_edgecloud"
+      fish: mkdir -p ~/.config/fish/completions
+            edgecloud completion fish > ~/.config/fish/completions/edgecloud.fish
     """
     from edgecloud.cli.main import cli
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from typing import Any, Final
 
@@ -48,6 +49,20 @@ def test_the_chart_has_the_projects_version() -> None:
 
 def test_the_charts_resource_is_the_manifest() -> None:
     assert (CHART / "files" / "crd.yaml").read_text() == (ROOT / "manifests" / "crd.yaml").read_text(), "make manifests"
+
+
+def test_the_plain_manifests_images_get_a_registry_as_its_readme_says() -> None:
+    (command,) = re.findall(r"^    (sed .*) \| kubectl", (ROOT / "manifests" / "README.md").read_text(), re.M)
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    images = re.findall(r"^ *(- --[a-z]+-image=|image: )\"?(\S+?)/edgecloud/\w+:dev", done.stdout, re.M)
+    assert {registry for _, registry in images} == {"registry.example.com"}
+    assert len(images) == len(re.findall(r"edgecloud/\w+:dev", done.stdout)) == 4
+
+
+def test_make_help_names_every_target() -> None:
+    targets = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.M)
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.findall(r"^  make (\S+) +\S", done.stdout, re.M) == targets
 
 
 def test_the_dockerfile_speaks_of_the_same_versions() -> None:

@@ -471,6 +471,7 @@ def test_the_notes_are_about_this_installation(tmp_path: Path) -> None:
         "runs the TrainingJobs of lab.",
         "kubectl -n ours rollout status deployment/edgecloud",
         "kubectl -n lab get tj -w",
+        "kubectl -n lab describe tj own-script",
         "helm test edgecloud -n ours --logs",
         "edgecloud/trainer:dev",
         "kubectl apply -f manifests/crd.yaml",
