@@ -27,7 +27,8 @@ from edgecloud_operator.kube.sight import (
 log = logging.getLogger(__name__)
 
 WatchedKind = Literal["TrainingJob", "Service", "Pod"]
-KINDS: Final[tuple[WatchedKind, ...]] = ("TrainingJob", "Service", "Pod")
+CHILDREN: Final[tuple[WatchedKind, ...]] = ("Service", "Pod")
+KINDS: Final[tuple[WatchedKind, ...]] = ("TrainingJob", *CHILDREN)
 """In the order in which they are listed: a child of a job that was not seen is nobody's."""
 MAX_GONE: Final = 20_000
 """Objects whose end is remembered, so that a list or an answer from before it doesn't bring them back."""
