@@ -123,7 +123,8 @@ def test_two_replicas_that_share_a_lease(defaults: list[Object]) -> None:
     labels = spec["template"]["metadata"]["labels"]
     assert dict(part.split("=") for part in option(defaults, "pod-selector").split(",")).items() <= labels.items()
     budget = only(defaults, "PodDisruptionBudget")["spec"]
-    assert budget == {"maxUnavailable": 1, "selector": spec["selector"]}
+    expected = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": spec["selector"]}
+    assert budget == expected
     alone = rendered({"replicas": 1})
     assert only(alone, "Deployment")["spec"]["replicas"] == 1
     assert not of_kind(alone, "PodDisruptionBudget")
