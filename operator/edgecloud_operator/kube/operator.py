@@ -287,10 +287,11 @@ async def _first(*works: Coroutine[Any, Any, None]) -> None:
 
 
 def _tls(options: Options, client: Client) -> Tls | None:
+    host = urlsplit(options.coordinator_address).hostname or ""
     if options.tls_folder is not None:
-        return FolderTls(options.tls_folder)
+        return FolderTls(options.tls_folder, host)
     if options.tls_secret is not None:
-        return SecretTls(client, *options.tls_secret, urlsplit(options.coordinator_address).hostname or "")
+        return SecretTls(client, *options.tls_secret, host)
     return None
 
 
