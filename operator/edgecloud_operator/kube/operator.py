@@ -241,8 +241,7 @@ class _Operator:
             await self._point(self._options.pod)
         announcer = Announcer(self._client, self._store)
         while True:
-            if self._tls is not None:
-                await announcer.announce(self._tls.bundle)
+            await announcer.announce(self._tls.bundle if self._tls else "")
             await asyncio.sleep(TLS_SECONDS)
             await self._secure()
 

@@ -110,14 +110,20 @@ class Store:
         return known.seen if known and known.seen.pod.role == "worker" else None
 
     def untold(self, ca: str) -> list[Mark]:
-        """The jobs' own Pods that still run and go by other certificates than these."""
-        found = []
+        """Running workers that go by other certificates than these."""
+        return [known.mark for known in self._running() if ca and known.seen.ca not in ("", ca)]
+
+    def deaf(self, ca: str) -> int:
+        """How many running workers can't be told of these: a Pod is made to go by certificates, or (empty) by none."""
+        return sum(bool(known.seen.ca) != bool(ca) for known in self._running())
+
+    def _running(self) -> Iterator[_Pod]:
+        """The jobs' own workers that are neither over nor about to be."""
         for known in self._pods.values():
             seen, job = known.seen, self.job(known.seen.key)
-            ours = job is not None and seen.watched and seen.owner == job.metadata.uid
-            if ours and seen.ca not in ("", ca) and not seen.pod.dead and not seen.pod.terminating:
-                found.append(known.mark)
-        return found
+            ours = job is not None and seen.watched and seen.owner == job.metadata.uid and seen.pod.role == "worker"
+            if ours and not seen.pod.dead and not seen.pod.terminating:
+                yield known
 
     def is_gone(self, uid: str) -> bool:
         """Whether the object of that uid was seen, and seen to go."""
