@@ -401,7 +401,13 @@ def test_the_tests_pod_goes_where_the_operators_goes() -> None:
         "tolerations": [_TOLERATION],
         "nodeSelector": {"c": "3"},
         "imagePullSecrets": [{"name": "x"}],
-        "test": {"spec": {"program": {"command": ["true"]}, "pools": [{"name": "edge", "workers": 2}]}},
+        "test": {
+            "spec": {
+                "program": {"command": ["true"]},
+                "pools": [{"name": "edge", "workers": 2}],
+                "podTemplate": {"spec": {"securityContext": {"runAsUser": None}}},
+            }
+        },
     }
     made = only(rendered_test(values), "Pod")
     theirs = pod(rendered(values))
@@ -415,6 +421,7 @@ def test_the_tests_pod_goes_where_the_operators_goes() -> None:
     (said,) = (each for each in container["args"] if each.startswith("--spec="))
     spec = json.loads(said.removeprefix("--spec="))
     assert {"trainer", "workers"}.isdisjoint(spec), "the job has a program and pools in their place"
+    assert spec["podTemplate"] == {"spec": {"securityContext": {"runAsUser": None}}}, "a null takes one of ours away"
     TrainingJob.parse(
         {"apiVersion": "edgecloud.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "x"}, "spec": spec}
     )
