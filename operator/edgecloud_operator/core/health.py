@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.template import TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.measurer import unreachable
@@ -166,6 +167,8 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
 def _remedy(reason: Reason, words: str, *, measuring: bool) -> str:
     if reason == "AdmissionDenied" and UNASKED_WEBHOOK in words:
         return WEBHOOK_REMEDY
+    if words == TOO_LARGE:
+        return TOO_LARGE_REMEDY
     return (MEASURING_REMEDIES if measuring else REMEDIES)[reason]
 
 
