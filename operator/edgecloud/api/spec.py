@@ -313,6 +313,10 @@ class TrainingJobSpec(Model):
         """podTemplate as plain data: metadata and spec, as far as they are written."""
         return self.pod_template.dump() if self.pod_template else {}
 
+    def has_too_large_template(self) -> bool:
+        """Whether no Pod is made, for podTemplate is too large."""
+        return self.pod_template is not None and self.pod_template.too_large
+
     def storage_or_default(self) -> StorageSpec:
         return self.storage or StorageSpec()
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Final
 
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.template import TOO_LARGE, TOO_LARGE_REMEDY
+from edgecloud.strangers import one_line
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.measurer import unreachable
@@ -166,13 +168,14 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
 def _remedy(reason: Reason, words: str, *, measuring: bool) -> str:
     if reason == "AdmissionDenied" and UNASKED_WEBHOOK in words:
         return WEBHOOK_REMEDY
+    if words == TOO_LARGE:
+        return TOO_LARGE_REMEDY
     return (MEASURING_REMEDIES if measuring else REMEDIES)[reason]
 
 
 def _line(whom: str, words: str, remedy: str) -> str:
     """One line: whom it is about, the cluster's own words, bounded, and the remedy, which is never cut off."""
-    said = " ".join(f"{whom}{words}".split()).rstrip(" .;")
-    return f"{said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + '…'}; {remedy}"
+    return f"{one_line(whom + words, MAX_WORDS)}; {remedy}"
 
 
 def patience_left(status: TrainingJobStatus, now: datetime) -> float:

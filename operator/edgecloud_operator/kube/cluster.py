@@ -241,7 +241,7 @@ def _refusal(error: ApiError, kind: Kind, name: str) -> Exception:
     if isinstance(error, InvalidError | BadRequestError):
         return RefusedError("AdmissionDenied", words)
     if error.status == _TOO_LARGE_STATUS or _TOO_LARGE.search(words):
-        text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
+        text = f"the {kind} {name} is larger than the API server stores; make spec.program or spec.podTemplate smaller"
         return RefusedError("AdmissionDenied", f"{text} ({words})")
     return error
 

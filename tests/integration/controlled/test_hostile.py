@@ -257,10 +257,13 @@ def test_a_status_of_a_megabyte(space: Space, node: Kubelet) -> None:
 
 
 def test_a_pod_that_is_larger_than_the_server_stores(space: Space, node: Kubelet) -> None:
-    """Each $ of an argument is two in a Pod, so that a job of 1.5 MB is a Pod of 2.3 MB."""
+    """Each $ of an argument is two in a Pod, so that a job of 0.9 MB is a Pod of 1.7 MB."""
     program = {"command": ["$" * 4096] * 64, "args": ["$" * 4096] * 128}
-    space.submit("large", program=program, podTemplate=container(env=[{"name": "A", "value": "x" * 700_000}]))
+    space.submit("large", program=program, podTemplate=container(env=[{"name": "A", "value": "x" * 100_000}]))
     assert "larger than the API server stores" in blocked(space, "large", "AdmissionDenied")
+    # The server takes a template that the operator does not.
+    space.submit("long", podTemplate=container(env=[{"name": "A", "value": "x" * 700_000}]))
+    assert "spec.podTemplate has more than 128 KiB" in blocked(space, "long", "AdmissionDenied")
     others_run(space)
 
 

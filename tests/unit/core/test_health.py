@@ -309,3 +309,11 @@ def test_an_operator_that_comes_up_finds_a_job_stalled_that_has_been_for_long() 
     scene.later(2 * STALLED_SECONDS).operator_restarts()
     scene.polls(0, progress=stuck).polls(1, progress=stuck).settle()
     assert scene.condition("Stalled").status == "True"
+
+
+def test_the_clusters_words_come_without_what_a_terminal_would_obey() -> None:
+    """Some of them are a registry's, or an init container's."""
+    scene = Scene().accepted()
+    scene.refused = ("AdmissionDenied", "denied by\x1b[2J\nrule.")
+    scene.settle()
+    assert scene.condition("Blocked").message.startswith("denied by [2J rule; change spec")
