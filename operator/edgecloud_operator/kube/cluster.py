@@ -69,6 +69,9 @@ _ADMISSION: Final = re.compile(rf"{UNASKED_WEBHOOK}|denied (the )?request")
 """Whatever the status that comes with it: a webhook chooses its own, and one that can't be asked is a 500."""
 _OF_SPEC: Final = re.compile(r"\bspec(\.\w+)*: ")
 """A field that no write of a status has touched."""
+_STRICT: Final = {"fieldValidation": "Strict"}
+"""A field that the server does not know is refused, by name, and not dropped without a word: a misspelt nodeSelector
+would be none. What we write ourselves has to be known to Kubernetes 1.30, the oldest that the chart takes."""
 _QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
 """How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 
@@ -148,7 +151,7 @@ class KubeCluster:
                 break
             self._check()
             try:
-                made = await self._client.request("POST", path(kind, namespace), body=child)
+                made = await self._client.request("POST", path(kind, namespace), query=_STRICT, body=child)
             except AlreadyExistsError:
                 made = await self._see(kind, namespace, name)  # if it has just gone, its place is free now
             except ApiError as error:
