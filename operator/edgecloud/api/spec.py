@@ -23,7 +23,6 @@ from edgecloud.api.types import (
     PassedThrough,
     Quantity,
     Seconds,
-    ShortText,
     Subdomain,
     amount,
 )
@@ -261,9 +260,17 @@ class TrainingJobSpec(Model):
         description="true: save a checkpoint and give the nodes back, until it is false again. Without"
         " storage.claimName the checkpoints go with the Pods, and the job then starts from the beginning.",
     )
-    managed_by: ShortText | None = Field(
-        None, description="Controller in charge, if it is not EdgeCloud's; such a job is left alone."
-    )
+    managed_by: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=256,
+                json_schema_extra={"remedy": "name the controller, such as kueue.x-k8s.io/multikueue, or leave it out"},
+            ),
+        ]
+        | None
+    ) = Field(None, description="Controller in charge, if it is not EdgeCloud's; such a job is left alone.")
 
     def worker_count(self) -> int:
         """Workers asked for, in all pools."""
