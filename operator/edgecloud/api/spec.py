@@ -224,7 +224,10 @@ class TrainingJobSpec(Model):
     storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
     export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
     pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
-        None, description="Groups of unequal nodes, instead of workers."
+        None,
+        description="Groups of unequal nodes, instead of workers. A PodDisruptionBudget over their Pods has to have"
+        " minAvailable, as a number: with maxUnavailable, or a percentage, it asks for spec.workers, and without one it"
+        " lets no Pod be evicted.",
     )
     pod_template: PodTemplate | None = Field(
         None,
