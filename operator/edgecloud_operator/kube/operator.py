@@ -135,8 +135,9 @@ class _Operator:
         self._recorder = Recorder(client)
         self._informer = Informer(client, self._store, options.namespaces)
         self._tls = _tls(options, client)
+        self._cluster = KubeCluster(client, self._store, self._recorder, acts=self._acts)
         self._controller = Controller(
-            KubeCluster(client, self._store, self._recorder, acts=self._acts),
+            self._cluster,
             settings=self._settings(),
             progress_seconds=options.progress_seconds,
             meter=metrics,
@@ -241,6 +242,7 @@ class _Operator:
             await self._point(self._options.pod)
         announcer = Announcer(self._client, self._store)
         while True:
+            self._cluster.tell_unread()
             await announcer.announce(self._tls.bundle if self._tls else "")
             await asyncio.sleep(TLS_SECONDS)
             await self._secure()

@@ -11,7 +11,9 @@ from typing import Any, Final, Literal, Protocol
 
 from edgecloud.api.job import TrainingJob
 from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.names import CONTROLLER
 from edgecloud_operator.core.observed import Pod, Service
+from edgecloud_operator.kube.parts import mapping
 from edgecloud_operator.kube.sight import (
     Mark,
     SeenPod,
@@ -50,10 +52,11 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class _Job:
-    """job is None for one that cannot be read: nothing is done about it, and its workers train on."""
+    """job is None for one that cannot be read: nothing is done about it, and its workers train on. unread: why."""
 
     mark: Mark
     job: TrainingJob | None
+    unread: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Store:
         self._pods_of: dict[JobKey, set[str]] = {}
         self._services: dict[JobKey, _Service] = {}
         self._gone: OrderedDict[str, int | None] = OrderedDict()
+        self._unread: dict[JobKey, tuple[Mark, str]] = {}
+        """Jobs that cannot be read, with why, and of which nobody was told yet."""
         self._held: dict[JobKey, Any] = {}
         """For each job whose status is being written: what a watch told of it meanwhile."""
 
@@ -124,6 +129,11 @@ class Store:
             ours = job is not None and seen.watched and seen.owner == job.metadata.uid and seen.pod.role == "worker"
             if ours and not seen.pod.dead and not seen.pod.terminating:
                 yield known
+
+    def take_unread(self) -> list[tuple[Mark, str]]:
+        """The jobs that cannot be read, and why: each but once for as long as the same keeps it from being read."""
+        taken, self._unread = list(self._unread.values()), {}
+        return taken
 
     def is_gone(self, uid: str) -> bool:
         """Whether the object of that uid was seen, and seen to go."""
@@ -230,13 +240,17 @@ class Store:
         try:
             job = see_job(raw)
         except UnreadableError as error:
-            if known is None or known.job is not None or known.mark.uid != which.uid:
-                log.error("%s/%s is no TrainingJob that this release understands, and is left alone: %s", *key, error)
-            self._jobs[key] = _Job(which, None)
+            why = str(error)
+            if known is None or known.unread != why or known.mark.uid != which.uid:
+                log.error("%s/%s is no TrainingJob that this release understands, and is left alone: %s", *key, why)
+                if mapping(raw.get("spec")).get("managedBy") in (None, "", CONTROLLER):
+                    self._unread[key] = (which, why)
+            self._jobs[key] = _Job(which, None, why)
             if known is not None and known.job is not None:
                 self._tell().lost_job(key)
             return
         self._jobs[key] = _Job(which, job)
+        self._unread.pop(key, None)
         other = known is None or known.job is None or known.mark.uid != which.uid
         if known is not None and known.job is not None and other:
             self._tell().lost_job(key)
@@ -330,6 +344,7 @@ class Store:
         if known is None or known.mark.uid != uid:
             return
         del self._jobs[key]
+        self._unread.pop(key, None)
         if key in self._held:
             self._held[key] = None
         if known.job is not None:

@@ -409,7 +409,7 @@ def test_nothing_changes_by_itself(spec: dict[str, Any]) -> None:
         ({"trainer": {"data": {}, "labelSmoothing": 0}}, {"trainer": {"data": {}, "labelSmoothing": 0.0}}, set()),
         ({"processesPerWorker": 1}, {}, {"processesPerWorker"}),
         ({"suspend": True, "restartPolicy": {}, "image": "a"}, {"ttlSecondsAfterFinished": 1}, set()),
-        ({"managedBy": ""}, {}, {"managedBy"}),
+        ({"managedBy": "a.io/b"}, {}, {"managedBy"}),
         (gpus(1), gpus(2), {"resources"}),
         ({}, gpus(1), {"resources"}),
         (gpus("1"), {"resources": {"requests": {"nvidia.com/gpu": 1}}}, {"resources"}),

@@ -267,6 +267,14 @@ def test_what_ends_a_job_at_once(exit_code: int | None, reason: str, condition: 
     assert words in scene.condition("Failed").message
 
 
+def test_a_program_that_never_began_ends_the_job_in_the_launchers_words() -> None:
+    words = "cannot start 'nosuch': no such program. Is it in the image and on its PATH?"
+    scene = Scene().running().fails(1, None, reason="StartFailed", message=words)
+    scene.later(5).settle()
+    said = f"worker 1: StartFailed ({words}): a configuration error is not tried again; correct program.command"
+    assert said in scene.condition("Failed").message
+
+
 def test_transient_failures_are_free_five_times_and_then_are_not() -> None:
     scene = Scene(restartPolicy={"maxRestarts": 1}).running()
     for number in range(1, MAX_UNPAID + 1):
