@@ -136,20 +136,27 @@ class OuterSync:
         self._momentum = torch.cat([state[name].reshape(-1).to(self._common.device) for name in self._named])
 
 
+def sum_type(ranks: int) -> torch.dtype:
+    """What holds the sum of so many ranks' compressed values."""
+    return torch.int16 if ranks * compression.LEVELS <= torch.iinfo(torch.int16).max else torch.int32
+
+
 def summed(values: Tensor, world_size: int) -> Tensor:
-    """int8 [N] -> int16 [N], the sum over all ranks: 3 bytes for each value over a rank's link, whatever their number.
+    """int8 [N] -> `sum_type` [N], the sum over all ranks. Over a rank's link go 3 bytes for each value, from 259 ranks
+    on 5.
 
     Each rank gets all ranks' parts of its own stretch, adds them up, and tells the sums to all.
     """
+    kind = sum_type(world_size)
     if world_size == 1:
-        return values.to(torch.int16)
+        return values.to(kind)
     length = -(-values.numel() // world_size)
     sent = torch.zeros(world_size * length, dtype=torch.int8, device=values.device)
     sent[: values.numel()] = values
     parts = torch.empty_like(sent)
     dist.all_to_all_single(parts, sent)
-    total = parts.view(world_size, length).sum(0, dtype=torch.int16)
+    total = parts.view(world_size, length).sum(0, dtype=kind)
     # As bytes: not every backend knows 16-bit integers.
-    everything = torch.empty(world_size * length, dtype=torch.int16, device=values.device)
+    everything = torch.empty(world_size * length, dtype=kind, device=values.device)
     dist.all_gather_into_tensor(everything.view(torch.uint8), total.view(torch.uint8))
     return everything[: values.numel()]
