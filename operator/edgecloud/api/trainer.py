@@ -145,7 +145,9 @@ class TrainerSpec(Model):
     )
     channels_last: bool | None = Field(None, description="Memory format; default: what the device does well.")
     compile: bool = Field(False, description="true: torch.compile.")
-    label_smoothing: Below1 = Field(0.0, description="Part of the target given to the other classes.")
+    label_smoothing: Below1 = Field(
+        0.0, description="Part of the target that all classes share alike, the true one too, as PyTorch means it."
+    )
     ema_decay: Below1 | None = Field(
         None,
         description="Decay of an exponential mean of the weights, for evaluation; it grows up to that, from 0.1, as"
