@@ -67,7 +67,7 @@ class OptimizerSpec(Model):
     momentum: Below1 = Field(0.9, description="Momentum of sgd and muon; first moment's decay of adamw.")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum of sgd and muon; adamw has none.")
     weight_decay: NonNegative = Field(
-        0.0005, description="Decay of weights, not of biases and norms; with muon neither of the last layer."
+        0.0005, description="Decay of weights, not of biases, norms and scales; with muon neither of the last layer."
     )
     gradient_clip_norm: Positive | None = Field(None, description="Gradients are scaled down to this norm.")
 
