@@ -165,7 +165,7 @@ class TrainerSpec(Model):
         False,
         description="true: the same weights to the last bit, whatever the workers' number and failures, and a model of"
         " which a step changes other buffers than BatchNorm's is refused; with sync.mode local whatever the failures,"
-        " for one number of workers.",
+        " for one number of workers, and refused if a step changes buffers that no checkpoint holds.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPUs asked for, else the CPU. A GPU asked for and not seen is a failure."

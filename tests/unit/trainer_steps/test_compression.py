@@ -141,6 +141,17 @@ def test_a_mask_is_left_alone_and_leaves_the_statistics_alone(mask: float) -> No
     assert model[1].running_var.tolist() == [0.25] * 4
 
 
+def test_the_buffers_are_those_of_now() -> None:
+    """A forward may put another tensor in a buffer's place; of another shape, it is left alone."""
+    model = network()
+    model.register_buffer("mean", torch.zeros(3))
+    model.register_buffer("last", torch.zeros(3))
+    outer = outer_sync(model)
+    model.mean, model.last = torch.ones(3), torch.ones(2)
+    assert outer.exchange(share=0.5, seed=0).finite
+    assert (model.mean.tolist(), model.last.tolist()) == ([0.5] * 3, [1.0] * 2)
+
+
 def test_alone_the_sum_is_the_value() -> None:
     values = torch.arange(-127, 128).to(torch.int8)
     assert summed(values, 1).tolist() == list(range(-127, 128))
