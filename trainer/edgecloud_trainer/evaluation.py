@@ -142,7 +142,7 @@ def logits_of(
         mean: see `to_input`.
         std: likewise.
         device: where it computes, and in which memory format.
-        mirror: the logits of each image and its mirror image are added up.
+        mirror: the mean of the logits of each image and its mirror image.
 
     Returns:
         float32 [N, classes] on the CPU.
@@ -150,5 +150,6 @@ def logits_of(
     images = to_input(pixels, mean, std, dtype=torch.float32, memory_format=device.memory_format, device=device.device)
     logits: Tensor = model(images)
     if mirror:
-        logits = logits + model(images.flip(-1))
+        # Not the sum: the loss, and how sure the network is, would be those of logits twice as large.
+        logits = (logits + model(images.flip(-1))) / 2
     return logits.float().cpu()

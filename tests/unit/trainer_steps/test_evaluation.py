@@ -47,6 +47,16 @@ def test_fewer_the_larger_they_are(shape: tuple[int, int, int], count: int) -> N
     assert images_at_once(shape) == count
 
 
+def test_a_network_is_no_surer_for_having_seen_the_mirror_image() -> None:
+    """What it says of both alike it says of them together."""
+    model, dataset = Counts(), black(2, 8, 8)
+    once = evaluate(model, dataset.test, dataset, CPU)
+    model.test_time_mirror = True  # type: ignore[assignment]
+    both = evaluate(model, dataset.test, dataset, CPU)
+    assert model.seen == [2, 2, 2]
+    assert both.loss == pytest.approx(once.loss)
+
+
 def test_an_evaluation_keeps_to_it() -> None:
     model, dataset = Counts(), black(90, 224, 224)
     found = evaluate(model, dataset.test, dataset, CPU)

@@ -56,6 +56,36 @@ def test_vectors_do_not_decay() -> None:
     assert free["weight_decay"] == 0.0
 
 
+class Scales(nn.Module):
+    """What has several dimensions, and is a vector; and what is of one row or column, and is a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.scale = nn.LayerNorm([4, 6, 6]), nn.Parameter(torch.ones(4, 1, 1))
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))
+        self.by_channel = nn.Conv2d(4, 4, 1, groups=4, bias=False)
+        self.gate = nn.Linear(4, 1, bias=False)
+        self.gate.old = nn.utils.weight_norm(nn.Linear(4, 1, bias=False))  # type: ignore[no-untyped-call]
+        self.steps = nn.GRU(1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_what_is_a_vector() -> None:
+    model = Scales()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, free = ([names[id(p)] for p in group["params"]] for group in optimizers.groups(model, 0.1))
+    assert decayed == [
+        "conv.parametrizations.weight.original1", "by_channel.weight", "gate.weight", "gate.old.weight_v",
+        "steps.weight_ih_l0", "steps.weight_hh_l0",
+    ]  # fmt: skip
+    assert free == [
+        "scale", "norm.weight", "norm.bias", "conv.bias", "conv.parametrizations.weight.original0", "gate.old.weight_g",
+        "steps.bias_ih_l0", "steps.bias_hh_l0",
+    ]  # fmt: skip
+    muon, _ = optimizers.build(model, OptimizerSpec.parse({"name": "muon"}), classes=10)
+    assert [names[id(p)] for p in muon.param_groups[0]["params"]] == decayed[:-1]
+
+
 def test_muons_decay_leaves_the_last_layer_alone() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
     hidden, rest = optimizers.build(model, OptimizerSpec.parse({"name": "muon", "weightDecay": 0.1}), classes=2)
