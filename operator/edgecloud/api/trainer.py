@@ -47,6 +47,7 @@ class DataSpec(Model):
     )
 
 
+LEARNING_RATE: Final = 0.1
 ADAMW_LEARNING_RATE: Final = 0.001
 
 
@@ -60,7 +61,7 @@ class OptimizerSpec(Model):
 
     name: Literal["sgd", "adamw", "muon"] = Field("sgd", description="sgd, adamw or muon.")
     learning_rate: Positive = Field(
-        0.1,
+        LEARNING_RATE,
         description="Highest learning rate of the schedule; default: 0.1, with adamw 0.001.",
         json_schema_extra=_no_default,
     )
