@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 from edgecloud.edge.card import Format
 from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
+from edgecloud.edge.report import Report
 from edgecloud_trainer.checkpoints import files
 from edgecloud_trainer.data.locking import leads_to
 from edgecloud_trainer.export.errors import ExportError
@@ -42,9 +43,9 @@ def check_free(out: Path, formats: Sequence[Format]) -> None:
     Raises:
         ExportError: a file is in its way that no export has written.
     """
-    ours = _ours(out)
+    before = _ours(out)
     for name in (*(MODELS[one] for one in formats), *_BESIDE):
-        if name not in ours and os.path.lexists(out / name):
+        if name not in before and os.path.lexists(out / name):
             raise ExportError(f"{out / name} is there, and no export has written it: name another --out, or move it")
 
 
@@ -90,13 +91,13 @@ def put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
         with (scratch / name).open("rb+") as file:
             os.fsync(file.fileno())
     with _alone(out / MARK) as mark:
-        ours = _ours(out)
-        mark.write("".join(f"{name}\n" for name in sorted(ours.union(new))))
+        before = _ours(out)
+        mark.write("".join(f"{name}\n" for name in sorted(before.union(new))))
         mark.flush()
         os.fsync(mark.fileno())
         files.sync_folder(out)
         (out / REPORT).unlink(missing_ok=True)
-        for name in ours.difference(new):
+        for name in before.difference(new):
             (out / name).unlink(missing_ok=True)
         for name in new:
             (scratch / name).replace(out / name)
@@ -104,14 +105,17 @@ def put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
         (out / MARK).unlink()
 
 
+def ours(report: Report | None, mark: str) -> set[str]:
+    """Names of the files that an export has written, by its report, or by the mark of one that was killed. Pure."""
+    names = set() if report is None else {*(MODELS[one.format] for one in report.exports), *_BESIDE, EDGE_REPORT}
+    return names | _ALL.intersection(mark.splitlines())
+
+
 def _ours(out: Path) -> set[str]:
-    """Names of the files that an export has written, by its report, or by the mark of one that was killed."""
-    report, names = read_report(out), set[str]()
-    if report is not None:
-        names = {*(MODELS[one.format] for one in report.exports), *_BESIDE, EDGE_REPORT}
+    mark = ""
     with suppress(OSError, UnicodeDecodeError):
-        names |= _ALL.intersection((out / MARK).read_text().splitlines())
-    return names
+        mark = (out / MARK).read_text()
+    return ours(read_report(out), mark)
 
 
 @contextmanager
