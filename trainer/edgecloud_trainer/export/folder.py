@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -17,7 +16,7 @@ from edgecloud.edge.card import Format
 from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.report import Report
 from edgecloud_trainer.checkpoints import files
-from edgecloud_trainer.data.locking import leads_to
+from edgecloud_trainer.data.locking import leads_to, take
 from edgecloud_trainer.export.errors import ExportError
 from edgecloud_trainer.export.standing import read_report
 
@@ -33,8 +32,6 @@ MARK: Final = ".replacing"
 
 _BESIDE: Final = (REFERENCE, PAGE, SCHEMA, REPORT)
 _ALL: Final = frozenset((*MODELS.values(), *_BESIDE, EDGE_REPORT))
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""Of file systems that have none (some of NFS and FUSE): there everybody is taken to be alone."""
 
 
 def check_free(out: Path, formats: Sequence[Format]) -> None:
@@ -131,12 +128,5 @@ def _alone(path: Path) -> Iterator[IO[str]]:
 
 
 def _try(file: IO[Any]) -> bool:
-    """Hold an open file, if nobody else does."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return True
+    """Hold an open file, if nobody else does. Where there are no locks everybody is taken to be alone."""
+    return take(file) is not False
