@@ -163,9 +163,9 @@ def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Op
 
 def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: Silent) -> Material:
     """The images; those that the first model was trained with, if no others are named."""
+    from edgecloud.urls import public
     from edgecloud_trainer.appraisal.material import MaterialError, cache_folder, gather, spec_of
     from edgecloud_trainer.data.dataset import RefusedError
-    from edgecloud_trainer.data.filesystem import public
 
     first = opened[0]
     source = first.card.data.source

@@ -113,6 +113,12 @@ def test_where_nothing_can_be_written_now(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b""
 
 
+def test_what_a_store_says_has_no_secret(folder: Path) -> None:
+    with pytest.raises(DeliveryError, match=r"copied to ftp://127.0.0.1:9/run \(\w+: .*\): check") as caught:
+        deliver(folder, NAMES, "ftp://bobby:hunter2@127.0.0.1:9/run", str)
+    assert "hunter2" not in str(caught.value) and "bobby" not in str(caught.value)
+
+
 def test_a_file_that_is_missing_leaves_no_half_one(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DeliveryError):
         deliver(folder, ("model.onnx", "none"), str(tmp_path / "there"), lambda _name: None)
@@ -170,6 +176,7 @@ def test_a_store_that_only_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_secrets_of_a_url_are_not_shown() -> None:
-    assert shown("s3://key:secret@bucket/path?token=abc") == "s3://bucket/path"
+    for chain in ("", "simplecache::"):
+        assert shown(f"{chain}s3://key:secret@bucket/path?token=abc") == f"{chain}s3://bucket/path"
     for folder in ("/a/folder", "/a/run#3?x", "file:///a/run#3?x"):
         assert shown(folder) == folder

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 from edgecloud.api.rules import export_violations
 from edgecloud.api.spec import ExportSpec
 from edgecloud.edge.layout import REPORT
+from edgecloud.urls import public
 from edgecloud_trainer.export.errors import first_line
 from edgecloud_trainer.export.folder import MARK, ours
 from edgecloud_trainer.export.standing import MAX_REPORT, parsed
@@ -111,8 +111,8 @@ def deliver(folder: Path, names: Sequence[str], destination: str, on_progress: C
         DestinationError: see `check_destination`.
     """
     check_destination(destination)
+    target = _folder(destination)
     try:
-        target = _folder(destination)
         place = _Store(destination) if target is None else _Folder(target)
         # As in the folder of the export itself: a mark tells the next one of files of ours that have no report yet.
         before = ours(parsed(place.read(REPORT)), place.read(MARK).decode(errors="replace"))
@@ -124,9 +124,10 @@ def deliver(folder: Path, names: Sequence[str], destination: str, on_progress: C
             place.put(folder / name, name)
         place.remove(MARK)
     except Exception as error:  # each of fsspec's file systems has errors of its own
+        said = first_line(error, url="" if target is not None else destination)
         raise DeliveryError(
-            f"the export can't be copied to {shown(destination)} ({first_line(error)}): check the address, its rights"
-            " and the network; the files are in results/export"
+            f"the export can't be copied to {shown(destination)} ({said}): check the address, its rights and the"
+            " network; the files are in results/export"
         ) from error
 
 
@@ -195,7 +196,7 @@ class _Store:
         except FileNotFoundError:
             pass
         except (PermissionError, NotImplementedError) as error:  # the new files may be written over the old ones
-            log.warning("export.destination: %s can't be taken away there (%s)", name, first_line(error))
+            log.warning("export.destination: %s can't be taken away there (%s)", name, type(error).__name__)
 
 
 def _folder(destination: str) -> Path | None:
@@ -215,7 +216,6 @@ def shown(destination: str) -> str:
     if _folder(destination) is not None:
         return destination
     try:
-        parts = urlsplit(destination)
+        return public(destination)
     except ValueError:
         return destination.partition("://")[0] + "://..."
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
