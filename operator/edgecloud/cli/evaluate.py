@@ -90,7 +90,8 @@ def evaluate(
 
     \b
     Files with --out:
-      evaluation.json   accuracy with its interval, by class, confusion, calibration, worst images
+      evaluation.json   accuracy with its interval, by class, confusion, calibration, worst images; of more than 1,000
+                        classes no confusion matrix but confusionCells: [true, predicted, images] of each pair met
       confusion.png     which class is taken for which
       calibration.png   how often it is right where it is so sure, and the calibration error
       worst.png         the images with the highest loss
@@ -288,17 +289,8 @@ def _percent(value: float | None) -> str:
 
 def _confused(one: Appraisal) -> str:
     """The pairs of classes that are taken for each other most often."""
-    import numpy as np
-
-    counts = one.evaluation.confusion.copy()
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:_CONFUSED]
-    pairs = [(int(place) // len(counts), int(place) % len(counts)) for place in order]
-    return ", ".join(
-        f"{one.name_of(row)} → {one.name_of(column)} {counts[row, column]}"
-        for row, column in pairs
-        if counts[row, column]
-    )
+    pairs = one.evaluation.confusion.mistakes(_CONFUSED)
+    return ", ".join(f"{one.name_of(row)} → {one.name_of(column)} {count}" for row, column, count in pairs)
 
 
 def _print_comparison(one: Comparison) -> None:

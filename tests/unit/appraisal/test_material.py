@@ -135,7 +135,7 @@ def test_labels_are_the_models_own() -> None:
     material = made(8, classes=("dog", "cat"))
     found = appraised(Reads(), material)
     assert found.accuracy == 0
-    assert found.evaluation.confusion.tolist() == [[0, 4, 0], [4, 0, 0], [0, 0, 0]]
+    assert found.evaluation.confusion.matrix().tolist() == [[0, 4, 0], [4, 0, 0], [0, 0, 0]]
     said = to_json(found)["perClass"]
     assert said["eel"] == {"total": 0, "correct": 0, "accuracy": None, "recall": None, "precision": None, "f1": None}
     assert said["cat"]["accuracy"] == said["cat"]["recall"] == 0
