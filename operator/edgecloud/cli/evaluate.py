@@ -41,7 +41,7 @@ _NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
     type=click.Choice(["test", "validation", "train", "all"]),
     default="test",
     show_default=True,
-    help="Part of the images; where the data has no test images of its own, a tenth is held back for them.",
+    help="Part of the images; where the data has no test images of its own, test is a tenth that is held back.",
 )
 @click.option(
     "--format",
@@ -182,7 +182,7 @@ def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: S
         shown.show("reading images", done / total if total else None)
 
     try:
-        material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say)
+        material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say, own=data is None)
     except RefusedError as error:
         if data is not None or first.kind == "checkpoint" or source is None or public(source) != source:
             raise

@@ -71,12 +71,12 @@ def refuse_classes(classes: Sequence[str], where: str) -> None:
     for name in classes:
         if not name or not name.isprintable():
             raise DataError(f"{where}: the class name {name!r} is empty or has control characters: rename it")
-        if (plain := _plain(name)) in seen:
+        if (looks := as_it_looks(name)) in seen:
             raise DataError(f"{where} has the class {name} twice: rename one of them")
-        seen.add(plain)
+        seen.add(looks)
 
 
-def _plain(name: str) -> str:
+def as_it_looks(name: str) -> str:
     """A name as it looks: in Unicode é may be one letter, or, as macOS has it, two."""
     return unicodedata.normalize("NFC", name)
 
@@ -252,23 +252,23 @@ def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:
             raise DataError(f"{where}: the name of the class folder {name!r} isn't UTF-8: rename it") from None
         if not name.isprintable():
             raise DataError(f"{where}: the name of the class folder {name!r} has control characters: rename it")
-    number = {_plain(name): label for label, name in enumerate(classes)}
+    number = {as_it_looks(name): label for label, name in enumerate(classes)}
     for split, by_class in found.items():
         seen: dict[str, str] = {}
         for name in sorted(by_class):
-            if (twin := seen.setdefault(_plain(name), name)) != name:
+            if (twin := seen.setdefault(as_it_looks(name), name)) != name:
                 raise DataError(
                     f"{where}: the class folders {name} and {twin} of {split} look the same and are spelt in different "
                     f"ways ({name!a} and {twin!a}): put their images into one"
                 )
-            if _plain(name) not in number:
+            if as_it_looks(name) not in number:
                 raise DataError(
                     f"{where}: {split} has a class {name} that train hasn't: the splits need the same classes"
                 )
     return Layout(
         classes=classes,
         splits={
-            split: [(number[_plain(name)], position) for name in sorted(by_class) for position in by_class[name]]
+            split: [(number[as_it_looks(name)], position) for name in sorted(by_class) for position in by_class[name]]
             for split, by_class in found.items()
         },
     )
