@@ -113,8 +113,9 @@ def arrange(
     """
     paths = [name.split("/") for name in names]
     _refuse_twins(names, where)
-    drop = _wrapping(paths)
+    drop = _wrapping(paths, {*folders, *hidden})
     train = _train_folder(paths, drop, where)
+    _refuse_class_called(train, paths, drop, where)
     found: dict[Split, dict[str, list[int]]] = {}
     for position in sorted(range(len(names)), key=names.__getitem__):
         path = paths[position][drop:]
@@ -160,7 +161,7 @@ def _refuse_empty(
     """An empty class folder is a class that is missing, and would shift the others' numbers without a word."""
     if "train" not in found:
         return
-    around = next((path[:drop] for path in paths if len(path) > 1), [])
+    around = next((path[:drop] for path in paths if len(path) > drop), [])
     depth = drop + (2 if split_folders else 1)
     for folder in sorted({*folders, *hidden}):
         parts = folder.split("/")
@@ -181,16 +182,42 @@ def _refuse_twins(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where} holds {twin} twice: pack it again")
 
 
-def _wrapping(paths: Sequence[Sequence[str]]) -> int:
-    """1 if everything is in one folder that is no split and holds folders itself, else 0."""
+def _wrapping(paths: Sequence[Sequence[str]], folders: Collection[str]) -> int:
+    """How many folders are around everything: one is no split, and holds folders itself.
+
+    Further ones hold nothing but one folder, which is no split either: read as a class it would be the only one.
+    """
     tops = {path[0] for path in paths if len(path) > 1}
     if (
         len(tops) != 1
         or not tops.isdisjoint(_NEVER_CLASSES)
         or any(len(path) == 1 and is_image(path[0]) for path in paths)
+        or not any(len(path) > 2 for path in paths)
     ):
         return 0
-    return 1 if any(len(path) > 2 for path in paths) else 0
+    images = [path for path in paths if is_image(path[-1])]
+    nearest = min(map(len, images), default=0)
+    drop = 1
+    while nearest > drop + 2:
+        around = images[0][:drop]
+        tops = {path[drop] for path in paths if len(path) > drop + 1}
+        tops |= {one[drop] for one in (folder.split("/") for folder in folders) if one[:drop] == around and one[drop:]}
+        if len(tops) != 1 or any(map(meant, tops)):
+            break
+        drop += 1
+    return drop
+
+
+def _refuse_class_called(train: str, paths: Sequence[Sequence[str]], drop: int, where: str) -> None:
+    """A class of vehicles may be called train: it holds images straight away, as the classes beside it do."""
+    nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
+    flat = {path[drop] for path in paths if len(path) == drop + 2 and is_image(path[-1])} - nested
+    others = sorted(path[drop] for path in paths if len(path) > drop + 1 and meant(path[drop]) is None)
+    if train in flat and others and flat.issuperset(others):
+        raise DataError(
+            f"{where}: {train}/ holds images and no folders, as {others[0]}/ beside it does: if {train} is a class, "
+            f"put all class folders into a folder train/, as train/{train}/; if not, move {others[0]}/ away"
+        )
 
 
 def _train_folder(paths: Sequence[Sequence[str]], drop: int, where: str) -> str:
