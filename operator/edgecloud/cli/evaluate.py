@@ -90,8 +90,8 @@ def evaluate(
 
     \b
     Files with --out:
-      evaluation.json   accuracy with its interval, by class, confusion, calibration, worst images; of more than 1,000
-                        classes no confusion matrix but confusionCells: [true, predicted, images] of each pair met
+      evaluation.json   accuracy with its interval, by class, confusion, calibration, worst images;
+                        above 1,000 classes confusionCells, [true, predicted, images] of each pair met
       confusion.png     which class is taken for which
       calibration.png   how often it is right where it is so sure, and the calibration error
       worst.png         the images with the highest loss
