@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from torch import nn
 
 from edgecloud.edge.card import ModelCard
+from edgecloud.urls import public
 from edgecloud_trainer.data import Dataset
-from edgecloud_trainer.data.filesystem import is_url, public
+from edgecloud_trainer.data.filesystem import is_url
 from edgecloud_trainer.settings import Settings
 
 

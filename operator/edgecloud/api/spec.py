@@ -174,7 +174,8 @@ class ExportSpec(Model):
     destination: Annotated[str, Field(max_length=1024)] | None = Field(
         None,
         description="Absolute path or URL of a folder that the exported files are copied to as well, from where rank 0"
-        " runs; they are in results/export of the job's storage in any case.",
+        " runs, once every format has been made and has passed the gate there; else what the folder holds stays. The"
+        " files are in results/export of the job's storage in any case.",
     )
 
 

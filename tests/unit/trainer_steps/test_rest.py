@@ -17,6 +17,7 @@ from torch import nn
 from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec
 from edgecloud.edge.intervals import wilson
 from edgecloud_trainer import optimizers, results
+from edgecloud_trainer.confusion import Confusion
 from edgecloud_trainer.devices import GPUNotVisibleError, check_enough
 from edgecloud_trainer.evaluation import Evaluation
 from edgecloud_trainer.events import EventLog
@@ -176,7 +177,7 @@ def test_interval_holds_the_proportion(correct: int, total: int) -> None:
 
 
 def evaluation() -> Evaluation:
-    return Evaluation(classes=("cat", "dog"), confusion=np.array([[8, 2], [1, 9]]), loss=0.5)
+    return Evaluation(classes=("cat", "dog"), confusion=Confusion.of(np.array([[8, 2], [1, 9]])), loss=0.5)
 
 
 def test_evaluation_counts() -> None:
@@ -187,7 +188,9 @@ def test_evaluation_counts() -> None:
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:
-    said = Evaluation(classes=("cat", "eel"), confusion=np.array([[0, 2], [0, 0]]), loss=0.5).to_json()["perClass"]
+    said = Evaluation(classes=("cat", "eel"), confusion=Confusion.of(np.array([[0, 2], [0, 0]])), loss=0.5).to_json()[
+        "perClass"
+    ]
     assert said["cat"] == {"total": 2, "correct": 0, "accuracy": 0.0}
     assert said["eel"] == {"total": 0, "correct": 0, "accuracy": None}
 
@@ -202,7 +205,7 @@ def test_pictures_are_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [r"$\q$", "5 $ or $ 6", "two\nlines", "\x00", "x" * 255])
 def test_a_class_may_have_any_name(name: str, tmp_path: Path) -> None:
-    odd = Evaluation(classes=("cat", name), confusion=np.array([[8, 2], [1, 9]]), loss=0.5)
+    odd = Evaluation(classes=("cat", name), confusion=Confusion.of(np.array([[8, 2], [1, 9]])), loss=0.5)
     results.draw_confusion(odd, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
