@@ -1,19 +1,24 @@
-{{/* The release's name for its objects: "edgecloud", or "x-edgecloud" for a release that doesn't have it in its name. */}}
+{{/*
+The release's name for its objects: "edgecloud", or "x-edgecloud" for a release that doesn't have it in its name. A
+Service's name has no dot and begins with a letter, a release's need not: "a.b" is "a-b-edgecloud", "7" "edgecloud-7".
+*/}}
 {{- define "edgecloud.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" (.Release.Name | trunc 40 | trimSuffix "-") .Chart.Name }}{{ end }}
+{{- $release := .Release.Name | replace "." "-" }}
+{{- if regexMatch "^[0-9]" $release }}{{ printf "%s-%s" .Chart.Name $release | trunc 50 | trimSuffix "-" }}
+{{- else if contains .Chart.Name $release }}{{ $release | trunc 50 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" ($release | trunc 40 | trimSuffix "-") .Chart.Name }}{{ end }}
 {{- end }}
 
 {{/* What the Deployment and the Service select by; never to change. */}}
 {{- define "edgecloud.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
 {{- define "edgecloud.labels" -}}
 {{ include "edgecloud.selector" . }}
-app.kubernetes.io/version: {{ .Chart.Version | quote }}
+app.kubernetes.io/version: {{ .Chart.Version | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
@@ -70,7 +75,7 @@ app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.
   verbs: [create]
 - apiGroups: [""]
   resources: [secrets]
-  resourceNames: [{{ include "edgecloud.tlsSecret" . }}]
+  resourceNames: [{{ include "edgecloud.tlsSecret" . | quote }}]
   verbs: [get, update]
 {{- end }}
 {{- end }}

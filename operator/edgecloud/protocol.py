@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field
 
 from edgecloud.api.base import Model
+from edgecloud.strangers import plain, plain_lines
 
 VERSION: Final = 1
 """The version spoken here. The one before it is understood too, from version 2 on."""
@@ -48,7 +49,9 @@ FailureReason = Literal[
 """Why a process, or a whole worker, failed. PodLost and Stalled only the operator sees; the launcher names the rest."""
 
 Step = Annotated[int, Field(ge=0, le=2**53)]
-Text = Annotated[str, Field(max_length=MAX_MESSAGE)]
+Text = Annotated[str, Field(max_length=MAX_MESSAGE), AfterValidator(plain_lines)]
+Name = Annotated[str, AfterValidator(plain)]
+"""As a Text, it comes to be seen in conditions, Events and status: what a terminal would obey is taken out here."""
 Uid = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 RoundNumber = Annotated[int, Field(ge=0, le=10**9)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -91,7 +94,7 @@ class ProgressReport(Model):
     accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     samples_per_second: Annotated[float, Field(ge=0, le=1e12)] | None = None
     checkpoint_step: Step | None = None
-    metrics: Annotated[dict[Annotated[str, Field(max_length=63)], float], Field(max_length=32)] = Field(
+    metrics: Annotated[dict[Annotated[Name, Field(max_length=63)], float], Field(max_length=32)] = Field(
         default_factory=dict
     )
     checkpoint: Document | None = None
@@ -144,7 +147,7 @@ class PollRequest(Model):
     """The rendezvous port in use in `round`."""
     next_port: Port
     """A port that was free a moment ago, for the next round."""
-    node: Annotated[str, Field(max_length=253)] = ""
+    node: Annotated[Name, Field(max_length=253)] = ""
     ack: Acknowledged | None = None
     progress: ProgressReport | None = None
     failure: FailureReport | None = None

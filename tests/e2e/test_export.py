@@ -115,13 +115,15 @@ def plain_onnxruntime(folder: Path, weights_sha256: str) -> None:
 
 def test_a_gate_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that int8 can't hold: the files stay, the other format is published too, and nothing is tried again."""
-    export = {"formats": ["onnx", "onnx-int8"], "maxAccuracyLoss": 1}
+    away = tmp_path / "away"
+    export = {"formats": ["onnx", "onnx-int8"], "maxAccuracyLoss": 1, "destination": str(away)}
     with run(tmp_path / "work", job(export, epochs=8, model="wide_range:build"), env=MODELS_PATH) as running:
         assert running.end(within=WITHIN) == 1
         status = running.status
     failed = conditions.get(status, "Failed")
     assert failed is not None and (status.phase, failed.reason, status.restarts) == ("Failed", "ExportFailed", 0)
     assert "onnx-int8 has lost" in failed.message and "spec.export.calibrationImages" in failed.message
+    assert failed.message.endswith("nothing was copied to export.destination") and not list(away.iterdir())
     assert {name: one["gate"] for name, one in exports(status).items()} == {"onnx": "passed", "onnx-int8": "failed"}
     assert status.last_failure is not None and status.last_failure.reason == "ExportFailed"
     folder = tmp_path / "work/results/export"

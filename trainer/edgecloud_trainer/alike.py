@@ -91,12 +91,14 @@ class Unexchanged:
             for name, _ in stepper.model.named_buffers(remove_duplicate=False)
             if name not in stepper.exchanged and name not in own
         ]
-        settings = stepper.settings
-        self._exact = settings.trainer.deterministic and not settings.local
         self._before: dict[str, str] = {}
+        self._refused: Sequence[str] = ()
 
     def bring_together(self) -> None:
-        """Have all ranks hold rank 0's, which are those that its checkpoints hold. All ranks call it."""
+        """Have all ranks hold rank 0's, which are those that its checkpoints hold. All ranks call it.
+
+        With `sync: local` after each exchange: a training that goes on from a checkpoint is to be the undisturbed one.
+        """
         if not self._names:
             return
         stepper = self._stepper
@@ -109,10 +111,12 @@ class Unexchanged:
 
     def remember(self) -> None:
         """Before the first step."""
-        if self._exact:
-            self._before = self._digests(self._names + self._frozen + self._passing)
-        elif self._stepper.settings.world_size > 1:
-            self._before = self._digests(self._frozen)
+        settings = self._stepper.settings
+        if settings.trainer.deterministic:
+            # With `sync: local` all that a checkpoint holds is brought together after each exchange.
+            self._refused = self._passing if settings.local else self._names + self._frozen + self._passing
+        joining = self._frozen if settings.world_size > 1 else []
+        self._before = self._digests([*self._refused, *joining])
 
     def look(self) -> None:
         """After the first step: what has it moved? All ranks call it.
@@ -126,17 +130,25 @@ class Unexchanged:
         now = self._digests(list(before))
         mine = [name for name in before if before[name] != now.get(name)]
         moved = set().union(*group.gather_objects(mine, self._stepper.settings))
-        if moved and self._exact:
-            raise SettingsError(self._refusal(sorted(moved)))
+        if refused := sorted(moved.intersection(self._refused)):
+            raise SettingsError(self._refusal(refused))
         self._names += [name for name in self._frozen if name in moved]
 
     def _refusal(self, moved: list[str]) -> str:
+        settings = self._stepper.settings
         named = ", ".join(moved[:_NAMED]) + (f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else "")
-        return (
-            f"trainer.deterministic: true doesn't go with trainer.model {self._stepper.settings.trainer.model}: a step"
-            f" changes its buffers or frozen parameters {named}, and of these only BatchNorm's statistics are the same"
-            " for any number of workers: take BatchNorm or a layer without them, or leave deterministic out"
-        )
+        if settings.local:
+            why = (
+                f"buffers {named}, which no checkpoint holds: register them with persistent=True, or leave"
+                " deterministic out"
+            )
+        else:
+            why = (
+                f"buffers or frozen parameters {named}, and of these only BatchNorm's statistics are the same for any"
+                " number of workers: take BatchNorm or a layer without them, or leave deterministic out"
+            )
+        name = settings.trainer.model
+        return f"trainer.deterministic: true doesn't go with trainer.model {name}: a step changes its {why}"
 
     def _own(self, names: Sequence[str]) -> dict[str, Tensor]:
         model = self._stepper.model

@@ -11,8 +11,9 @@ from torch import nn
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.card import ModelCard
+from edgecloud.urls import public
 from edgecloud_trainer.data import Dataset
-from edgecloud_trainer.data.filesystem import is_url, public
+from edgecloud_trainer.data.filesystem import is_url
 from edgecloud_trainer.data.locate import expanded
 from edgecloud_trainer.settings import Settings
 

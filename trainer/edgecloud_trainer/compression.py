@@ -45,5 +45,5 @@ def compressed(flat: Tensor, largest: Tensor, lengths: Tensor, generator: torch.
 
 
 def restored(total: Tensor, largest: Tensor, lengths: Tensor) -> Tensor:
-    """A sum of compressed values, int16 [N] -> float32 [N]."""
+    """A sum of compressed values, integers [N] -> float32 [N]."""
     return total.float().mul_((largest / LEVELS).repeat_interleave(lengths))

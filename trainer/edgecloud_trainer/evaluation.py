@@ -15,7 +15,9 @@ from torch import distributed as dist
 
 from edgecloud.edge.intervals import wilson
 from edgecloud_trainer.augment import to_input
+from edgecloud_trainer.confusion import Confusion
 from edgecloud_trainer.data import Dataset, Images
+from edgecloud_trainer.data.dataset import Labels
 from edgecloud_trainer.devices import Device
 
 _MOST_IMAGES: Final = 500
@@ -26,33 +28,33 @@ of channels they have themselves: some 0.4 GiB for article-cnn, less than a trai
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """confusion: int64 [C, C], true class by row, predicted by column."""
+    """What a model says of images, counted."""
 
     classes: tuple[str, ...]
-    confusion: np.ndarray
+    confusion: Confusion
     loss: float
 
     @property
     def total(self) -> int:
-        return int(self.confusion.sum())
+        return self.confusion.total
 
     @property
     def correct(self) -> int:
-        return int(np.trace(self.confusion))
+        return self.confusion.correct
 
     @property
     def accuracy(self) -> float:
         return self.correct / max(1, self.total)
 
     def to_json(self) -> dict[str, Any]:
-        """Accuracy with its 95 % interval, per class (None of a class without images), and the confusion matrix.
+        """Accuracy with its 95 % interval, per class (None of a class without images), and the confusion: see there.
 
         The loss is None where it is not finite, as where a logit is minus infinity: JSON has no such number.
         """
         low, high = wilson(self.correct, self.total)
         per_class: dict[str, dict[str, float | None]] = {}
-        for place, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True)):
-            total, correct = int(row.sum()), int(row[place])
+        totals, _, right = self.confusion.by_class.tolist()
+        for name, total, correct in zip(self.classes, totals, right, strict=True):
             per_class[name] = {"total": total, "correct": correct, "accuracy": correct / total if total else None}
         return {
             "accuracy": self.accuracy,
@@ -62,7 +64,7 @@ class Evaluation:
             "loss": self.loss if math.isfinite(self.loss) else None,
             "perClass": per_class,
             "classes": list(self.classes),
-            "confusion": self.confusion.tolist(),
+            **self.confusion.to_json(),
         }
 
 
@@ -97,8 +99,8 @@ def evaluate(
     if state is not None:
         model.load_state_dict(state)
     model.eval()
-    count = len(dataset.classes)
-    confusion = torch.zeros(count * count, dtype=torch.int64)
+    asked: list[Labels] = [np.zeros(0, np.int64)]
+    answered: list[Labels] = [np.zeros(0, np.int64)]
     loss = torch.zeros((), dtype=torch.float64)
     size = images_at_once(dataset.shape)
     for number, start in enumerate(range(0, len(images.labels), size)):
@@ -115,20 +117,17 @@ def evaluate(
                 mirror=bool(getattr(model, "test_time_mirror", False)),
             )
         loss += nn.functional.cross_entropy(scores, labels, reduction="sum").double()
-        confusion += torch.bincount(labels * count + scores.argmax(1), minlength=count * count)
+        asked.append(labels.numpy())
+        answered.append(scores.argmax(1).numpy())
         heartbeat()
+    confusion = Confusion.counted(np.concatenate(asked), np.concatenate(answered), len(dataset.classes))
     if world_size > 1:
-        confusion, loss = confusion.to(device.device), loss.to(device.device)
-        dist.all_reduce(confusion)
+        confusion, loss = confusion.of_all_ranks(device.device), loss.to(device.device)
         dist.all_reduce(loss)
     if own is not None:
         model.load_state_dict(own)
     total = max(1, len(images.labels))
-    return Evaluation(
-        classes=dataset.classes,
-        confusion=confusion.cpu().numpy().reshape(count, count),
-        loss=float(loss) / total,
-    )
+    return Evaluation(classes=dataset.classes, confusion=confusion, loss=float(loss) / total)
 
 
 def logits_of(
@@ -142,7 +141,7 @@ def logits_of(
         mean: see `to_input`.
         std: likewise.
         device: where it computes, and in which memory format.
-        mirror: the logits of each image and its mirror image are added up.
+        mirror: the mean of the logits of each image and its mirror image.
 
     Returns:
         float32 [N, classes] on the CPU.
@@ -150,5 +149,6 @@ def logits_of(
     images = to_input(pixels, mean, std, dtype=torch.float32, memory_format=device.memory_format, device=device.device)
     logits: Tensor = model(images)
     if mirror:
-        logits = logits + model(images.flip(-1))
+        # Not the sum: the loss, and how sure the network is, would be those of logits twice as large.
+        logits = (logits + model(images.flip(-1))) / 2
     return logits.float().cpu()

@@ -220,6 +220,13 @@ def buffer_names(model: nn.Module) -> set[str]:
     }
 
 
+def weighty_counts(model: nn.Module) -> set[str]:
+    """Those of them that a layer's statistics go by. Ranks by themselves may have moved them differently, where a
+    forward leaves the layer out at times."""
+    made = {id(m.num_batches_tracked) for m in model.modules() if isinstance(m, ShardBatchNorm) and m.momentum is None}
+    return {name for name, buffer in model.named_buffers(remove_duplicate=False) if id(buffer) in made}
+
+
 def statistics(model: nn.Module) -> dict[str, Tensor]:
     """What `buffer_names` names, copied. No forward of a layer by shard moves it."""
     names, buffers = buffer_names(model), model.named_buffers(remove_duplicate=False)

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from edgecloud.api.trainer import OptimizerSpec
 
@@ -16,24 +18,46 @@ NEWTON_SCHULZ_STEPS: Final = 3
 # Keller Jordan's quintic (github.com/KellerJordan/Muon): converges fast near 0, and to about 1 rather than exactly.
 NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)
 EPSILON: Final = 1e-7
+_NORMS: Final = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_MAPS: Final = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, nn.RNNCellBase)
+"""Layers whose weights are matrices, though they be of one row or column."""
 _WRAPPED: Final = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: weights decay; biases and the weights of norms (one dimension) don't."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    """Parameter groups: matrices decay; vectors, which are biases and scales as a rule, don't."""
+    matrices, vectors = _kinds(model)
     both = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in both if group["params"]]
+
+
+def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """What is trained, as matrices (convolutions too) and vectors.
+
+    A vector may have several dimensions: a norm's weight [C, H, W], a scale [C, 1, 1] or weight_norm's [O, 1, 1, 1].
+    """
+    of_norms, of_maps = set(), set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(module, _NORMS):
+                of_norms.add(parameter)
+            elif isinstance(module, _MAPS) and name.startswith("weight") and not name.endswith("_g"):
+                of_maps.add(parameter)
+
+    def is_matrix(one: nn.Parameter) -> bool:
+        wide = sum(size > 1 for size in one.shape)
+        return one.ndim >= 2 and one not in of_norms and (wide >= 2 or one in of_maps)
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [one for one in trained if is_matrix(one)], [one for one in trained if not is_matrix(one)]
 
 
 def build(model: nn.Module, spec: OptimizerSpec, *, classes: int) -> list[torch.optim.Optimizer]:
     """The optimisers of a model; the base learning rate of each group stands in `initial_lr`.
 
-    Muon moves matrices and convolutions; what has one dimension, and the last layer, is left to SGD beside it, without
-    weight decay. The last layer is the last one with as many rows as there are classes: a model may make its head
-    first. Where none has, it is the last one.
+    Muon moves matrices and convolutions; vectors, and the last layer, are left to SGD beside it, without weight decay.
+    The last layer is the last one with as many rows as there are classes: a model may make its head first. Where none
+    has, it is the last one.
     """
     optimizers: list[torch.optim.Optimizer]
     if spec.name == "adamw":
@@ -81,11 +105,10 @@ def _fused(parameter_groups: Iterable[dict[str, Any]]) -> bool | None:
 
 
 def _muon(model: nn.Module, spec: OptimizerSpec, classes: int) -> list[torch.optim.Optimizer]:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+    matrices, vectors = _kinds(model)
     last = ([one for one in matrices if one.shape[0] == classes] or matrices)[-1:]
     hidden = [one for one in matrices if all(one is not other for other in last)]
-    rest = last + [parameter for parameter in trained if parameter.ndim < 2]
+    rest = last + vectors
     optimizers: list[torch.optim.Optimizer] = []
     if hidden:
         muon = _plain(Muon)

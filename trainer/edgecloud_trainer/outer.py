@@ -2,9 +2,9 @@
 
 After Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language Models" (2023): the mean of the
 ranks' differences is the gradient of an outer optimiser, SGD with Nesterov's momentum. The differences travel in 8
-bits. Every sum is one of integers, and the ranks' own optimisers begin anew after each exchange: so all ranks hold the
-same state then, rank 0's checkpoint holds all there is, and a training that goes on from it is the undisturbed one, to
-the last bit, as long as the number of ranks is the same.
+bits. Every sum is one of integers, the ranks' own optimisers begin anew after each exchange, and what no sum is made of
+becomes rank 0's (see `alike`): so all ranks hold the same state then, rank 0's checkpoint holds all there is, and a
+training that goes on from it is the undisturbed one, to the last bit, as long as the number of ranks is the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class OuterSync:
         self._spec = spec
         self._world_size = world_size
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._all_buffers = dict(model.named_buffers())
+        self._model = model
+        self._at_first = dict(model.named_buffers())
         self.use_buffers(ordinary)
         self._layout = compression.rows(list(self._named.values()))
         self._common = self._flat()
@@ -52,7 +53,13 @@ class OuterSync:
 
     def use_buffers(self, ordinary: Collection[str]) -> None:
         """Bring those of the buffers together from now on. On all ranks the same: they are sent in a row."""
-        self._buffers = [buffer for name, buffer in self._all_buffers.items() if name in ordinary]
+        self._names = [name for name in self._at_first if name in ordinary]
+
+    def _buffers(self) -> list[Tensor]:
+        """Those of now: a forward may have put others in their places. All ranks' have the same shapes, in any case."""
+        now = dict(self._model.named_buffers(remove_duplicate=False))
+        pairs = [(self._at_first[name], now.get(name)) for name in self._names]
+        return [first if one is None or one.shape != first.shape else one for first, one in pairs]
 
     def due(self, number: int, total_steps: int) -> bool:
         """Whether step `number` (from 0) is followed by an exchange: every so many steps, and at the end."""
@@ -72,7 +79,8 @@ class OuterSync:
             wishes: this rank's.
         """
         difference = (self._flat() - self._common).mul_(share)
-        buffers = torch.cat([b.reshape(-1).float() for b in self._buffers]) if self._buffers else torch.zeros(1)
+        held = self._buffers()
+        buffers = torch.cat([b.reshape(-1).float() for b in held]) if held else torch.zeros(1)
         buffers = buffers.to(difference.device).mul(share)
         by_row = compression.largest_by_row(difference, self._layout)
         wanted = by_row.new_tensor([wishes.stop, wishes.save])
@@ -104,7 +112,10 @@ class OuterSync:
         settle(grid.device, self._world_size)
         waited += time.perf_counter() - began
         self._move(compression.restored(total, scales, self._lengths))
-        self._put_buffers(exact.from_grid(grid, exponent, torch.float32))
+        if held:
+            flat = exact.from_grid(grid, exponent, torch.float32)
+            for buffer, piece in zip(held, torch.split(flat, [b.numel() for b in held]), strict=True):
+                buffer.copy_(piece.view(buffer.shape))
         return Exchanged(wishes=wishes, finite=True, wait_seconds=waited)
 
     def _move(self, difference: Tensor) -> None:
@@ -115,11 +126,6 @@ class OuterSync:
         pieces = torch.split(self._common, [p.numel() for p in self._named.values()])
         for parameter, piece in zip(self._named.values(), pieces, strict=True):
             parameter.copy_(piece.view(parameter.shape))
-
-    def _put_buffers(self, flat: Tensor) -> None:
-        if self._buffers:
-            for buffer, piece in zip(self._buffers, torch.split(flat, [b.numel() for b in self._buffers]), strict=True):
-                buffer.copy_(piece.view(buffer.shape))
 
     @torch.no_grad()
     def _flat(self) -> Tensor:
@@ -136,20 +142,27 @@ class OuterSync:
         self._momentum = torch.cat([state[name].reshape(-1).to(self._common.device) for name in self._named])
 
 
+def sum_type(ranks: int) -> torch.dtype:
+    """What holds the sum of so many ranks' compressed values."""
+    return torch.int16 if ranks * compression.LEVELS <= torch.iinfo(torch.int16).max else torch.int32
+
+
 def summed(values: Tensor, world_size: int) -> Tensor:
-    """int8 [N] -> int16 [N], the sum over all ranks: 3 bytes for each value over a rank's link, whatever their number.
+    """int8 [N] -> `sum_type` [N], the sum over all ranks. Over a rank's link go 3 bytes for each value, from 259 ranks
+    on 5.
 
     Each rank gets all ranks' parts of its own stretch, adds them up, and tells the sums to all.
     """
+    kind = sum_type(world_size)
     if world_size == 1:
-        return values.to(torch.int16)
+        return values.to(kind)
     length = -(-values.numel() // world_size)
     sent = torch.zeros(world_size * length, dtype=torch.int8, device=values.device)
     sent[: values.numel()] = values
     parts = torch.empty_like(sent)
     dist.all_to_all_single(parts, sent)
-    total = parts.view(world_size, length).sum(0, dtype=torch.int16)
+    total = parts.view(world_size, length).sum(0, dtype=kind)
     # As bytes: not every backend knows 16-bit integers.
-    everything = torch.empty(world_size * length, dtype=torch.int16, device=values.device)
+    everything = torch.empty(world_size * length, dtype=kind, device=values.device)
     dist.all_gather_into_tensor(everything.view(torch.uint8), total.view(torch.uint8))
     return everything[: values.numel()]

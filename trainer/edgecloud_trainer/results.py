@@ -136,15 +136,18 @@ def _time_on_top(axis: Any, metrics: list[dict[str, float]]) -> None:
 def draw_confusion(evaluation: Evaluation, path: Path, *, split: str = "test") -> None:
     """The confusion matrix: rows are the true classes, and a row's shade is its part of them.
 
+    Of many classes some neighbours are a row together.
+
     split: of the images, for the title.
     """
     plt = _pyplot()
     count = len(evaluation.classes)
     size = min(14.0, 3.0 + 0.45 * count)
     figure, axis = plt.subplots(figsize=(size, size), layout="constrained")
-    rows = evaluation.confusion.sum(axis=1, keepdims=True)
-    share = evaluation.confusion / np.maximum(rows, 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    matrix = evaluation.confusion.matrix()
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    end = -(-count // len(matrix)) * len(matrix) - 0.5
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1, extent=(-0.5, end, end, -0.5))
     axis.set_title(f"{split} accuracy {100 * evaluation.accuracy:.2f} % of {evaluation.total} images")
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
@@ -152,10 +155,10 @@ def draw_confusion(evaluation: Evaluation, path: Path, *, split: str = "test") -
         names = [caption(name) for name in evaluation.classes]
         axis.set_xticks(range(count), names, rotation=45, ha="right")
         axis.set_yticks(range(count), names)
-        for row, column in np.argwhere(evaluation.confusion > 0):
+        for row, column in np.argwhere(matrix > 0):
             dark = share[row, column] > 0.5
             axis.text(
-                column, row, str(evaluation.confusion[row, column]), ha="center", va="center", fontsize=8,
+                column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8,
                 color="white" if dark else "black",
             )  # fmt: skip
     figure.savefig(path, dpi=110)

@@ -75,12 +75,15 @@ def _other_weights(stepper: Stepper, weights: Mapping[str, Tensor]) -> str | Non
 
 
 def _other_trained(stepper: Stepper, states: Sequence[Mapping[str, Any]]) -> str | None:
-    """Whether other parameters are trained, or in another order; None if not."""
+    """Whether other parameters are trained, or grouped or ordered otherwise; None if not."""
+    held = [[len(group["params"]) for group in state.get("param_groups", [])] for state in states]
+    made = [[len(group["params"]) for group in optimizer.param_groups] for optimizer in stepper.optimizers]
+    if held != made:
+        as_many = sum(map(sum, held)) == sum(map(sum, made))
+        what = "its parameters are grouped otherwise, as by an earlier release"
+        return what if as_many else "other parameters are trained"
     for optimizer, state in zip(stepper.optimizers, states, strict=True):
         now = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        sizes = [len(group["params"]) for group in state.get("param_groups", [])]
-        if sizes != [len(group["params"]) for group in optimizer.param_groups]:
-            return "other parameters are trained"
         for number, values in state["state"].items():  # numbered through all groups
             for value in values.values():
                 # Beside what is of the parameter's shape there are counters.

@@ -84,7 +84,8 @@ class Stepper:
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         named = model.named_parameters(remove_duplicate=False)
-        self.exchanged = frozenset({name for name, p in named if p.requires_grad} | norm.buffer_names(model))
+        own = norm.weighty_counts(model) if settings.local else set()
+        self.exchanged = frozenset({name for name, p in named if p.requires_grad} | norm.buffer_names(model) - own)
         """What a step's exchange moves alike on all ranks, by the names of the model's state dict: the parameters that
         are trained, and the batch norms' running statistics."""
         ranks = self._ranks = 1 if settings.local else settings.world_size  # that add up their gradients

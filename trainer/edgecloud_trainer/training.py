@@ -155,6 +155,8 @@ class Training:
             self.done += 1
             if number == start:
                 self._unexchanged.look()
+            if stepper.outer is not None and stepper.outer.due(number, stepper.total_steps):
+                self._unexchanged.bring_together()
             self._watch.add(
                 samples=outcome.samples,
                 seconds=outcome.seconds,

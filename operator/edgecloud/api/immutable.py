@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from edgecloud.api.base import Model
 from edgecloud.api.ranks import SAME_GPUS, gpus
 from edgecloud.api.rules import Violation
 from edgecloud.api.spec import WHOLE_GPU, TrainingJobSpec
+from edgecloud.api.trainer import ADAMW_LEARNING_RATE, LEARNING_RATE, OptimizerSpec, TrainerSpec
 
 IMMUTABLE: Final = ("pools", "processesPerWorker", "trainer", "program", "storage", "export", "managedBy")
 """Fields of spec that stay: another value would be another training."""
@@ -32,7 +34,36 @@ class Lasting:
 
 def immutable_cel(field: str) -> str:
     """The CEL of an immutable field: still there or still absent, and equal."""
-    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+    return _equal(field) if field != "trainer" else _equal(field, _TRAINER)
+
+
+def _equal(path: str, same: str = "") -> str:
+    """CEL: there in both or in neither, and there equal, or as `same` says."""
+    equal = same or f"self.{path} == oldSelf.{path}"
+    return f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {equal})"
+
+
+def _all_but(path: str, model: type[Model], left_out: str) -> Iterator[str]:
+    """CEL: each field of a model is equal, but one."""
+    for name, field in model.model_fields.items():
+        if (alias := field.alias or name) != left_out:
+            yield f"({_equal(f'{path}.{alias}')})"
+
+
+def _rate(of: str) -> str:
+    """CEL: the learning rate, which the server fills in for none, said or not."""
+    optimizer = f"{of}.trainer.optimizer"
+    usual = f"{optimizer}.name == 'adamw' ? {ADAMW_LEARNING_RATE} : {LEARNING_RATE}"
+    return f"(has({optimizer}.learningRate) ? {optimizer}.learningRate : {usual})"
+
+
+_OPTIMIZER: Final = " && ".join(
+    (*_all_but("trainer.optimizer", OptimizerSpec, "learningRate"), f"{_rate('self')} == {_rate('oldSelf')}")
+)
+_TRAINER: Final = " && ".join(
+    (*_all_but("trainer", TrainerSpec, "optimizer"), f"({_equal('trainer.optimizer', _OPTIMIZER)})")
+)
+"""CEL: the same training, whose default of the learning rate may be written out, as an earlier release's server did."""
 
 
 def _same(field: str, old: TrainingJobSpec, new: TrainingJobSpec) -> bool:

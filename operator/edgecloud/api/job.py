@@ -64,7 +64,8 @@ class TrainingJob(Model):
         Args:
             value: the data.
             stored: an API server holds it: what the trainer or, when it is to take a Pod, the server refuses by itself
-                is left to them, and of podTemplate what means nothing, which was taken once, is passed over.
+                is left to them; of podTemplate what means nothing, and a managedBy that names nobody, which were taken
+                once, are passed over.
 
         Raises:
             pydantic.ValidationError: with one entry for each field or rule; a rule's has type `rule` and in its
@@ -110,6 +111,9 @@ def _broken(path: tuple[str | int, ...], message: str, remedy: str) -> InitError
 
 def _as_stored(value: Any) -> Any:
     spec = value.get("spec") if isinstance(value, dict) else None
-    if not isinstance(spec, dict) or "podTemplate" not in spec:
+    if not isinstance(spec, dict):
         return value
-    return {**value, "spec": {**spec, "podTemplate": as_far_as_read(spec["podTemplate"])}}
+    spec = {key: entry for key, entry in spec.items() if (key, entry) != ("managedBy", "")}
+    if "podTemplate" in spec:
+        spec["podTemplate"] = as_far_as_read(spec["podTemplate"])
+    return {**value, "spec": spec}

@@ -23,7 +23,6 @@ from edgecloud.api.types import (
     PassedThrough,
     Quantity,
     Seconds,
-    ShortText,
     Subdomain,
     amount,
 )
@@ -175,7 +174,8 @@ class ExportSpec(Model):
     destination: Annotated[str, Field(max_length=1024)] | None = Field(
         None,
         description="Absolute path or URL of a folder that the exported files are copied to as well, from where rank 0"
-        " runs; they are in results/export of the job's storage in any case.",
+        " runs, once every format has been made and has passed the gate there; else what the folder holds stays. The"
+        " files are in results/export of the job's storage in any case.",
     )
 
 
@@ -225,7 +225,10 @@ class TrainingJobSpec(Model):
     storage: StorageSpec | None = Field(None, description="Where checkpoints and results live.")
     export: ExportSpec | None = Field(None, description="Conversion for the edge; needs trainer.")
     pools: Annotated[tuple[Pool, ...], Field(min_length=1, max_length=16)] | None = Field(
-        None, description="Groups of unequal nodes, instead of workers."
+        None,
+        description="Groups of unequal nodes, instead of workers. A PodDisruptionBudget over their Pods has to have"
+        " minAvailable, as a number: with maxUnavailable, or a percentage, it asks for spec.workers, and without one it"
+        " lets no Pod be evicted.",
     )
     pod_template: PodTemplate | None = Field(
         None,
@@ -261,9 +264,17 @@ class TrainingJobSpec(Model):
         description="true: save a checkpoint and give the nodes back, until it is false again. Without"
         " storage.claimName the checkpoints go with the Pods, and the job then starts from the beginning.",
     )
-    managed_by: ShortText | None = Field(
-        None, description="Controller in charge, if it is not EdgeCloud's; such a job is left alone."
-    )
+    managed_by: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=256,
+                json_schema_extra={"remedy": "name the controller, such as kueue.x-k8s.io/multikueue, or leave it out"},
+            ),
+        ]
+        | None
+    ) = Field(None, description="Controller in charge, if it is not EdgeCloud's; such a job is left alone.")
 
     def worker_count(self) -> int:
         """Workers asked for, in all pools."""
@@ -312,6 +323,10 @@ class TrainingJobSpec(Model):
     def template(self) -> dict[str, Any]:
         """podTemplate as plain data: metadata and spec, as far as they are written."""
         return self.pod_template.dump() if self.pod_template else {}
+
+    def has_too_large_template(self) -> bool:
+        """Whether no Pod is made, for podTemplate is too large."""
+        return self.pod_template is not None and self.pod_template.too_large
 
     def storage_or_default(self) -> StorageSpec:
         return self.storage or StorageSpec()

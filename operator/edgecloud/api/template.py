@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Final
 
 from pydantic import Field
@@ -12,6 +14,11 @@ from edgecloud.api.types import PassedThrough
 
 CONTAINER: Final = "worker"
 """The container of a worker Pod that trains: a template says more of it under this name."""
+
+MAX_TEMPLATE_SIZE: Final = 128 * 1024
+"""Characters of a template as JSON: every worker Pod carries them."""
+TOO_LARGE: Final = "spec.podTemplate has more than 128 KiB, and every worker Pod would carry them"
+TOO_LARGE_REMEDY: Final = "bring what is long with the image, in a ConfigMap or Secret, or on a volume"
 
 
 class PodTemplate(Model):
@@ -27,6 +34,11 @@ class PodTemplate(Model):
         description="A PodSpec, such as imagePullSecrets, volumes, and in containers, under name: worker, the env,"
         " envFrom and volumeMounts of what trains.",
     )
+
+    @cached_property
+    def too_large(self) -> bool:
+        """Whether no Pod is made with it. (This is no rule: no API server sees it, and a stored job is to be told.)"""
+        return len(json.dumps(self.dump(), separators=(",", ":"), ensure_ascii=False)) > MAX_TEMPLATE_SIZE
 
 
 def as_far_as_read(template: Any) -> Any:

@@ -49,6 +49,7 @@ class DataSpec(Model):
     )
 
 
+LEARNING_RATE: Final = 0.1
 ADAMW_LEARNING_RATE: Final = 0.001
 
 
@@ -62,14 +63,14 @@ class OptimizerSpec(Model):
 
     name: Literal["sgd", "adamw", "muon"] = Field("sgd", description="sgd, adamw or muon.")
     learning_rate: Positive = Field(
-        0.1,
+        LEARNING_RATE,
         description="Highest learning rate of the schedule; default: 0.1, with adamw 0.001.",
         json_schema_extra=_no_default,
     )
     momentum: Below1 = Field(0.9, description="Momentum of sgd and muon; first moment's decay of adamw.")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum of sgd and muon; adamw has none.")
     weight_decay: NonNegative = Field(
-        0.0005, description="Decay of weights, not of biases and norms; with muon neither of the last layer."
+        0.0005, description="Decay of weights, not of biases, norms and scales; with muon neither of the last layer."
     )
     gradient_clip_norm: Positive | None = Field(None, description="Gradients are scaled down to this norm.")
 
@@ -147,7 +148,9 @@ class TrainerSpec(Model):
     )
     channels_last: bool | None = Field(None, description="Memory format; default: what the device does well.")
     compile: bool = Field(False, description="true: torch.compile.")
-    label_smoothing: Below1 = Field(0.0, description="Part of the target given to the other classes.")
+    label_smoothing: Below1 = Field(
+        0.0, description="Part of the target that all classes share alike, the true one too, as PyTorch means it."
+    )
     ema_decay: Below1 | None = Field(
         None,
         description="Decay of an exponential mean of the weights, for evaluation; it grows up to that, from 0.1, as"
@@ -165,7 +168,7 @@ class TrainerSpec(Model):
         False,
         description="true: the same weights to the last bit, whatever the workers' number and failures, and a model of"
         " which a step changes other buffers than BatchNorm's is refused; with sync.mode local whatever the failures,"
-        " for one number of workers.",
+        " for one number of workers, and refused if a step changes buffers that no checkpoint holds.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPUs asked for, else the CPU. A GPU asked for and not seen is a failure."

@@ -1,6 +1,7 @@
-"""What no API server makes a Pod of, told before there is one.
+"""What no Pod is made of, told before there is one.
 
-Of a stored job the server says it itself, when it is to take a Pod; so these are no rules, which a job is read by.
+Of a stored job the server, or the operator, says it itself when a Pod is to be made; so these are no rules, which a job
+is read by.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgecloud.api.spec import ResourceRequirements, TrainingJobSpec
-from edgecloud.api.template import CONTAINER
+from edgecloud.api.template import CONTAINER, TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud.api.types import amount
 
 Unmade = tuple[tuple[str | int, ...], str, str]
@@ -18,6 +19,8 @@ Unmade = tuple[tuple[str | int, ...], str, str]
 
 def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
     """Every such thing in a spec."""
+    if spec.has_too_large_template():
+        yield ("podTemplate",), TOO_LARGE, TOO_LARGE_REMEDY
     yield from _containers((spec.template().get("spec") or {}).get("containers"))
     yield from _resources(spec.resources, ())
     for index, pool in enumerate(spec.pools or ()):

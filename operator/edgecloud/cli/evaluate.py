@@ -45,7 +45,7 @@ _NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
     type=click.Choice(["test", "validation", "train", "all"]),
     default="test",
     show_default=True,
-    help="Part of the images; where the data has no test images of its own, a tenth is held back for them.",
+    help="Part of the images; where the data has no test images of its own, test is a tenth that is held back.",
 )
 @click.option(
     "--format",
@@ -94,7 +94,8 @@ def evaluate(
 
     \b
     Files with --out:
-      evaluation.json   accuracy with its interval, by class, confusion, calibration, worst images
+      evaluation.json   accuracy with its interval, by class, confusion, calibration, worst images;
+                        above 1,000 classes confusionCells, [true, predicted, images] of each pair met
       confusion.png     which class is taken for which
       calibration.png   how often it is right where it is so sure, and the calibration error
       worst.png         the images with the highest loss
@@ -167,9 +168,9 @@ def _open(path: Path, wanted: Format | None, device: Where, shown: Silent) -> Op
 
 def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: Silent) -> Material:
     """The images; those that the first model was trained with, if no others are named."""
+    from edgecloud.urls import public
     from edgecloud_trainer.appraisal.material import MaterialError, cache_folder, gather, spec_of, still_there
     from edgecloud_trainer.data.dataset import RefusedError
-    from edgecloud_trainer.data.filesystem import public
 
     first = opened[0]
     source = first.card.data.source
@@ -185,7 +186,7 @@ def _gather(opened: Sequence[Opened], data: str | None, choice: Choice, shown: S
         shown.show("reading images", done / total if total else None)
 
     try:
-        material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say)
+        material = gather(spec, choice, seed=first.card.seed, cache=cache, on_progress=say, own=data is None)
     except RefusedError as error:
         if data is not None or first.kind == "checkpoint" or source is None or public(source) != source:
             raise
@@ -292,17 +293,8 @@ def _percent(value: float | None) -> str:
 
 def _confused(one: Appraisal) -> str:
     """The pairs of classes that are taken for each other most often."""
-    import numpy as np
-
-    counts = one.evaluation.confusion.copy()
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:_CONFUSED]
-    pairs = [(int(place) // len(counts), int(place) % len(counts)) for place in order]
-    return ", ".join(
-        f"{one.name_of(row)} → {one.name_of(column)} {counts[row, column]}"
-        for row, column in pairs
-        if counts[row, column]
-    )
+    pairs = one.evaluation.confusion.mistakes(_CONFUSED)
+    return ", ".join(f"{one.name_of(row)} → {one.name_of(column)} {count}" for row, column, count in pairs)
 
 
 def _print_comparison(one: Comparison) -> None:

@@ -60,6 +60,6 @@ class ExportCard(Model):
 
     version: Literal[1] = Field(VERSION, description="Version of this format.")
     format: Format = Field(description="What it was converted to.")
-    mirror: bool = Field(False, description="Adds up the logits of each image and its mirror image by itself.")
+    mirror: bool = Field(False, description="Takes the mean of an image's and its mirror image's logits by itself.")
     network: ModelCard = Field(description="Network and images.")
     run: RunCard = Field(description="Where the weights come from.")

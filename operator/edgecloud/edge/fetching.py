@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from edgecloud.urls import public, without_secrets
+
 TIMEOUT_SECONDS: Final = 30.0
 """Without a byte."""
 DEADLINE_SECONDS: Final = 900.0
@@ -56,12 +58,13 @@ def fetch(base: str, name: str, target: Path, *, most: int, sha256: str | None =
         FetchError: it isn't there, is too large, another one, or can't be had now.
     """
     url = _joined(base, name)
+    shown = public(urlunsplit(url))
     opened = _http if url.scheme in ("http", "https") else _fsspec
-    with _written(target) as file, opened(url, _shown(url)) as source:
-        digest = _copied(source, file, _shown(url), most, time.monotonic() + DEADLINE_SECONDS)
+    with _written(target) as file, opened(url, shown) as source:
+        digest = _copied(source, file, shown, most, time.monotonic() + DEADLINE_SECONDS)
     if sha256 is not None and digest != sha256:
         raise FetchError(
-            f"{_shown(url)} is another file than report.json tells of (sha256 {digest}, not {sha256}): export again, "
+            f"{shown} is another file than report.json tells of (sha256 {digest}, not {sha256}): export again, "
             "and copy the whole folder",
             passing=False,
         )
@@ -74,20 +77,16 @@ def _joined(base: str, name: str) -> SplitResult:
         _ = parts.port  # raises where it is none
     except ValueError as error:
         raise FetchError(
-            f"the URL of the export can't be read ({error}): write scheme://host/path", passing=False
+            f"the URL of the export can't be read ({without_secrets(str(error), base)}): write scheme://host/path",
+            passing=False,
         ) from None
     if with_password and parts.scheme in ("http", "https"):
         raise FetchError(
-            f"{_shown(parts)}: user name and password in a URL end up in logs: use an address with a token in its "
+            f"{public(base)}: user name and password in a URL end up in logs: use an address with a token in its "
             "query, or one that needs none",
             passing=False,
         )
     return parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment="")
-
-
-def _shown(url: SplitResult) -> str:
-    """The URL without what may be secret: user, password, query."""
-    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
 
 class _Body:
@@ -129,9 +128,10 @@ def _http(url: SplitResult, shown: str) -> Iterator[_Readable]:
         remedy = "look at the server" if passing else "check the address, and that it may be read from here"
         raise FetchError(f"{shown} answers {error.code}: {remedy}", passing=passing) from None
     except (http.client.InvalidURL, ValueError) as error:
-        raise FetchError(f"{shown} can't be asked for ({error}): check the address", passing=False) from None
+        said = without_secrets(str(error), urlunsplit(url))
+        raise FetchError(f"{shown} can't be asked for ({said}): check the address", passing=False) from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        why = getattr(error, "reason", None) or error or type(error).__name__
+        why = without_secrets(str(getattr(error, "reason", None) or error), urlunsplit(url)) or type(error).__name__
         raise FetchError(f"{shown} can't be reached ({why}): check the address and the network", passing=True) from None
 
 
@@ -150,11 +150,12 @@ def _fsspec(url: SplitResult, shown: str) -> Iterator[_Readable]:
     except FetchError:
         raise
     except (ImportError, ValueError) as error:
+        said = without_secrets(str(error), urlunsplit(url))
         raise FetchError(
-            f"{shown} can't be opened ({error}): use http(s), or add what it needs", passing=False
+            f"{shown} can't be opened ({said}): use http(s), or add what it needs", passing=False
         ) from None
     except OSError as error:
-        raise _of_the_system(error, shown) from None
+        raise _of_the_system(error, shown, urlunsplit(url)) from None
     except Exception as error:  # each of its file systems has errors of its own
         raise FetchError(f"{shown} can't be read ({type(error).__name__}): check the address", passing=True) from None
 
@@ -194,9 +195,11 @@ def _write(target: BinaryIO, piece: bytes) -> None:
         ) from None
 
 
-def _of_the_system(error: OSError, shown: str) -> FetchError:
+def _of_the_system(error: OSError, shown: str, url: str = "") -> FetchError:
+    """url: what is shown, with what may be secret."""
+    said = without_secrets(error.strerror or str(error), url)
     gone = error.errno in _GONE or isinstance(error, FileNotFoundError | PermissionError)
-    return FetchError(f"{shown} can't be read ({error.strerror or error}): check it and its rights", passing=not gone)
+    return FetchError(f"{shown} can't be read ({said}): check it and its rights", passing=not gone)
 
 
 def read(path: Path, most: int) -> bytes:

@@ -41,14 +41,12 @@ class Children:
         elastic = job.spec.min_workers is not None
 
         async def create(child: dict[str, Any]) -> None:
-            # Behind one that is refused an elastic job's others may find room; of any other job they would be half.
-            if elastic or not refusals:
-                try:
-                    await self._cluster.create(job, child)
-                except RefusedError as refusal:
-                    refusals.append(refusal)
-                except LaterError as later:
-                    put_off.append(later)
+            try:
+                await self._cluster.create(job, child)
+            except RefusedError as refusal:
+                refusals.append(refusal)
+            except LaterError as later:
+                put_off.append(later)
 
         async def one(write: Callable[[], Awaitable[None]]) -> None:
             async with limit:
@@ -57,12 +55,20 @@ class Children:
                 finally:
                     self._queue.move(key)
 
-        for child in creates:
-            if child["kind"] != "Pod" and not refusals and not put_off:
+        pods = 0
+        while pods < len(creates) and (child := creates[pods])["kind"] != "Pod":
+            if not refusals and not put_off:
                 await create(child)
                 self._queue.move(key)
-        pods = [child for child in creates if child["kind"] == "Pod" and not refusals]
-        writes = [partial(create, child) for child in pods]
+            pods += 1
+
+        async def create_pod(place: int) -> None:
+            # Behind one that is refused an elastic job's others may find room; of any other job they would be half.
+            # Each is built when its turn has come: a thousand large ones at once would hold up all other jobs.
+            if elastic or not refusals:
+                await create(creates[place])
+
+        writes = [partial(create_pod, place) for place in range(pods, len(creates)) if not refusals]
         writes += [partial(self._cluster.delete, job, target) for target in plan.delete]
         # Each is seen to its end, so that none is still under way when the next decision is made.
         results = await asyncio.gather(*map(one, writes), return_exceptions=True)

@@ -30,7 +30,8 @@ RefusalReason = Literal[
     "stale-round",
     "not-ready",
 ]
-"""too-many-connections and no-tls have no answer: the connection is closed, and counted."""
+"""too-many-connections, no-tls, and a head that is too-large or too-slow have no answer: the connection is closed, and
+counted."""
 STATUS_CODES: Final[dict[RefusalReason, int]] = {
     "unauthorized": 401,
     "bad-token": 401,

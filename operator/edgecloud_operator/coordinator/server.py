@@ -7,172 +7,76 @@ import json
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgecloud.protocol import MAX_BODY_BYTES, OLDEST_VERSION, VERSION, PollRequest
 from edgecloud_operator.coordinator.admission import STATUS_CODES, Identity, Refusal, belongs
 from edgecloud_operator.coordinator.desk import Desk
 from edgecloud_operator.coordinator.door import Door
+from edgecloud_operator.coordinator.reception import Reception, visit_of
 from edgecloud_operator.subject import about
 
 log = logging.getLogger(__name__)
 
 POLL: Final = "/v1/namespaces/{namespace}/trainingjobs/{name}/workers/{index}/poll"
-SHUTDOWN_SECONDS: Final = 1.0
 BODY_SECONDS = 10.0
 """How long a request's body may take to arrive."""
-IDLE_SECONDS = 60.0
-"""How long a connection may be open without a request, or with the beginning of one."""
 
-BACKLOG: Final = 1024
-"""Connections that wait to be accepted: a thousand launchers come back at once when the operator does."""
-HANDSHAKE_SECONDS: Final = 10.0
-FULL_SECONDS: Final = 0.2
-"""Pause when the system has no more file descriptors for connections."""
+_CLOSING: Final = (401, 429)
+"""Status of what is tried again at once for as long as the connection is open."""
 
 Authenticate = Callable[[str], Awaitable[Identity | Refusal | None]]
 """From a bearer token to whom it stands for; None if it is nobody's; a Refusal where that is not known yet."""
 
 
-_http_log: Final = logging.getLogger(f"{__name__}.http")
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """What is our own mistake. What a stranger sends that is no HTTP has its 400, and no traceback in the log each."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError))
-
-
-_http_log.addFilter(_is_ours)
-
-
-class _Guest(asyncio.Protocol):
-    """Hands everything on to the protocol that speaks HTTP, and tells when the connection is closed."""
-
-    def __init__(self, inner: asyncio.Protocol, gone: Callable[[], None]) -> None:
-        self._gone = gone
-        self.connection_made = inner.connection_made  # type: ignore[method-assign]
-        self.data_received = inner.data_received  # type: ignore[method-assign]
-        self.eof_received = inner.eof_received  # type: ignore[method-assign]
-        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
-        self._lost = inner.connection_lost
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._gone()
-        self._lost(exc)
-
-
 class CoordinatorServer:
     """Serves the worker protocol on one socket."""
 
-    def __init__(self, desk: Desk, authenticate: Authenticate, *, leading: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        authenticate: Authenticate,
+        *,
+        leading: Callable[[], bool] = lambda: True,
+        door: Door | None = None,
+    ) -> None:
         """leading: whether this replica speaks for the operator now; while it does not, workers are sent elsewhere."""
         self._desk = desk
         self._authenticate = authenticate
         self._leading = leading
-        self._door = Door()
-        self._runner: web.AppRunner | None = None
-        self._listener: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._door = door or Door()
+        self._reception = Reception(self._door, desk.refuse, body=MAX_BODY_BYTES)
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Answer on a socket that is bound already, over TLS if a context is given.
 
         The socket stays the caller's: a successor can take it over.
         """
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_post(POLL, self._poll)
-        app.router.add_get("/healthz", _healthy)
-        # Cancelling the handler of a launcher that hung up frees its place at once.
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            handler_cancellation=True,
-            keepalive_timeout=IDLE_SECONDS,
-            logger=_http_log,
-            auto_decompress=False,  # no launcher compresses, and what a stranger packs can grow a thousandfold
-        )
-        await self._runner.setup()
-        self._listener = listener.dup()
-        self._listener.setblocking(False)
-        self._listener.listen(BACKLOG)
-        self._begin(self._accept(self._listener, tls))
+        await self._reception.start([web.post(POLL, self._poll), web.get("/healthz", _healthy)], listener, tls)
 
     async def stop(self) -> None:
         """Close every connection and stop listening."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Let connections in one by one: each is counted before a TLS handshake is spent on it."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listener)
-            except OSError as error:
-                log.warning("no connection can be accepted now: %s", error)
-                await asyncio.sleep(FULL_SECONDS)
-                continue
-            host = str(address[0])
-            if self._door.enter(host):
-                self._begin(self._welcome(sock, host, tls))
-            else:
-                sock.close()
-                self._desk.refuse(Refusal("too-many-connections", host))
-
-    async def _welcome(self, sock: socket.socket, host: str, tls: ssl.SSLContext | None) -> None:
-        assert self._runner is not None and self._runner.server is not None
-        server, inside = self._runner.server, True
-
-        def leave() -> None:
-            nonlocal inside
-            if inside:
-                inside = False
-                self._door.leave(host)
-
-        try:
-            sock.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _Guest(server(), leave),
-                sock,
-                ssl=tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
-            )
-        except (OSError, TimeoutError) as error:  # what ssl raises is an OSError
-            leave()
-            sock.close()
-            self._desk.refuse(Refusal("no-tls", str(error)))
-        except BaseException:
-            leave()
-            sock.close()
-            raise
+        await self._reception.stop()
 
     async def _poll(self, request: web.Request) -> web.Response:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        identity = await self._authenticate(token) if scheme.lower() == "bearer" else None
+        try:
+            identity = await self._authenticate(token) if scheme.lower() == "bearer" else None
+        except Exception as error:
+            # Our own mistake; but whoever has found it must not fill the log with it, nor go uncounted.
+            refusal = self._desk.refuse(Refusal("bad-token", "the token cannot be read"))
+            return self._refused(request, refusal, error)
         if identity is None:
             return self._refused(
                 request, self._desk.refuse(Refusal("unauthorized", "no token, or one that is nobody's"))
             )
         if isinstance(identity, Refusal):
+            if identity.reason == "not-ready" and (visit := visit_of(request)):
+                self._door.forgive(visit)
             return self._refused(request, self._desk.refuse(identity))
         key = (identity.namespace, identity.job)
         with about(key, round=self._desk.round_of(key), worker=identity.index):
@@ -180,10 +84,15 @@ class CoordinatorServer:
 
     async def _heard(self, request: web.Request, identity: Identity) -> web.Response:
         """The answer to a worker that is known."""
+        visit = visit_of(request)
         if not self._leading():
+            if visit is not None and not visit.worker:
+                self._door.forgive(visit)
             return self._elsewhere(request)
         if refusal := self._desk.pace(identity):
             return self._refused(request, refusal)
+        if visit is not None:
+            self._door.know(visit, identity.pod_uid)
         body = await _body(request)
         report = body if isinstance(body, Refusal) else _parse(body, self._desk.refuse)
         if isinstance(report, Refusal):
@@ -207,13 +116,15 @@ class CoordinatorServer:
         answer.force_close()  # where a new connection goes is the Service's to say
         return answer
 
-    def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
-        times = self._desk.refused[refusal.reason]
+    def _refused(self, request: web.Request, refusal: Refusal, error: Exception | None = None) -> web.Response:
+        times, status = self._desk.refused[refusal.reason], STATUS_CODES[refusal.reason]
         if times & (times - 1) == 0:  # the 1st, 2nd, 4th, 8th...: a flood leaves a line, not a flood
-            log.warning("refused (%s, %d so far) %r: %r", refusal.reason, times, request.path[:200], refusal.message)
-        return web.json_response(
-            {"reason": refusal.reason, "message": refusal.message}, status=STATUS_CODES[refusal.reason]
-        )
+            words = (refusal.reason, times, request.path[:200], refusal.message)
+            log.warning("refused (%s, %d so far) %r: %r", *words, exc_info=error)
+        answer = web.json_response({"reason": refusal.reason, "message": refusal.message}, status=status)
+        if status in _CLOSING:
+            answer.force_close()
+        return answer
 
 
 class _Spoken(BaseModel):

@@ -17,8 +17,11 @@ LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
 _LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 USER: Final = 1000
-_TEMPLATE_METADATA: Final = ("labels", "annotations", "finalizers")
-"""What Kubernetes' own controllers take of a Pod template's metadata."""
+_NOT_OF_TEMPLATES: Final = frozenset(
+    ("name", "generateName", "namespace", "uid", "selfLink", "resourceVersion", "generation", "creationTimestamp",
+     "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "managedFields")
+)  # fmt: skip
+"""What Kubernetes' own controllers pass over in a Pod template's metadata. What is no field, the server refuses."""
 EXTRA_GRACE_SECONDS: Final = 15
 """What the launcher needs beside the processes' own grace: the word to the others, and the way out."""
 
@@ -134,7 +137,7 @@ def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str,
         return pod
     template = {key: value for key in ("metadata", "spec") if isinstance(value := pod_template.get(key), Mapping)}
     # The rest of metadata is no template's to say, and some of it the server meets with an error of its own.
-    said = {key: value for key, value in template.get("metadata", {}).items() if key in _TEMPLATE_METADATA}
+    said = {key: value for key, value in template.get("metadata", {}).items() if key not in _NOT_OF_TEMPLATES}
     result = merged(pod, template | {"metadata": said})
     # Who a Pod belongs to and what it is called is not the template's to say; and a launcher lives once.
     labels = result["metadata"].get("labels")

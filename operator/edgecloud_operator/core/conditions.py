@@ -42,3 +42,17 @@ def put(
         return status.model_copy(update={"conditions": (*status.conditions, new)})
     changed = tuple(new if condition.type == kind else condition for condition in status.conditions)
     return status.model_copy(update={"conditions": changed})
+
+
+def of_generation(status: TrainingJobStatus, generation: int) -> TrainingJobStatus:
+    """The status, and each of its conditions, as what this generation of the spec comes to.
+
+    `kubectl wait` believes no condition that speaks of an earlier one, though it may have been true all the while.
+    """
+    spoken = tuple(
+        condition.model_copy(update={"observed_generation": generation})
+        if condition.observed_generation != generation
+        else condition
+        for condition in status.conditions
+    )
+    return status.model_copy(update={"observed_generation": generation, "conditions": spoken})

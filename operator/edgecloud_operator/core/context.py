@@ -42,7 +42,7 @@ class Context:
     def plan(self, old: TrainingJobStatus, new: TrainingJobStatus, **rest: Any) -> Plan:
         """A plan that writes the new status if it differs, with the events that the change stands for."""
         new = with_gpu_time(self.job, old, new, self.now)
-        new = with_summary(new.model_copy(update={"observed_generation": self.job.metadata.generation}))
+        new = with_summary(conditions.of_generation(new, self.job.metadata.generation))
         if new != self.job.status:
             new = TrainingJobStatus.parse(new.dump())  # as the server will give it back: times to the second
         if new == self.job.status:

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.template import TOO_LARGE, TOO_LARGE_REMEDY
+from edgecloud.strangers import one_line
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.measurer import unreachable
@@ -26,6 +29,8 @@ MAX_WORDS: Final = 700
 _BACK_OFF: Final = re.compile(r"ImagePullBackOff\b")
 UNASKED_WEBHOOK: Final = "failed calling webhook"
 """In the words of an API server that could not ask an admission webhook, and so takes nothing (failurePolicy: Fail)."""
+UNKNOWN_FIELD: Final = "strict decoding error"
+"""In those of one that does not know a field."""
 
 REMEDIES: Final[dict[Reason, str]] = {
     "NameTaken": "or give this job another name",
@@ -55,13 +60,25 @@ WEBHOOK_REMEDY: Final = (
     " cluster (kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations)"
 )
 """The same where it was no rule that refused, but a webhook that does not answer."""
+UNKNOWN_FIELD_REMEDY: Final = (
+    "correct that field, or leave it out if it is newer than the cluster: it is one of spec.podTemplate, tolerations or"
+    " spec.program.env, which stays as it was created (delete the job then, and apply it corrected)"
+)
+"""The same where what is refused is a field that Kubernetes does not know, such as a misspelt one."""
+WITHOUT_FEWER: Final[dict[Reason, str]] = {
+    "Unschedulable": "free GPUs or other resources that it asks for",
+    "QuotaExceeded": "raise the quota or free what it counts",
+}
+"""The same of a job that no edit makes smaller: it has one worker, or it has pools, and is elastic already."""
+OF_POOLS: Final = {reason: f"{remedy}, or set spec.minWorkers" for reason, remedy in WITHOUT_FEWER.items()}
+"""The same of a job whose workers are counted in its pools, which stay."""
 MEASURING_REMEDIES: Final[dict[Reason, str]] = REMEDIES | {
     "Unschedulable": "label a node as export.measureOn.nodeSelector has it (kubectl label node), or free there what"
     " export.measureOn.resources asks for",
     "ErrImagePull": "push the operator's edge image, or let the node pull it (imagePullSecrets, in"
     " spec.podTemplate.spec or at the ServiceAccount)",
     "CreateContainerConfigError": "put right what it names, and delete the Pod: another one is made",
-    "QuotaExceeded": "raise the quota or free what it counts",
+    "QuotaExceeded": WITHOUT_FEWER["QuotaExceeded"],
 }
 """The same while the converted models are measured."""
 
@@ -156,23 +173,30 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     if found is None:
         return context.put(status, "Blocked", False, "NotBlocked"), wait
     reason, whom, words = found
-    message = _line(whom, words, _remedy(reason, words, measuring=measuring))
+    message = _line(whom, words, _remedy(context.job.spec, reason, words, measuring=measuring))
     old = conditions.get(status, "Blocked")
     if old and (old.status, old.reason) == ("True", reason) and _BACK_OFF.match(words) and old.message.startswith(whom):
         message = old.message  # which says why the image could not be pulled; that it is waited for says less
     return context.put(status, "Blocked", True, reason, message), wait
 
 
-def _remedy(reason: Reason, words: str, *, measuring: bool) -> str:
+def _remedy(spec: TrainingJobSpec, reason: Reason, words: str, *, measuring: bool) -> str:
     if reason == "AdmissionDenied" and UNASKED_WEBHOOK in words:
         return WEBHOOK_REMEDY
-    return (MEASURING_REMEDIES if measuring else REMEDIES)[reason]
+    if words == TOO_LARGE:
+        return TOO_LARGE_REMEDY
+    if reason == "AdmissionDenied" and UNKNOWN_FIELD in words:
+        return UNKNOWN_FIELD_REMEDY
+    if measuring:
+        return MEASURING_REMEDIES[reason]
+    if spec.worker_count() == 1 or (spec.pools and spec.min_workers is not None):
+        return (REMEDIES | WITHOUT_FEWER)[reason]
+    return (REMEDIES | OF_POOLS)[reason] if spec.pools else REMEDIES[reason]
 
 
 def _line(whom: str, words: str, remedy: str) -> str:
     """One line: whom it is about, the cluster's own words, bounded, and the remedy, which is never cut off."""
-    said = " ".join(f"{whom}{words}".split()).rstrip(" .;")
-    return f"{said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + '…'}; {remedy}"
+    return f"{one_line(whom + words, MAX_WORDS)}; {remedy}"
 
 
 def patience_left(status: TrainingJobStatus, now: datetime) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
+from edgecloud.strangers import one_line
 from edgecloud_operator.core.exports import accepted
 from edgecloud_operator.core.observed import Pod, Termination
 
@@ -133,8 +134,5 @@ def _how(end: Termination, pod: Pod) -> str:
 
 
 def _line(text: Any) -> str:
-    """A stranger's words as one bounded line without anything that a terminal would obey."""
-    if not isinstance(text, str):
-        return ""
-    said = " ".join("".join(one if one.isprintable() else " " for one in text[: 4 * MAX_WORDS]).split())
-    return (said if len(said) <= MAX_WORDS else said[: MAX_WORDS - 1] + "…").rstrip(" .;")
+    """A stranger's words as one bounded line."""
+    return one_line(text, MAX_WORDS) if isinstance(text, str) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, get_args
 
@@ -11,6 +11,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, LastFailure, Phase, Rendezvous, TrainingJobStatus
 from edgecloud.protocol import FailureReason
 from edgecloud_operator.core import conditions, names
+from edgecloud_operator.core.health import REMEDIES
 
 OTHER: Final = "other"
 """What is on no closed list: a status can be written by an older release, or by hand."""
@@ -19,6 +20,8 @@ FAILURE_REASONS: Final[tuple[str, ...]] = (*get_args(FailureReason), OTHER)
 RoundCause = Literal["first", "resumed", "resized", "preempted", "status-set-back"]
 ROUND_CAUSES: Final[tuple[str, ...]] = (*get_args(RoundCause), *FAILURE_REASONS)
 """Why a round was opened. A failure that closed the one before gives its own reason."""
+BLOCKED_REASONS: Final[tuple[str, ...]] = (*REMEDIES, OTHER)
+"""Why a job is blocked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +118,14 @@ def _between(first: datetime | None, second: datetime | None) -> float | None:
 class Census:
     """All jobs at one moment.
 
-    jobs: how many are in each phase; every phase is there. desired, ready: the workers of those that are neither
-    finished nor suspended, and not only measured any more.
+    jobs: how many are in each phase; every phase is there. blocked: how many are, for each reason; every reason is
+    there. stalled: how many are. desired, ready: the workers of those that are neither finished nor suspended, and not
+    only measured any more.
     """
 
     jobs: dict[Phase, int]
+    blocked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BLOCKED_REASONS, 0))
+    stalled: int = 0
     desired: int = 0
     ready: int = 0
 
@@ -127,13 +133,18 @@ class Census:
 def census(jobs: Iterable[TrainingJob]) -> Census:
     """Count the jobs that are ours."""
     phases: dict[Phase, int] = dict.fromkeys(PHASES, 0)
-    desired = ready = 0
+    blocked: dict[str, int] = dict.fromkeys(BLOCKED_REASONS, 0)
+    stalled = desired = ready = 0
     for job in jobs:
         if job.spec.managed_by not in (None, names.CONTROLLER):
             continue
         status = job.status or TrainingJobStatus()
         phases[status.phase] += 1
+        condition = conditions.get(status, "Blocked")
+        if condition is not None and condition.status == "True":
+            blocked[condition.reason if condition.reason in blocked else OTHER] += 1
+        stalled += conditions.is_true(status, "Stalled")
         if status.phase not in (*TERMINAL, "Suspended") and status.measuring is None:
             desired += job.spec.worker_count()
             ready += status.ready_workers
-    return Census(jobs=phases, desired=desired, ready=ready)
+    return Census(jobs=phases, blocked=blocked, stalled=stalled, desired=desired, ready=ready)

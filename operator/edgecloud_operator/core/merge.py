@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-_KEYS: Final = ("name", "mountPath")
+_KEYS: Final = ("mountPath", "name")
 """What tells the items of the lists apart that we make: containers, env and volumes by name, mounts by path.
 
 What else a Pod has lists of comes from one side alone, and then nothing is merged: a template's own items may well
@@ -37,16 +37,24 @@ def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
 
 def _merged_lists(
     ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], both: _Both
-) -> list[dict[str, Any]]:
-    """both: what becomes of an item that both have. Two of theirs are never taken for one: the server judges them."""
-    result = [dict(item) for item in ours]
-    left = dict(enumerate(ours))
+) -> list[Mapping[str, Any]]:
+    """both: what becomes of an item that both have. Two of theirs are never taken for one: the server judges them.
+
+    In time that grows with the number of items: a template may have thousands, and a job a thousand Pods.
+    """
+    result = list(ours)
+    left: dict[tuple[str, str], list[int]] = {}
+    for place in reversed(range(len(ours))):
+        if (what := _identity(ours[place])) is not None:
+            left.setdefault(what, []).append(place)
     for item in theirs:
-        place = next((place for place, old in left.items() if _same(old, item)), None)
-        if place is None:
-            result.append(dict(item))
+        what = _identity(item)
+        places = left.get(what) if what is not None else None
+        if places:
+            place = places.pop()
+            result[place] = both(ours[place], item)
         else:
-            result[place] = both(left.pop(place), item)
+            result.append(item)
     return result
 
 
@@ -65,14 +73,18 @@ _BOTH: Final[Mapping[str, _Both]] = {"volumes": _volume, "env": _variable}
 
 
 def _keyed(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) and _key(item) for item in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and _key(item) for item in value)
 
 
 def _key(item: Mapping[str, Any]) -> str | None:
     # A mount's name is that of its volume, and may stand there twice; its path may not.
-    return "mountPath" if "mountPath" in item else next((key for key in _KEYS if key in item), None)
+    for key in _KEYS:
+        if key in item:
+            return key
+    return None
 
 
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    key = _key(one)
-    return key is not None and key == _key(other) and one[key] == other[key]
+def _identity(item: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What tells an item from the others of its list; None for one that no server takes."""
+    key = _key(item)
+    return (key, value) if key is not None and isinstance(value := item[key], str) else None

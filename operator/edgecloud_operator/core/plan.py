@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud.protocol import Directive
@@ -28,6 +28,34 @@ class Event:
     message: str
 
 
+class Children(Sequence[dict[str, Any]]):
+    """Children to create, each built when it is looked at, and anew each time.
+
+    A thousand large Pods built at once would hold up all other jobs, and be built for nothing where creates have to
+    wait.
+    """
+
+    def __init__(self, *builders: Callable[[], dict[str, Any]]) -> None:
+        self._builders = builders
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Children: ...
+
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | Children:
+        return Children(*self._builders[place]) if isinstance(place, slice) else self._builders[place]()
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to do now.
@@ -38,7 +66,8 @@ class Plan:
 
     status: TrainingJobStatus | None = None
     status_first: bool = False
-    create: tuple[dict[str, Any], ...] = ()
+    create: Sequence[dict[str, Any]] = ()
+    """What Pods need, before the Pods."""
     delete: tuple[Delete, ...] = ()
     directives: Mapping[str, Directive] = field(default_factory=dict)
     """By Pod uid."""

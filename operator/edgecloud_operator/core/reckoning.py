@@ -182,16 +182,17 @@ def _sentence(cause: Failure, reason: Reason, max_restarts: int) -> str:
     report = cause.report
     how = report.signal or (f"exit code {report.exit_code}" if report.exit_code is not None else "")
     said = " ".join(report.message.split())[:MAX_WORDS]
-    if report.reason == "PodLost" or (report.reason == "StartFailed" and cause.rank is None):
-        how = said or how  # no log tells of what the cluster did, or could not do
+    if report.reason in ("PodLost", "StartFailed"):
+        how = said or how  # no log tells of what the cluster did, or of a program that never began
     what = f"worker {cause.worker}: {report.reason}" + (f" ({how})" if how else "")
     if reason == "RestartBudgetExceeded":
         return f"{what}, and the {max_restarts} restarts of restartPolicy.maxRestarts are used up"
     if reason == "ExportFailed":
         return f"{what}: {said}"
     if reason == "BadConfiguration":
-        unstarted = report.reason == "StartFailed" and cause.rank is None
-        image = "its image has to be of the node's architecture, with the python3 that starts a worker"
-        change = image if unstarted else "the last lines say what to change"
+        change = "the last lines say what to change"
+        if report.reason == "StartFailed":
+            image = "its image has to be of the node's architecture, with the python3 that starts a worker"
+            change = "correct program.command, or the image" if cause.rank is not None else image
         return f"{what}: a configuration error is not tried again; {change}"
     return f"{what}: a rule of restartPolicy.exitCodeRules ends the job"

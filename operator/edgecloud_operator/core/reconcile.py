@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
+from edgecloud.api.template import TOO_LARGE
 from edgecloud_operator.core import conditions, measuring, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
@@ -26,7 +28,7 @@ from edgecloud_operator.core.health import (
 from edgecloud_operator.core.measurer import measure_on, unreachable
 from edgecloud_operator.core.members import member_states
 from edgecloud_operator.core.observed import Observed, Pod
-from edgecloud_operator.core.plan import Delete, Plan
+from edgecloud_operator.core.plan import Children, Delete, Plan
 from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import comes_to_nothing, free, pause, reckoned
 from edgecloud_operator.core.resting import at_rest, stopping, warned, without_lost
@@ -181,6 +183,9 @@ def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
 
 def _run(context: Context, old: TrainingJobStatus) -> Plan:
     """The life of a job that is neither finished nor suspended."""
+    if context.job.spec.has_too_large_template() and _missing(context):
+        refused = replace(context.observed, refused=("AdmissionDenied", TOO_LARGE))
+        context = replace(context, observed=refused)
     job, observed, now = context.job, context.observed, context.now
     before = old.rendezvous or Rendezvous()
     status = with_progress(job, old, observed, now, members_of=before)
@@ -254,10 +259,7 @@ def _measure(context: Context, old: TrainingJobStatus) -> Plan:
     )
 
 
-Creates = tuple[dict[str, Any], ...]
-
-
-def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tuple[Delete, ...], bool]:
+def _children(context: Context, status: TrainingJobStatus) -> tuple[Sequence[dict[str, Any]], tuple[Delete, ...], bool]:
     """Children to create and to delete, by what stands in status; and whether creates are held back."""
     job, observed, settings = context.job, context.observed, context.settings
     if unreachable(job, settings):
@@ -265,19 +267,25 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
     if half := half_gang(job, status, observed):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
+    if job.spec.has_too_large_template():
+        return (), _done(context, status), False
     if observed.service is None:
         # The Service last: where it is, the files were made as well, whatever happened in between.
         return tuple(child for child in (build_files(job), build_service(job)) if child), (), False
-    taken = {pod.index for pod in observed.pods}
-    create: Creates = ()
-    if observed.service.owned and whole_gang(job, observed):
-        image = status.image or job.spec.image or settings.trainer_image
-        missing = (index for index in range(job.spec.worker_count()) if index not in taken)
-        create = tuple(build_pod(job, index, image, settings) for index in missing)
-        # Nobody sees whether they are still there, and without them the Pods would wait on their nodes for ever.
-        files = build_files(job) if create else None
-        create = (files, *create) if files else create
-    return create, _done(context, status), False
+    missing = _missing(context)
+    if not missing or not observed.service.owned or not whole_gang(job, observed):
+        return (), _done(context, status), False
+    image = status.image or job.spec.image or settings.trainer_image
+    pods = [partial(build_pod, job, index, image, settings) for index in missing]
+    # Nobody sees whether they are still there, and without them the Pods would wait on their nodes for ever.
+    files = build_files(job)
+    return Children(*([lambda: files] if files else []), *pods), _done(context, status), False
+
+
+def _missing(context: Context) -> list[int]:
+    """Indices of the workers that have no Pod."""
+    taken = {pod.index for pod in context.observed.pods}
+    return [index for index in range(context.job.spec.worker_count()) if index not in taken]
 
 
 def _done(context: Context, status: TrainingJobStatus) -> tuple[Delete, ...]:

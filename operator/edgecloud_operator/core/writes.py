@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from edgecloud.api.status import TrainingJobStatus
+from edgecloud_operator.core.conditions import of_generation
 
 CHECKPOINT_SECONDS: Final = 1.0
 """A job that writes checkpoints faster than this has not each of them written into its status."""
@@ -57,15 +58,15 @@ def write_class(old: TrainingJobStatus | None, new: TrainingJobStatus) -> WriteC
     """Who waits for a write: a training, a job that has not begun, or a person who looks at it."""
     if old is None or old.start_time is None:
         return "beginning"
-    shown = {"checkpoint": None, "observed_generation": 0} | _PROGRESS
-    before, after = (
-        status.model_copy(
-            update=shown
-            | {"conditions": tuple(one for one in status.conditions if one.type not in ("Blocked", "Stalled"))}
-        )
-        for status in (old, new)
-    )
+    shown = {"checkpoint": None} | _PROGRESS
+    before, after = (_without_shown(of_generation(status, 0).model_copy(update=shown)) for status in (old, new))
     return "shown" if before == after else "round"
+
+
+def _without_shown(status: TrainingJobStatus) -> TrainingJobStatus:
+    """The same without the conditions that nothing is decided on."""
+    kept = tuple(condition for condition in status.conditions if condition.type not in ("Blocked", "Stalled"))
+    return status.model_copy(update={"conditions": kept})
 
 
 def _wordless(status: TrainingJobStatus) -> TrainingJobStatus:

@@ -15,6 +15,11 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS: Final = 0.02
 """Between two Pods: there is a day's time, and others write too."""
 
+DEAF: Final = (
+    "%d running workers cannot be told how to trust the coordinator, and get no answer: they began %s a ca.crt for its"
+    " certificate, which comes %s one now. Suspend and resume their jobs, or put the former certificate back"
+)
+
 
 class Announcer:
     """Goes through the Pods that go by other certificates."""
@@ -22,10 +27,19 @@ class Announcer:
     def __init__(self, client: Client, store: Store) -> None:
         self._client = client
         self._store = store
+        self._deaf = 0
 
     async def announce(self, ca: str) -> None:
-        """Tell every worker that doesn't know them yet. Those that could not be told are told next time."""
-        untold = self._store.untold(ca) if ca else []
+        """Tell every worker that doesn't know them yet. Those that could not be told are told next time; how many never
+        can be is said when there are more than before.
+
+        ca: certificates to trust, as PEM; empty: those that images trust anyway, or there is no TLS.
+        """
+        deaf = self._store.deaf(ca)
+        if deaf > self._deaf:
+            log.warning(DEAF, deaf, *(("without", "with") if ca else ("with", "without")))
+        self._deaf = deaf
+        untold = self._store.untold(ca)
         failed = 0
         for which in untold:
             metadata = {"uid": which.uid, "annotations": {CA_ANNOTATION: ca}}

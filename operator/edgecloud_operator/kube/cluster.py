@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgecloud.api.job import API_VERSION, KIND, TrainingJob
-from edgecloud.api.status import TrainingJobStatus
+from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud_operator.controller.cluster import (
     ConflictError,
     DeniedError,
@@ -38,7 +38,7 @@ from edgecloud_operator.kube.client import (
     path,
 )
 from edgecloud_operator.kube.events import Recorder
-from edgecloud_operator.kube.sight import owner_of
+from edgecloud_operator.kube.sight import Mark, owner_of
 from edgecloud_operator.kube.store import Store
 from edgecloud_operator.kube.turns import Turns
 
@@ -60,6 +60,7 @@ STORED_REMEDY: Final = (
     "the stored job breaks a rule that is newer than it, and a server before Kubernetes 1.30 takes no write of it:"
     " delete it, and apply it corrected"
 )
+UNREAD_REMEDY: Final = "upgrade the operator to the release of the cluster's TrainingJob resource, or correct the job"
 RULE_REMEDY: Final = "have the admission rule changed by whoever runs the cluster"
 OTHER_REMEDY: Final = "look at the API server's log"
 _TOO_LARGE_STATUS: Final = 413
@@ -69,6 +70,9 @@ _ADMISSION: Final = re.compile(rf"{UNASKED_WEBHOOK}|denied (the )?request")
 """Whatever the status that comes with it: a webhook chooses its own, and one that can't be asked is a 500."""
 _OF_SPEC: Final = re.compile(r"\bspec(\.\w+)*: ")
 """A field that no write of a status has touched."""
+_STRICT: Final = {"fieldValidation": "Strict"}
+"""A field that the server does not know is refused, by name, and not dropped without a word: a misspelt nodeSelector
+would be none. What we write ourselves has to be known to Kubernetes 1.30, the oldest that the chart takes."""
 _QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
 """How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 
@@ -148,7 +152,7 @@ class KubeCluster:
                 break
             self._check()
             try:
-                made = await self._client.request("POST", path(kind, namespace), body=child)
+                made = await self._client.request("POST", path(kind, namespace), query=_STRICT, body=child)
             except AlreadyExistsError:
                 made = await self._see(kind, namespace, name)  # if it has just gone, its place is free now
             except ApiError as error:
@@ -201,7 +205,15 @@ class KubeCluster:
             self._store.saw("Pod", answer)
 
     async def emit(self, job: TrainingJob, event: Event) -> None:
-        self._recorder.add(job, event)
+        which = Mark(namespace=job.metadata.namespace, name=job.metadata.name, uid=job.metadata.uid or "", version=None)
+        rendezvous = (job.status or TrainingJobStatus()).rendezvous or Rendezvous()
+        self._recorder.add(which, event, round=rendezvous.round)
+
+    def tell_unread(self) -> None:
+        """Record an event at each job that cannot be read: nothing else of it would be seen to."""
+        for which, why in self._store.take_unread() if self._acts() else ():
+            said = f"this release of the operator does not understand the job, and leaves it alone: {why}"
+            self._recorder.add(which, Event(type="Warning", reason="NotUnderstood", message=f"{said}; {UNREAD_REMEDY}"))
 
 
 @contextmanager
@@ -241,7 +253,7 @@ def _refusal(error: ApiError, kind: Kind, name: str) -> Exception:
     if isinstance(error, InvalidError | BadRequestError):
         return RefusedError("AdmissionDenied", words)
     if error.status == _TOO_LARGE_STATUS or _TOO_LARGE.search(words):
-        text = f"the {kind} {name} is larger than the API server stores; make spec.podTemplate smaller"
+        text = f"the {kind} {name} is larger than the API server stores; make spec.program or spec.podTemplate smaller"
         return RefusedError("AdmissionDenied", f"{text} ({words})")
     return error
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgecloud.api.base import utc
-from edgecloud.api.job import API_VERSION, KIND, TrainingJob
-from edgecloud.api.status import Rendezvous
+from edgecloud.api.job import API_VERSION, KIND
 from edgecloud_operator.core.names import CONTROLLER
 from edgecloud_operator.core.plan import Event
 from edgecloud_operator.kube.client import MERGE_PATCH, AlreadyExistsError, ApiError, Client, path
+from edgecloud_operator.kube.sight import Mark
 from edgecloud_operator.subject import about
 
 log = logging.getLogger(__name__)
@@ -25,26 +25,20 @@ PAUSE_SECONDS: Final = 0.02
 """Between two events: they are for people, and must not crowd out the writes that a training waits for."""
 
 
-def event_name(job: TrainingJob, event: Event) -> str:
+def event_name(job: Mark, event: Event) -> str:
     """The same event of the same job has the same name, whoever records it: it is counted, not piled up."""
-    what = "\n".join((job.metadata.uid or "", event.type, event.reason, event.message))
+    what = "\n".join((job.uid, event.type, event.reason, event.message))
     digest = hashlib.sha256(what.encode("utf-8", "replace")).hexdigest()
-    return f"{job.metadata.name}.{digest[:16]}"
+    return f"{job.name}.{digest[:16]}"
 
 
-def build_event(job: TrainingJob, event: Event, now: datetime, instance: str) -> dict[str, Any]:
+def build_event(job: Mark, event: Event, now: datetime, instance: str) -> dict[str, Any]:
     """The object of an event that happens for the first time."""
-    about = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "namespace": job.metadata.namespace,
-        "name": job.metadata.name,
-        "uid": job.metadata.uid or "",
-    }
+    about = {"apiVersion": API_VERSION, "kind": KIND, "namespace": job.namespace, "name": job.name, "uid": job.uid}
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"namespace": job.metadata.namespace, "name": event_name(job, event)},
+        "metadata": {"namespace": job.namespace, "name": event_name(job, event)},
         "involvedObject": about,
         "type": event.type,
         "reason": event.reason,
@@ -63,7 +57,7 @@ class Recorder:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._waiting: asyncio.Queue[tuple[TrainingJob, Event, datetime]] = asyncio.Queue(WAITING)
+        self._waiting: asyncio.Queue[tuple[Mark, int, Event, datetime]] = asyncio.Queue(WAITING)
         self._task: asyncio.Task[None] | None = None
         self._instance = socket.gethostname()[:128]
 
@@ -76,18 +70,17 @@ class Recorder:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def add(self, job: TrainingJob, event: Event) -> None:
-        """Record an event soon."""
+    def add(self, job: Mark, event: Event, *, round: int = 0) -> None:
+        """Record an event soon. round: the newest one of the job."""
         try:
-            self._waiting.put_nowait((job, event, datetime.now(UTC)))
+            self._waiting.put_nowait((job, round, event, datetime.now(UTC)))
         except asyncio.QueueFull:
             log.debug("too many events wait; dropped: %s", event)
 
     async def _work(self) -> None:
         while True:
-            job, event, at = await self._waiting.get()
-            rendezvous = (job.status.rendezvous if job.status else None) or Rendezvous()
-            with about((job.metadata.namespace, job.metadata.name), round=rendezvous.round):
+            job, number, event, at = await self._waiting.get()
+            with about((job.namespace, job.name), round=number):
                 try:
                     await self._record(job, event, at)
                 except ApiError as error:
@@ -96,13 +89,12 @@ class Recorder:
                     log.exception("an event was not recorded: %s", event)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _record(self, job: TrainingJob, event: Event, at: datetime) -> None:
+    async def _record(self, job: Mark, event: Event, at: datetime) -> None:
         body = build_event(job, event, at, self._instance)
-        namespace, name = job.metadata.namespace, body["metadata"]["name"]
         try:
-            await self._client.request("POST", path("Event", namespace), body=body)
+            await self._client.request("POST", path("Event", job.namespace), body=body)
         except AlreadyExistsError:
-            where = path("Event", namespace, name)
+            where = path("Event", job.namespace, body["metadata"]["name"])
             count = (await self._client.request("GET", where)).get("count")
             again = {"count": count + 1 if isinstance(count, int) else 2, "lastTimestamp": utc(at)}
             await self._client.request("PATCH", where, body=again, content_type=MERGE_PATCH)

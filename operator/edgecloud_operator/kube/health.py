@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT, CONTENT_TYPE
 
+from edgecloud_operator.coordinator.door import Door
+from edgecloud_operator.coordinator.reception import Reception
+
+MAX_CONNECTIONS: Final = 100
+"""The oldest makes room: a kubelet's probe comes in whoever else is there."""
+PATIENCE_SECONDS: Final = 0.2
+MAX_OF_ADDRESS: Final = 20
+"""A node's kubelet has three probes, Prometheus one connection."""
+
 
 class HealthServer:
-    """Answers /healthz, /readyz and /metrics on a socket of its own.
+    """Answers /healthz, /readyz and /metrics on a socket of its own; each connection is for one request without a body.
 
     /healthz is 200 for as long as the loop turns and `ailment` finds nothing, else 503 with what it found; /readyz is
     200 once `ready` says so, else 503. An API server that is away makes neither fail: a restart would not bring it
@@ -28,21 +38,19 @@ class HealthServer:
         self._ailment = ailment
         self._ready = ready
         self._metrics = metrics
-        self._runner: web.AppRunner | None = None
+        door = Door(strangers=MAX_CONNECTIONS, of_address=MAX_OF_ADDRESS, patience=PATIENCE_SECONDS)
+        self._reception = Reception(door, lambda _refusal: None, body=0)
 
     async def start(self, listener: socket.socket) -> None:
-        app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._scrape)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        routes = [
+            web.get("/healthz", self._healthz),
+            web.get("/readyz", self._readyz),
+            web.get("/metrics", self._scrape),
+        ]
+        await self._reception.start(routes, listener, None)
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._reception.stop()
 
     async def _healthz(self, _request: web.Request) -> web.Response:
         return _answer(self._ailment())

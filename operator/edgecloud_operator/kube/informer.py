@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgecloud_operator.kube.client import ApiError, Client, ExpiredError, NotFoundError, path
+from edgecloud_operator.kube.client import ApiError, Client, ExpiredError, ForbiddenError, NotFoundError, path
 from edgecloud_operator.kube.sight import SELECTOR, mark
-from edgecloud_operator.kube.store import KINDS, Store, Stranger, WatchedKind
+from edgecloud_operator.kube.store import CHILDREN, KINDS, Store, Stranger, WatchedKind
 from edgecloud_operator.kube.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,10 @@ STRANGER_SECONDS: Final = 10.0
 """Between two looks at what stands in a child's place and no watch tells of."""
 MAX_LISTINGS: Final = 3
 """A list whose later pages have expired on the server is begun anew; so often at most."""
+LEFT_OUT: Final = (
+    "namespace %s is left out until it can be listed: take it from --namespaces (the chart's value namespaces) if it is"
+    " gone, else give the operator its Role there: %s"
+)
 FIRST_PAUSE, LAST_PAUSE = 0.5, 10.0
 """Seconds between attempts to list, and to begin the watch anew."""
 
@@ -59,7 +63,9 @@ class Informer:
         """namespaces: those to look at; none: all."""
         self._client = client
         self._store = store
-        self._scope: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._scope: tuple[str | None, ...] = tuple(dict.fromkeys(namespaces)) or (None,)
+        self._left_out: dict[str | None, str] = dict.fromkeys(namespaces, "")
+        """Of a list of namespaces those that have not been seen as a whole, and why: what the server said, once."""
         self._relisted = asyncio.Event()
         self._clock = clock
         self._heard_at = self._tried_at = clock()
@@ -95,14 +101,36 @@ class Informer:
             pause = min(2 * pause, LAST_PAUSE)
 
     async def list_all(self) -> None:
-        """List everything once.
+        """List everything once. Of several namespaces one that is forbidden is left out until it is listed again: one
+        that is deleted takes our Role there with it, and must not stop the operator for the others. (Where none of the
+        resource is found it is missing in all of them: a namespace that isn't there has an empty list.)
 
         Raises:
-            ApiError: something could not be listed.
+            ApiError: something could not be listed; ForbiddenError: nowhere.
         """
-        for kind in KINDS:
-            for namespace in self._scope:
+        # What belongs to jobs comes first where jobs were not shown yet: they would seem to be without.
+        order = [(kind, namespace) for namespace in self._left_out for kind in CHILDREN]
+        order += [(kind, namespace) for kind in KINDS for namespace in self._scope]
+        forbidden: dict[str | None, str] = {}
+        for kind, namespace in order:
+            if namespace in forbidden:
+                continue
+            try:
                 await self._list(kind, namespace)
+            except ForbiddenError as error:
+                forbidden[namespace] = str(error)
+                if len(forbidden) == len(self._scope):
+                    raise
+        self._leave_out(forbidden)
+
+    def _leave_out(self, forbidden: dict[str | None, str]) -> None:
+        for namespace, why in forbidden.items():
+            if not self._left_out.get(namespace):
+                log.error(LEFT_OUT, namespace, why)
+        for namespace, why in self._left_out.items():
+            if why and namespace not in forbidden:
+                log.info("namespace %s can be listed again", namespace)
+        self._left_out = forbidden
 
     async def _list(self, kind: WatchedKind, namespace: str | None) -> None:
         for attempt in range(1, MAX_LISTINGS + 1):
@@ -156,12 +184,23 @@ class Informer:
             if what is None:
                 self._relists += not self._relisted.is_set()
                 self._relisted.set()
-            if what == "DELETED":
+            if self._is_early(kind, what, raw):
+                self._relisted.set()  # it is time to try and list its namespace
+            elif what == "DELETED":
                 self._store.gone(kind, raw)
             else:
                 self._store.saw(kind, raw)
         except Exception:
             log.exception("a %s was not understood", kind)
+
+    def _is_early(self, kind: WatchedKind, what: str | None, raw: dict[str, Any]) -> bool:
+        """Whether this is a job that was not seen before, and whose Pods may be there unseen."""
+        which = mark(raw) if kind == "TrainingJob" and what != "DELETED" else None
+        return (
+            which is not None
+            and which.namespace in self._left_out
+            and self._store.job((which.namespace, which.name)) is None
+        )
 
     async def _resync(self) -> None:
         while True:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from edgecloud_operator.subject import Subject, subject
 
 Format = Literal["text", "json"]
+_ATTEMPT: Final = re.compile(r"Request attempt #([0-9]{1,9}) failed; will retry:")
 
 
 class JsonFormatter(logging.Formatter):
@@ -85,12 +87,24 @@ def set_up_logging(form: Format, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # kopf tells of every event that a handler took; what goes wrong is enough.
+    hush_kopf(level)
+
+
+def hush_kopf(level: str) -> None:
+    """kopf tells of every event that a handler took; what goes wrong is enough."""
     kopf_level = logging.DEBUG if level.upper() == "DEBUG" else logging.WARNING
     logging.getLogger("kopf").setLevel(kopf_level)
     logging.getLogger("kopf._core.reactor.running").addFilter(_no_signals)
+    logging.getLogger("kopf._cogs.clients.watching").addFilter(_ever_rarer)
 
 
 def _no_signals(record: logging.LogRecord) -> bool:
     """kopf runs in a thread, where signals are not its business; it need not warn of that."""
     return "OS signals are ignored" not in record.getMessage()
+
+
+def _ever_rarer(record: logging.LogRecord) -> bool:
+    """kopf tells of every attempt at a request, and for ever where a namespace is gone or an API server away: the 1st,
+    2nd, 4th, 8th and so on say as much."""
+    found = _ATTEMPT.match(record.getMessage())
+    return found is None or int(found[1]).bit_count() == 1

@@ -219,6 +219,12 @@ def _of_jobs(found: Census) -> Iterator[Metric]:
     for phase, count in found.jobs.items():
         jobs.add_metric([phase], count)
     yield jobs
+    blocked = GaugeMetricFamily("edgecloud_jobs_blocked", "Jobs that are blocked, by reason.", labels=["reason"])
+    for reason, count in found.blocked.items():
+        blocked.add_metric([reason], count)
+    yield blocked
+    text = "Jobs that run, and have reported no step for ten minutes."
+    yield GaugeMetricFamily("edgecloud_jobs_stalled", text, found.stalled)
     text = "Workers wanted by the jobs that are neither finished nor suspended."
     yield GaugeMetricFamily("edgecloud_workers_desired", text, found.desired)
     text = "Workers that are there, of the jobs that are neither finished nor suspended."

@@ -135,8 +135,9 @@ class _Operator:
         self._recorder = Recorder(client)
         self._informer = Informer(client, self._store, options.namespaces)
         self._tls = _tls(options, client)
+        self._cluster = KubeCluster(client, self._store, self._recorder, acts=self._acts)
         self._controller = Controller(
-            KubeCluster(client, self._store, self._recorder, acts=self._acts),
+            self._cluster,
             settings=self._settings(),
             progress_seconds=options.progress_seconds,
             meter=metrics,
@@ -241,8 +242,8 @@ class _Operator:
             await self._point(self._options.pod)
         announcer = Announcer(self._client, self._store)
         while True:
-            if self._tls is not None:
-                await announcer.announce(self._tls.bundle)
+            self._cluster.tell_unread()
+            await announcer.announce(self._tls.bundle if self._tls else "")
             await asyncio.sleep(TLS_SECONDS)
             await self._secure()
 
@@ -287,10 +288,11 @@ async def _first(*works: Coroutine[Any, Any, None]) -> None:
 
 
 def _tls(options: Options, client: Client) -> Tls | None:
+    host = urlsplit(options.coordinator_address).hostname or ""
     if options.tls_folder is not None:
-        return FolderTls(options.tls_folder)
+        return FolderTls(options.tls_folder, host)
     if options.tls_secret is not None:
-        return SecretTls(client, *options.tls_secret, urlsplit(options.coordinator_address).hostname or "")
+        return SecretTls(client, *options.tls_secret, host)
     return None
 
 

@@ -11,7 +11,9 @@ from typing import Any, Final, Literal, Protocol
 
 from edgecloud.api.job import TrainingJob
 from edgecloud_operator.coordinator.desk import JobKey
+from edgecloud_operator.core.names import CONTROLLER
 from edgecloud_operator.core.observed import Pod, Service
+from edgecloud_operator.kube.parts import mapping
 from edgecloud_operator.kube.sight import (
     Mark,
     SeenPod,
@@ -27,7 +29,8 @@ from edgecloud_operator.kube.sight import (
 log = logging.getLogger(__name__)
 
 WatchedKind = Literal["TrainingJob", "Service", "Pod"]
-KINDS: Final[tuple[WatchedKind, ...]] = ("TrainingJob", "Service", "Pod")
+CHILDREN: Final[tuple[WatchedKind, ...]] = ("Service", "Pod")
+KINDS: Final[tuple[WatchedKind, ...]] = ("TrainingJob", *CHILDREN)
 """In the order in which they are listed: a child of a job that was not seen is nobody's."""
 MAX_GONE: Final = 20_000
 """Objects whose end is remembered, so that a list or an answer from before it doesn't bring them back."""
@@ -49,10 +52,11 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class _Job:
-    """job is None for one that cannot be read: nothing is done about it, and its workers train on."""
+    """job is None for one that cannot be read: nothing is done about it, and its workers train on. unread: why."""
 
     mark: Mark
     job: TrainingJob | None
+    unread: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Store:
         self._pods_of: dict[JobKey, set[str]] = {}
         self._services: dict[JobKey, _Service] = {}
         self._gone: OrderedDict[str, int | None] = OrderedDict()
+        self._unread: dict[JobKey, tuple[Mark, str]] = {}
+        """Jobs that cannot be read, with why, and of which nobody was told yet."""
         self._held: dict[JobKey, Any] = {}
         """For each job whose status is being written: what a watch told of it meanwhile."""
 
@@ -109,14 +115,25 @@ class Store:
         return known.seen if known and known.seen.pod.role == "worker" else None
 
     def untold(self, ca: str) -> list[Mark]:
-        """The jobs' own Pods that still run and go by other certificates than these."""
-        found = []
+        """Running workers that go by other certificates than these."""
+        return [known.mark for known in self._running() if ca and known.seen.ca not in ("", ca)]
+
+    def deaf(self, ca: str) -> int:
+        """How many running workers can't be told of these: a Pod is made to go by certificates, or (empty) by none."""
+        return sum(bool(known.seen.ca) != bool(ca) for known in self._running())
+
+    def _running(self) -> Iterator[_Pod]:
+        """The jobs' own workers that are neither over nor about to be."""
         for known in self._pods.values():
             seen, job = known.seen, self.job(known.seen.key)
-            ours = job is not None and seen.watched and seen.owner == job.metadata.uid
-            if ours and seen.ca not in ("", ca) and not seen.pod.dead and not seen.pod.terminating:
-                found.append(known.mark)
-        return found
+            ours = job is not None and seen.watched and seen.owner == job.metadata.uid and seen.pod.role == "worker"
+            if ours and not seen.pod.dead and not seen.pod.terminating:
+                yield known
+
+    def take_unread(self) -> list[tuple[Mark, str]]:
+        """The jobs that cannot be read, and why: each but once for as long as the same keeps it from being read."""
+        taken, self._unread = list(self._unread.values()), {}
+        return taken
 
     def is_gone(self, uid: str) -> bool:
         """Whether the object of that uid was seen, and seen to go."""
@@ -223,13 +240,17 @@ class Store:
         try:
             job = see_job(raw)
         except UnreadableError as error:
-            if known is None or known.job is not None or known.mark.uid != which.uid:
-                log.error("%s/%s is no TrainingJob that this release understands, and is left alone: %s", *key, error)
-            self._jobs[key] = _Job(which, None)
+            why = str(error)
+            if known is None or known.unread != why or known.mark.uid != which.uid:
+                log.error("%s/%s is no TrainingJob that this release understands, and is left alone: %s", *key, why)
+                if mapping(raw.get("spec")).get("managedBy") in (None, "", CONTROLLER):
+                    self._unread[key] = (which, why)
+            self._jobs[key] = _Job(which, None, why)
             if known is not None and known.job is not None:
                 self._tell().lost_job(key)
             return
         self._jobs[key] = _Job(which, job)
+        self._unread.pop(key, None)
         other = known is None or known.job is None or known.mark.uid != which.uid
         if known is not None and known.job is not None and other:
             self._tell().lost_job(key)
@@ -323,6 +344,7 @@ class Store:
         if known is None or known.mark.uid != uid:
             return
         del self._jobs[key]
+        self._unread.pop(key, None)
         if key in self._held:
             self._held[key] = None
         if known.job is not None:

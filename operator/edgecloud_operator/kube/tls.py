@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 5
 """How often a Secret that others change at the same time is read anew."""
+REFUSED: Final = (
+    "workers refuse the coordinator's certificate, tls.crt in %s: %s. Put one there that is valid now, made out to %s%s"
+)
 LABELS: Final = {"app.kubernetes.io/name": "edgecloud", "app.kubernetes.io/component": "operator"}
 
 
@@ -76,6 +79,30 @@ def load(context: ssl.SSLContext, pair: Pair) -> None:
             context.load_cert_chain(file.name)
         except (ssl.SSLError, OSError) as error:
             raise CertificateError(f"the certificate and its key cannot be used: {error}") from None
+
+
+def objection(context: ssl.SSLContext, certificate: str, bundle: str, host: str) -> str:
+    """What a worker that trusts the bundle says against the certificate that is served, in OpenSSL's words; empty: it
+    is content, or nobody can tell here. Whom images trust isn't known: without a bundle only name and time count."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        trusting = ssl.create_default_context(cadata=bundle or certificate)
+        if not bundle:
+            trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        worker = trusting.wrap_bio(to_client, to_server, server_hostname=host)
+    except ValueError:  # ssl.SSLError is one
+        return ""
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for side in (worker, server, worker):  # two halves of a handshake; the server's second is of no interest
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            return error.verify_message
+        except ssl.SSLError as error:
+            return str(error)
+    return ""
 
 
 class SecretTls:
@@ -169,10 +196,16 @@ class SecretTls:
 
 
 class FolderTls:
-    """Certificates that somebody else keeps in a folder: tls.crt, tls.key, and ca.crt for workers to trust."""
+    """Certificates that somebody else keeps in a folder: tls.crt, tls.key, and ca.crt for workers to trust.
 
-    def __init__(self, folder: Path) -> None:
+    What workers would refuse is served none the less, for want of a better one, and said.
+    """
+
+    def __init__(self, folder: Path, host: str) -> None:
+        """host: what workers call the coordinator."""
         self._folder = folder
+        self._host = host
+        self._objection = ""
         self._context = server_context()
         self._loaded: tuple[str, ...] = ()
 
@@ -186,12 +219,21 @@ class FolderTls:
 
     async def renew(self) -> None:
         found = await asyncio.to_thread(self._files)
-        if found == self._loaded:
-            return
-        bundle = check_bundle(found[2]) if found[2] else ""
-        load(self._context, Pair(found[0] + "\n", found[1]))
-        self._loaded = (found[0], found[1], bundle)
-        log.info("the coordinator has a new certificate from %s", self._folder)
+        if found != self._loaded:
+            bundle = check_bundle(found[2]) if found[2] else ""
+            load(self._context, Pair(found[0] + "\n", found[1]))
+            self._loaded = (found[0], found[1], bundle)
+            self._objection = ""
+            log.info("the coordinator has a new certificate from %s", self._folder)
+        self._look()
+
+    def _look(self) -> None:
+        """Say once what workers have against a certificate: from the first, or once its time is over."""
+        certificate, _, bundle = self._loaded
+        said = objection(self._context, certificate, bundle, self._host)
+        if said and said != self._objection:
+            log.error(REFUSED, self._folder, said, self._host, " and signed by what ca.crt holds" if bundle else "")
+        self._objection = said
 
     def _files(self) -> tuple[str, str, str]:
         try:

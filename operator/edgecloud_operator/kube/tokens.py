@@ -73,7 +73,8 @@ def key_id(token: str) -> str | Refusal:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         return Refusal("bad-token", "this is no token of the cluster's")
-    if header.get("alg") not in ALGORITHMS:
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         return Refusal("bad-token", "the token is not signed in a way that the cluster signs")
     kid = header.get("kid")
     if not isinstance(kid, str) or not kid:

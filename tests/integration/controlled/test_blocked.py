@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edgecloud_operator.core.health import REMEDIES
+from edgecloud_operator.core.health import REMEDIES, UNKNOWN_FIELD_REMEDY
 from tests.integration.api import Api, Space, until
 from tests.integration.kubelet import kubelet
 from tests.integration.process import OperatorProcess
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.timeout(120)
 SLEEP = {"command": ["sleep", "600"]}
 
 
-def blocked(space: Space, job: str, reason: str, *, seconds: float = 30.0) -> dict[str, Any]:
+def blocked(space: Space, job: str, reason: str, *, seconds: float = 30.0, remedy: str = "") -> dict[str, Any]:
     """The Blocked condition, once it has that reason; and that it says what it should as it should."""
     until(lambda: space.blocked(job) == reason, f"{reason} is shown", seconds=seconds, saw=lambda: space.status(job))
     found = condition(space, job, "Blocked")
     assert found["status"] == "True"
     assert found["message"].splitlines() == [found["message"]]
-    assert found["message"].endswith(REMEDIES[reason])  # type: ignore[index]
+    assert found["message"].endswith(remedy or REMEDIES[reason])  # type: ignore[index]
     assert len(found["message"]) <= 1024
     since = datetime.fromisoformat(found["lastTransitionTime"])
     assert 0 <= (datetime.now(UTC) - since).total_seconds() < 40
@@ -313,6 +313,20 @@ def test_a_job_whose_children_an_admission_rule_refuses(space: Space, running: O
         lambda: warned(space, "digits") == [("AdmissionDenied", 1)], "it is told", saw=lambda: events(space, "digits")
     )
     space.api.call("DELETE", binding)
+    all_pods(space, "digits", 2)
+    goes_on(space, "digits")
+
+
+def test_a_misspelt_field_of_a_pod_is_named(space: Space, running: OperatorProcess) -> None:
+    """And not dropped: the worker would run without its node, its Secret or its label."""
+    container = {"name": "worker", "envFrm": [{"secretRef": {"name": "wandb"}}]}
+    template = {"metadata": {"labls": {}}, "spec": {"nodeSelectr": {"gpu": "h100"}, "containers": [container]}}
+    space.submit("digits", podTemplate=template)
+    found = blocked(space, "digits", "AdmissionDenied", remedy=UNKNOWN_FIELD_REMEDY)
+    for field in ("metadata.labls", "spec.nodeSelectr", "spec.containers[0].envFrm"):
+        assert f'unknown field "{field}"' in found["message"]
+    assert space.pods("digits") == {}
+    space.api.merge(f"{space.jobs}/digits", {"spec": {"podTemplate": None}})
     all_pods(space, "digits", 2)
     goes_on(space, "digits")
 

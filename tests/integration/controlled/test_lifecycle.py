@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.control_plane import ControlPlane
 from tests.integration.api import Space, until
 from tests.integration.kubelet import Kubelet
 from tests.integration.process import OperatorProcess
@@ -207,7 +208,9 @@ def test_a_finished_job_goes_when_its_time_is_up(space: Space, node: Kubelet, se
     nothing_is_left(space, "digits")
 
 
-def test_a_finished_job_never_runs_again(space: Space, node: Kubelet, running: OperatorProcess) -> None:
+def test_a_finished_job_never_runs_again(
+    controlled: ControlPlane, space: Space, node: Kubelet, running: OperatorProcess
+) -> None:
     space.submit("digits", program={"command": ["sleep", "1"]})
     before = reaches(space, "digits", "Succeeded")
     for name in space.pods("digits"):
@@ -221,8 +224,11 @@ def test_a_finished_job_never_runs_again(space: Space, node: Kubelet, running: O
     change(space, "digits", suspend=False)
     space.submit("later", program={"command": ["sleep", "1"]})
     reaches(space, "later", "Succeeded")
+    controlled.kubectl("wait", "--namespace", space.name, "--for=condition=Complete", "tj/digits", "--timeout=10s")
     # Nothing but that the edits were seen.
-    assert space.status("digits") | {"observedGeneration": 1} == before
+    after = space.status("digits")
+    spoken = [one | {"observedGeneration": 1} for one in after["conditions"]]
+    assert after | {"observedGeneration": 1, "conditions": spoken} == before
     assert (space.pods("digits"), space.api.find(f"{space.core}/services/digits")) == ({}, None)
 
 

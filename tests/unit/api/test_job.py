@@ -97,6 +97,14 @@ def test_a_stored_template_is_read_without_what_never_counted(template: dict[str
         TrainingJob.parse(stored)
 
 
+def test_a_job_that_is_managed_by_nobody_is_ours() -> None:
+    """One that was taken with an empty name was nobody's for good: the field cannot be changed."""
+    stored = resource({"workers": 1, "program": {"command": ["a"]}, "managedBy": ""})
+    assert TrainingJob.parse(stored, stored=True).spec.managed_by is None
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        TrainingJob.parse(stored)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

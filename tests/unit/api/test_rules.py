@@ -387,6 +387,10 @@ def test_changes_of_one_field(before: dict[str, Any], data: st.DataObject) -> No
     compare_changes(before, after)
 
 
+def optimizer(**said: Any) -> dict[str, Any]:
+    return {"trainer": {"data": {}, "optimizer": said}}
+
+
 @heavy
 @given(strategies.specs)
 def test_nothing_changes_by_itself(spec: dict[str, Any]) -> None:
@@ -407,9 +411,17 @@ def test_nothing_changes_by_itself(spec: dict[str, Any]) -> None:
         ({"storage": {"sizeLimit": 1}}, {"storage": {"sizeLimit": "1"}}, {"storage"}),
         ({"trainer": {"data": {}, "epochs": 10}}, {"trainer": {"data": {}}}, set()),
         ({"trainer": {"data": {}, "labelSmoothing": 0}}, {"trainer": {"data": {}, "labelSmoothing": 0.0}}, set()),
+        # A default that the server does not fill in, and once did.
+        (optimizer(), optimizer(learningRate=0.1), set()),
+        (optimizer(learningRate=0.1), optimizer(), set()),
+        (optimizer(name="adamw"), optimizer(name="adamw", learningRate=0.001), set()),
+        (optimizer(name="adamw", learningRate=0.1), optimizer(name="adamw"), {"trainer"}),
+        (optimizer(), optimizer(name="muon"), {"trainer"}),
+        (optimizer(momentum=0.5), optimizer(), {"trainer"}),
+        ({"trainer": {"data": {}}}, optimizer(), {"trainer"}),
         ({"processesPerWorker": 1}, {}, {"processesPerWorker"}),
         ({"suspend": True, "restartPolicy": {}, "image": "a"}, {"ttlSecondsAfterFinished": 1}, set()),
-        ({"managedBy": ""}, {}, {"managedBy"}),
+        ({"managedBy": "a.io/b"}, {}, {"managedBy"}),
         (gpus(1), gpus(2), {"resources"}),
         ({}, gpus(1), {"resources"}),
         (gpus("1"), {"resources": {"requests": {"nvidia.com/gpu": 1}}}, {"resources"}),

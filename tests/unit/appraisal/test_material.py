@@ -15,7 +15,7 @@ from edgecloud.edge.card import ExportCard
 from edgecloud_trainer.appraisal.appraising import Appraisal, Comparison, ask, comparison_to_json, to_json
 from edgecloud_trainer.appraisal.material import Choice, Material, MaterialError, cache_folder, gather, meaning, spec_of
 from edgecloud_trainer.appraisal.predictors import Opened, PredictorError
-from edgecloud_trainer.data import Images
+from edgecloud_trainer.data import DataError, Images
 from tests.unit.edge.made import export_card, network_card
 from tests.unit.trainer.pictures import tree, write
 
@@ -130,12 +130,34 @@ def test_other_images(shape: tuple[int, int, int], said: str) -> None:
         meaning(made(), network_card(shape=shape))
 
 
+def test_classes_may_be_spelt_in_another_way() -> None:
+    """In Unicode é is one letter, or, as macOS has it, two."""
+    card = network_card(classes=("f", "\xe9"), shape=(3, 4, 5))
+    assert meaning(made(classes=("e\u0301", "f")), card).tolist() == [1, 0]
+
+
+def test_all_of_a_small_set(tmp_path: Path) -> None:
+    """Nothing is held back that nobody asked for, and nothing decoded twice for it; of the training's own it is."""
+    few, more = (
+        DataSpec(source=str(write(tmp_path / name, tree({"cat": count, "dog": count}))))
+        for name, count in (("few", 1), ("more", 9))
+    )
+    for choice, own, sizes in (("all", False, {"train": 18}), ("train", False, {"train": 18}),
+                               ("all", True, {"train": 16, "test": 2}), ("test", False, {"test": 2})):  # fmt: skip
+        found = gather(more, choice, seed=0, cache=tmp_path / "cache", on_progress=nothing, own=own)  # type: ignore[arg-type]
+        assert {name: len(images) for name, images in found.parts.items()} == sizes
+        assert len(list((tmp_path / "cache").glob("*.images"))) == (2 if "test" in sizes else 1)
+    assert len(gather(few, "all", seed=0, cache=tmp_path / "cache", on_progress=nothing)) == 2
+    with pytest.raises(DataError, match="too few images"):
+        gather(few, "test", seed=0, cache=tmp_path / "cache", on_progress=nothing)
+
+
 def test_labels_are_the_models_own() -> None:
     """The data's second class is the model's first: the reader of pixels is right on neither."""
     material = made(8, classes=("dog", "cat"))
     found = appraised(Reads(), material)
     assert found.accuracy == 0
-    assert found.evaluation.confusion.tolist() == [[0, 4, 0], [4, 0, 0], [0, 0, 0]]
+    assert found.evaluation.confusion.matrix().tolist() == [[0, 4, 0], [4, 0, 0], [0, 0, 0]]
     said = to_json(found)["perClass"]
     assert said["eel"] == {"total": 0, "correct": 0, "accuracy": None, "recall": None, "precision": None, "f1": None}
     assert said["cat"]["accuracy"] == said["cat"]["recall"] == 0

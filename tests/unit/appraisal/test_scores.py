@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgecloud_trainer.appraisal import scores
+from edgecloud_trainer.confusion import Confusion
 
 logits = arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(2, 5)), elements=st.floats(-50, 50, width=32))
-
-
-def answered(labels: list[int], predicted: list[int]) -> scores.Answers:
-    count = len(labels)
-    return scores.Answers(
-        labels=np.array(labels), predicted=np.array(predicted), confidence=np.full(count, 0.5), losses=np.zeros(count)
-    )
 
 
 def test_answers_of_known_logits() -> None:
@@ -56,8 +50,8 @@ def test_pieces_come_to_the_same(values: np.ndarray, seed: int, size: int) -> No
 
 def test_a_hand_made_confusion() -> None:
     """Three cats, two dogs, no eel; one cat is taken for a dog, one dog for an eel."""
-    found = scores.confusion(answered([0, 0, 0, 1, 1], [0, 0, 1, 1, 2]), 4)
-    assert found.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    found = Confusion.counted(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2]), 4)
+    assert found.matrix().tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     cat, dog, eel, never = scores.by_class(found)
     assert (cat.total, cat.correct) == (3, 2)
     assert (cat.recall, cat.precision, cat.f1) == (2 / 3, 1.0, 0.8)
@@ -71,14 +65,20 @@ pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, ma
 
 @given(pairs)
 def test_the_confusion_adds_up(found: list[tuple[int, int]]) -> None:
-    matrix = scores.confusion(answered([one for one, _ in found], [two for _, two in found]), 4)
-    assert matrix.sum() == len(found)
-    assert np.trace(matrix) == sum(one == two for one, two in found)
-    for score in scores.by_class(matrix):
+    confusion = Confusion.counted(*np.array(found).T, 4)
+    assert confusion.matrix().sum() == confusion.total == len(found)
+    assert np.trace(confusion.matrix()) == confusion.correct == sum(one == two for one, two in found)
+    np.testing.assert_array_equal(Confusion.of(confusion.matrix()).cells, confusion.cells)
+    for score in scores.by_class(confusion):
         if score.recall and score.precision and score.f1:
             assert score.f1 == pytest.approx(2 * score.recall * score.precision / (score.recall + score.precision))
         for part in (score.recall, score.precision, score.f1):
             assert part is None or 0 <= part <= 1
+
+
+def test_the_mistakes_that_are_made_most_often() -> None:
+    found = Confusion.of(np.array([[9, 1, 2], [0, 9, 2], [3, 0, 9]]))
+    assert found.mistakes(3) == [(2, 0, 3), (0, 2, 2), (1, 2, 2)]
 
 
 # Calibration

@@ -25,7 +25,8 @@ def test_the_schema_is_one_and_takes_the_defaults() -> None:
 
 
 def test_every_value_has_a_default_and_a_schema() -> None:
-    assert set(SCHEMA["properties"]) - {"global"} == set(VALUES)
+    for_a_subchart = {"global", "enabled"}
+    assert set(SCHEMA["properties"]) - for_a_subchart == set(VALUES)
     for name, schema in SCHEMA["properties"].items():
         if schema.get("additionalProperties") is False and VALUES.get(name):
             assert set(VALUES[name]) <= set(schema["properties"])
@@ -41,6 +42,20 @@ def test_a_value_of_the_wrong_kind_is_refused(name: str) -> None:
                 continue
             with pytest.raises(jsonschema.ValidationError):
                 jsonschema.Draft7Validator(SCHEMA).validate(VALUES | {name: wrong})
+
+
+def test_what_templates_look_into_is_required() -> None:
+    """A section set to null is refused by name, where a template would meet with a nil pointer."""
+    templates = "".join(file.read_text() for file in (CHART / "templates").iterdir())
+    assert set(re.findall(r"\.Values\.(\w+)\.", templates)) <= set(SCHEMA["required"])
+    assert {"mode", "issuerRef"} <= set(SCHEMA["properties"]["tls"]["required"])
+
+
+def test_a_port_is_one() -> None:
+    pattern = re.compile(SCHEMA["properties"]["coordinator"]["properties"]["address"]["pattern"])
+    taken = [port for port in range(100_000) if pattern.fullmatch(f"https://a:{port}")]
+    assert taken == list(range(1, 65536))
+    assert not pattern.fullmatch("https://a:080")
 
 
 def test_the_chart_has_the_projects_version() -> None:

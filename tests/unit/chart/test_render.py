@@ -123,7 +123,8 @@ def test_two_replicas_that_share_a_lease(defaults: list[Object]) -> None:
     labels = spec["template"]["metadata"]["labels"]
     assert dict(part.split("=") for part in option(defaults, "pod-selector").split(",")).items() <= labels.items()
     budget = only(defaults, "PodDisruptionBudget")["spec"]
-    assert budget == {"maxUnavailable": 1, "selector": spec["selector"]}
+    expected = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": spec["selector"]}
+    assert budget == expected
     alone = rendered({"replicas": 1})
     assert only(alone, "Deployment")["spec"]["replicas"] == 1
     assert not of_kind(alone, "PodDisruptionBudget")
@@ -388,6 +389,42 @@ def test_what_helm_test_makes() -> None:
     )
     selector = only(rendered(), "Deployment")["spec"]["selector"]["matchLabels"]
     assert not selector.items() <= pod["metadata"]["labels"].items(), "the coordinator's Service must not select it"
+
+
+def test_the_tests_pod_goes_where_the_operators_goes() -> None:
+    values = {
+        "podAnnotations": {"a": "1", "helm.sh/hook": "x"},
+        "podLabels": {"b": "2", "app.kubernetes.io/component": "operator"},
+        "extraEnv": [_VARIABLE],
+        "affinity": _AFFINITY,
+        "priorityClassName": "high",
+        "tolerations": [_TOLERATION],
+        "nodeSelector": {"c": "3"},
+        "imagePullSecrets": [{"name": "x"}],
+        "test": {
+            "spec": {
+                "program": {"command": ["true"]},
+                "pools": [{"name": "edge", "workers": 2}],
+                "podTemplate": {"spec": {"securityContext": {"runAsUser": None}}},
+            }
+        },
+    }
+    made = only(rendered_test(values), "Pod")
+    theirs = pod(rendered(values))
+    for field in ("affinity", "priorityClassName", "tolerations", "nodeSelector", "imagePullSecrets"):
+        assert made["spec"][field] == theirs[field], field
+    (container,) = made["spec"]["containers"]
+    assert container["env"] == [_VARIABLE]
+    annotations, labels = made["metadata"]["annotations"], made["metadata"]["labels"]
+    assert (annotations["a"], annotations["helm.sh/hook"]) == ("1", "test")
+    assert (labels["b"], labels["app.kubernetes.io/component"]) == ("2", "test")
+    (said,) = (each for each in container["args"] if each.startswith("--spec="))
+    spec = json.loads(said.removeprefix("--spec="))
+    assert {"trainer", "workers"}.isdisjoint(spec), "the job has a program and pools in their place"
+    assert spec["podTemplate"] == {"spec": {"securityContext": {"runAsUser": None}}}, "a null takes one of ours away"
+    TrainingJob.parse(
+        {"apiVersion": "edgecloud.io/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "x"}, "spec": spec}
+    )
 
 
 def test_no_test_where_roles_are_made_by_others() -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.observed import Pod
-from edgecloud_operator.core.plan import Delete, Event, Plan
+from edgecloud_operator.core.plan import Children, Delete, Event, Plan
 from tests.unit.controller.memory import Memory, key_of, make_job
 from tests.unit.controller.simulated import SimulatedDatetime, SimulatedLoop, now, simulate
 
@@ -357,7 +358,7 @@ def test_a_status_that_comes_first_comes_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_status_that_does_not_come_first_comes_with_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan(status=ACCEPTED, create=(POD, FILES, SERVICE), delete=(GONE,), directives={"pod": WAIT})
+    plan = Plan(status=ACCEPTED, create=(FILES, SERVICE, POD), delete=(GONE,), directives={"pod": WAIT})
     decide(monkeypatch, plan, Plan())
 
     async def scenario() -> None:
@@ -399,6 +400,53 @@ def test_writes_side_by_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
             memory.store(make_job())
             await eventually(lambda: len(memory.pods.get(KEY, {})) == 100, "all are made")
         assert memory.most_under_way["digits"] == PARALLEL_WRITES
+
+    simulate(scenario())
+
+
+def counted(count: int, built: Callable[[], None]) -> Plan:
+    """So many Pods to create; told of each that is built."""
+
+    def build(number: int) -> dict[str, Any]:
+        built()
+        return {"kind": "Pod", "metadata": {"name": f"p{number}", "labels": {"edgecloud.io/worker-index": str(number)}}}
+
+    return Plan(create=Children(*(partial(build, number) for number in range(count))))
+
+
+def test_children_are_built_when_their_turn_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand large Pods at once would hold up all jobs."""
+    memory, built, most = Memory(with_launchers=False), 0, 0
+
+    def tell() -> None:
+        nonlocal built, most
+        built += 1
+        most = max(most, built - len(memory.pods.get(KEY, {})))
+
+    decide(monkeypatch, counted(100, tell), Plan())
+
+    async def scenario() -> None:
+        async with running(memory):
+            memory.store(make_job())
+            await eventually(lambda: len(memory.pods.get(KEY, {})) == 100, "all are made")
+
+    simulate(scenario())
+    assert most <= PARALLEL_WRITES + 1, "the first one is looked at for its kind as well"
+
+
+def test_children_that_would_be_refused_are_not_even_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[float] = []
+    seen = decide(monkeypatch, counted(100, lambda: built.append(now())))
+
+    async def scenario() -> None:
+        memory = Memory(fault=lambda verb, *_: RefusedError("QuotaExceeded", "no") if verb == "create" else None)
+        async with running(memory) as controller:
+            job = memory.store(make_job())
+            for _ in range(50):
+                await asyncio.sleep(0.015)
+                controller.saw_job(job)
+        assert len(seen) > 40
+        assert len(built) <= PARALLEL_WRITES + 1
 
     simulate(scenario())
 

@@ -203,6 +203,7 @@ def test_the_rate_is_bounded(reports: list[tuple[float, bool]], seconds: float) 
     [
         ({"progress": ProgressStatus(step=11)}, "shown"),
         ({"checkpoint": CheckpointStatus(step=11), "observed_generation": 3}, "shown"),
+        ({"conditions": (condition(observed_generation=3),), "observed_generation": 3}, "shown"),
         (blocked("no node"), "shown"),
         (blocked("no node") | {"phase": "Recovering"}, "round"),
         ({"conditions": (condition(type="Suspended", status="Unknown", reason="Stopping"),)}, "round"),

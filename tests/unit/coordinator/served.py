@@ -16,7 +16,8 @@ import aiohttp
 from edgecloud.protocol import Directive, RunOrder
 from edgecloud_operator.coordinator.admission import Identity, Refusal
 from edgecloud_operator.coordinator.desk import Desk, JobKey
-from edgecloud_operator.coordinator.server import CoordinatorServer
+from edgecloud_operator.coordinator.door import Door
+from edgecloud_operator.coordinator.server import Authenticate, CoordinatorServer
 
 DEADLINE: Final = 15.0
 T = TypeVar("T")
@@ -96,6 +97,7 @@ class Served:
     port: int
     session: aiohttp.ClientSession
     identities: dict[str, Identity | Refusal]
+    door: Door
     reported: list[JobKey] = field(default_factory=list)
     """The jobs of which a report was taken up, in order."""
 
@@ -151,17 +153,20 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(*workers: Identity) -> AsyncIterator[Served]:
-    """A coordinator that knows these workers, or three of a job and two of another."""
+async def serving(
+    *workers: Identity, door: Door | None = None, authenticate: Authenticate | None = None
+) -> AsyncIterator[Served]:
+    """A coordinator that knows these workers, or three of a job and two of another. door: by default a wide one."""
     known = workers or (*(identity("digits", index) for index in range(3)), identity("other", 0), identity("other", 1))
     identities: dict[str, Identity | Refusal] = {f"{who.job}-{who.index}": who for who in known}
 
-    async def authenticate(token: str) -> Identity | Refusal | None:
+    async def known_by_name(token: str) -> Identity | Refusal | None:
         return identities.get(token)
 
     reported: list[JobKey] = []
     desk = Desk(reported.append, requests_at_once=10**6)
-    server = CoordinatorServer(desk, authenticate)
+    door = door or Door(of_address=10**6, of_worker=10**6, at_once=10**6)
+    server = CoordinatorServer(desk, authenticate or known_by_name, door=door)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
@@ -171,6 +176,6 @@ async def serving(*workers: Identity) -> AsyncIterator[Served]:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=0.3)
         try:
             async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
-                yield Served(desk, listener.getsockname()[1], session, identities, reported)
+                yield Served(desk, listener.getsockname()[1], session, identities, door, reported)
         finally:
             await server.stop()

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from edgecloud.protocol import Directive
-from edgecloud_operator.coordinator import server
+from edgecloud_operator.coordinator import reception, server
 from tests.unit.coordinator.served import Served, eventually, finish, identity, report, serving, soon
 
 A, B = identity("digits", 0), identity("digits", 1)
@@ -25,7 +25,7 @@ async def answers_well(served: Served) -> None:
 
 @pytest.mark.parametrize("beginning", [b"", b"POST /v1/names", b"POST / HTTP/1.1\r\nHost: a\r\nX-One: "])
 def test_heads_that_never_end(beginning: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(reception, "HEAD_SECONDS", 1.0)
 
     async def scenario() -> None:
         async with serving() as served:

@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from edgecloud.api.job import TrainingJob
+from edgecloud.api.template import MAX_TEMPLATE_SIZE, TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud_operator.core.observed import Service
-from edgecloud_operator.core.plan import Plan
+from edgecloud_operator.core.plan import Children, Plan
 from tests.unit.core.build import Scene
 
 
@@ -43,6 +46,54 @@ def test_the_files_come_once_more_beside_each_batch_of_pods() -> None:
     scene.up().running()
     assert made(scene.settle()) == []
     assert made(scene.vanishes(1).settle()) == ["ConfigMap/digits-files", "Pod/digits-worker-1"]
+
+
+def test_pods_are_built_when_they_are_looked_at() -> None:
+    create = Scene(workers=1000).accepted().settle().create
+    assert isinstance(create, Children), "and not all of them at each decision"
+    assert (len(create), create[0] == create[0], create[0] is create[0]) == (1000, True, False)
+    assert create[998:] == (create[998], create[999]) != create[:2]
+
+
+LARGE = {"metadata": {"annotations": {"note": "x" * MAX_TEMPLATE_SIZE}}}
+MESSAGE = f"{TOO_LARGE}; {TOO_LARGE_REMEDY}"
+
+
+def large(**spec: Any) -> Scene:
+    """A job whose template no check has seen: the API server can't look into it."""
+    scene = Scene(**spec)
+    data = scene.job.dump()
+    scene.job = TrainingJob.parse(data | {"spec": data["spec"] | {"podTemplate": LARGE}}, stored=True)
+    return scene
+
+
+def test_no_pod_is_made_of_a_template_that_is_too_large() -> None:
+    scene = large(workers=3).accepted()
+    scene.service = None
+    plan = scene.settle()
+    assert (made(plan), gone(plan), plan.requeue_after) == ([], [], None)
+    blocked = scene.condition("Blocked")
+    assert (blocked.status, blocked.reason, blocked.message) == ("True", "AdmissionDenied", MESSAGE)
+    smaller = scene.spec(pod_template=None)
+    assert made(smaller.settle()) == ["Service/digits"] and smaller.condition("Blocked").status == "False"
+
+
+def test_who_trains_with_a_template_that_is_too_large_trains_on() -> None:
+    scene = large(workers=2, storage={"claimName": "claim"}).running()
+    assert (scene.condition("Blocked").status, scene.status.phase) == ("False", "Running")
+    plan = scene.vanishes(1).later(60).settle()
+    assert (made(plan), scene.condition("Blocked").message) == ([], MESSAGE)
+    assert [name for name, _ in gone(plan)] == ["digits-worker-0"], "half a gang gives its place back"
+
+
+def test_a_template_that_is_too_large_is_told_before_there_is_a_job() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Scene(podTemplate=LARGE)
+    [error] = caught.value.errors()
+    assert error["loc"] == ("spec", "podTemplate")
+    assert (error["ctx"]["message"], error["ctx"]["remedy"]) == (TOO_LARGE, TOO_LARGE_REMEDY)
+    less = {"metadata": {"annotations": {"note": "x" * (MAX_TEMPLATE_SIZE - 100)}}}
+    assert made(Scene(podTemplate=less).accepted().settle()) == ["Pod/digits-worker-0", "Pod/digits-worker-1"]
 
 
 def test_a_service_that_was_deleted_comes_back() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from edgecloud.api.spec import ExitCodeRule, RestartPolicy
 from edgecloud.api.status import Budget
+from edgecloud.protocol import ProgressReport
 from edgecloud_operator.core.failures import MAX_FALLS, MAX_UNPAID, Failure, first_cause, judge, refreshed
-from tests.unit.core.build import NOW, make_failure
+from tests.unit.core.build import NOW, Scene, make_failure
 
 
 def failure(worker: int = 0, *, at: float = 0.0, aftermath: bool = False, **report: Any) -> Failure:
@@ -242,3 +243,26 @@ def test_what_status_says_of_a_failure() -> None:
         "round": 5,
         "at": "2026-11-24T12:00:00Z",
     }
+
+
+EVIL = "\x1b[2J\x1b]0;owned\x07 \u202eevil\x9b"
+
+
+@pytest.mark.parametrize("reason", ["ExportFailed", "BadConfiguration", "PodLost", "ProgramError"])
+def test_nothing_that_a_terminal_would_obey_comes_to_be_read(reason: str) -> None:
+    """A worker says what it likes: `kubectl describe`, and who watches events, shows it."""
+    scene = Scene(workers=1, restartPolicy={"maxRestarts": 0}).started()
+    wire = {"step": 1, "reportedAt": 1.0, "metrics": {f"a{EVIL}": 1.0}}
+    scene.polls(0, node=f"node{EVIL}", progress=ProgressReport.parse(wire)).changes(0, node="")
+    scene.act()
+    assert scene.status.progress is not None and scene.status.progress.metrics
+    scene.polls(0, node=f"node{EVIL}", state="failed", failure=make_failure(1, reason=reason, message=f"a{EVIL}\nb"))
+    failure, events = None, []
+    while scene.status.phase != "Failed":
+        events += scene.act().events
+        failure = scene.status.last_failure
+        scene.later(10)
+    assert failure is not None and events
+    assert (failure.node, failure.message) == ("node [2J ]0;owned   evil ", "a [2J ]0;owned   evil \nb")
+    shown = [*(event.message for event in events), *(one.message for one in scene.status.conditions)]
+    assert all(text.isprintable() for text in (*shown, *scene.status.progress.metrics))

@@ -15,6 +15,7 @@ from edgecloud_operator.core.health import (
     MEASURING_REMEDIES,
     REMEDIES,
     STALLED_SECONDS,
+    UNKNOWN_FIELD_REMEDY,
     WEBHOOK_REMEDY,
 )
 from edgecloud_operator.core.members import SILENT_SECONDS
@@ -117,6 +118,34 @@ def test_a_webhook_that_cannot_be_asked_is_no_rule_that_the_spec_could_keep_to()
     assert (blocked.reason, blocked.message) == ("AdmissionDenied", f"{words}; {WEBHOOK_REMEDY}")
 
 
+def test_a_field_that_the_server_does_not_know_is_no_rule_either() -> None:
+    scene = Scene().accepted()
+    scene.refused = ("AdmissionDenied", 'strict decoding error: unknown field "spec.nodeSelectr"')
+    scene.settle()
+    assert scene.condition("Blocked").message == f"{scene.refused[1]}; {UNKNOWN_FIELD_REMEDY}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "ways"),
+    [
+        ({"workers": 2}, ", lower spec.workers or set spec.minWorkers"),
+        ({"workers": 1}, ""),
+        ({"pools": [{"name": "a", "workers": 2}]}, ", or set spec.minWorkers"),
+        ({"pools": [{"name": "a", "workers": 2}], "minWorkers": 1}, ""),
+        ({"pools": [{"name": "a", "workers": 1}]}, ""),
+    ],
+)
+def test_a_remedy_is_one_that_the_job_can_take(spec: dict[str, Any], ways: str) -> None:
+    """The pools stay as they were created, and of one worker there are no fewer."""
+    scene = Scene(**spec).accepted().up(0).changes(0, phase="Pending", blocked=("Unschedulable", "no node"))
+    scene.settle()
+    assert scene.condition("Blocked").message.endswith(f"free GPUs or other resources that it asks for{ways}")
+    scene.changes(0, blocked=None)
+    scene.refused = ("QuotaExceeded", "used 4 of 4")
+    scene.settle()
+    assert scene.condition("Blocked").message.endswith(f"; raise the quota or free what it counts{ways}")
+
+
 @pytest.mark.parametrize("remedies", [REMEDIES, MEASURING_REMEDIES])
 def test_the_way_to_a_pull_secret_is_one_that_counts(remedies: dict[str, str]) -> None:
     """What stands right below podTemplate, beside its spec, is no field."""
@@ -148,7 +177,7 @@ def test_an_image_of_which_nothing_better_is_known() -> None:
 
 @given(st.sampled_from(sorted(REMEDIES)), st.text(max_size=5000))
 def test_a_message_is_one_bounded_line_with_its_remedy(reason: Any, words: str) -> None:
-    scene = Scene(workers=1).accepted().up(0).changes(0, phase="Pending", blocked=(reason, words))
+    scene = Scene(workers=2).accepted().up(0).changes(0, phase="Pending", blocked=(reason, words))
     plan = scene.act()
     message = scene.condition("Blocked").message
     assert message.splitlines() == [message]
@@ -309,3 +338,11 @@ def test_an_operator_that_comes_up_finds_a_job_stalled_that_has_been_for_long() 
     scene.later(2 * STALLED_SECONDS).operator_restarts()
     scene.polls(0, progress=stuck).polls(1, progress=stuck).settle()
     assert scene.condition("Stalled").status == "True"
+
+
+def test_the_clusters_words_come_without_what_a_terminal_would_obey() -> None:
+    """Some of them are a registry's, or an init container's."""
+    scene = Scene().accepted()
+    scene.refused = ("AdmissionDenied", "denied by\x1b[2J\nrule.")
+    scene.settle()
+    assert scene.condition("Blocked").message.startswith("denied by [2J rule; change spec")

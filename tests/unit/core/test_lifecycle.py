@@ -63,18 +63,31 @@ def test_a_job_of_another_controller_is_left_alone(manager: str, ours: bool) -> 
     assert (Scene(managedBy=manager).decide() != Plan()) is ours
 
 
-def test_the_generation_that_was_acted_on_is_told() -> None:
+def generations(scene: Scene) -> set[int]:
+    return {scene.status.observed_generation, *(one.observed_generation for one in scene.status.conditions)}
+
+
+def test_every_condition_tells_the_generation_that_was_acted_on() -> None:
+    """kubectl wait goes by it: a condition of an earlier one is not believed, however true."""
     scene = Scene().running().spec(workers=3)
     scene.settle()
-    assert scene.status.observed_generation == 2
-    assert {condition.observed_generation for condition in scene.status.conditions} <= {1, 2}
-    assert scene.condition("Running").observed_generation == 2
+    assert generations(scene) == {2}
+    scene.spec(ttl_seconds_after_finished=900)
+    assert scene.act().status is not None
+    assert generations(scene) == {3}
+    assert scene.decide().status is None
+    scene.dies(0, 137).settle()
+    assert generations(scene) == {3}
 
 
-def test_a_closed_round_tells_the_generation_too() -> None:
-    scene = Scene().running().dies(0, 137)
+@pytest.mark.parametrize("suspend", [True, False])
+def test_so_does_a_job_that_is_suspended_and_one_that_is_over(suspend: bool) -> None:
+    scene = Scene().running().spec(suspend=suspend)
     scene.settle()
-    assert scene.condition("Running").observed_generation == 1
+    scene.all_say(state="preempted" if suspend else "succeeded").settle()
+    assert scene.status.phase == ("Suspended" if suspend else "Succeeded")
+    scene.spec(active_deadline_seconds=900).settle()
+    assert generations(scene) == {3}
 
 
 # Suspended and resumed
@@ -431,7 +444,7 @@ def test_a_finished_job_never_gets_a_child_and_only_tells_that_an_edit_was_seen(
         before = scene.status
         plan = scene.later(100).spec(**change).act()
         assert (plan.create, plan.events) == ((), ())
-        assert scene.status == before.model_copy(update={"observed_generation": scene.job.metadata.generation})
+        assert scene.status == conditions.of_generation(before, scene.job.metadata.generation)
         assert scene.decide().status is None
 
 

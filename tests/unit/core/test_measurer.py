@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgecloud_operator.core import names
-from edgecloud_operator.core.builders import Settings, build_service
+from edgecloud_operator.core.builders import Settings, build_pod, build_service
 from edgecloud_operator.core.measurer import build_measurer, unreachable
 from tests.unit.chart.restricted import violations
 from tests.unit.core.build import MEASURED, make_job
@@ -137,6 +137,15 @@ def test_the_workers_template_counts_where_it_is_for_this_pod_too() -> None:
     assert (security["runAsUser"], security["runAsGroup"], security["runAsNonRoot"]) == (2000, 1000, True)
     assert made["spec"].pop("imagePullSecrets") == [{"name": "registry"}]
     assert made["spec"] == {key: value for key, value in plain["spec"].items() if key != "securityContext"}
+
+
+def test_user_ids_may_be_left_to_the_platform() -> None:
+    """As charts/README.md says; here and in the workers."""
+    context = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    spec = {"podTemplate": {"spec": {"securityContext": context}}}
+    for pod in (pod_of(**spec), build_pod(make_job(**spec), 0, "trainer:1", Settings())):
+        assert pod["spec"]["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert violations(pod["spec"]) == []
 
 
 def test_what_fetches_has_the_credentials_of_what_copied() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgecloud.api.status import (
     Condition,
+    ConditionType,
     LastFailure,
     Member,
     Phase,
@@ -20,7 +21,9 @@ from edgecloud.api.status import (
     TrainingJobStatus,
 )
 from edgecloud.protocol import FailureReason
+from edgecloud_operator.core import conditions
 from edgecloud_operator.core.measures import (
+    BLOCKED_REASONS,
     FAILURE_REASONS,
     PHASES,
     ROUND_CAUSES,
@@ -378,18 +381,26 @@ def test_no_change_counts_for_nothing(status: TrainingJobStatus, created_at: dat
 
 
 def test_all_jobs_at_one_moment() -> None:
-    def job(phase: str, ready: int, **spec: Any) -> Any:
-        return make_job(**spec).with_status(TrainingJobStatus.parse({"phase": phase, "readyWorkers": ready}))
+    def job(phase: str, ready: int, *true: tuple[ConditionType, Reason], **spec: Any) -> Any:
+        status = TrainingJobStatus.parse({"phase": phase, "readyWorkers": ready})
+        for kind in ("Blocked", "Stalled"):
+            status = conditions.put(status, kind, "False", "NotBlocked", now=NOW)
+        for kind, reason in true:
+            status = conditions.put(status, kind, "True", reason, now=NOW)
+        return make_job(**spec).with_status(status)
 
     found = census(
         [
             make_job(workers=5),
-            job("Running", 2),
-            job("Running", 1, workers=3),
+            job("Running", 2, ("Stalled", "NoProgress")),
+            job("Running", 1, ("Blocked", "Unschedulable"), ("Stalled", "NoProgress"), workers=3),
+            job("Pending", 0, ("Blocked", "Unschedulable"), workers=1),
+            job("Pending", 0, ("Blocked", "Resizing"), workers=1),  # by hand
             job("Succeeded", 2),
             job("Suspended", 2),
-            job("Running", 2, managedBy="kueue.x-k8s.io/multikueue"),
+            job("Running", 2, ("Blocked", "Unschedulable"), managedBy="kueue.x-k8s.io/multikueue"),
         ]
     )
-    assert found.jobs == dict.fromkeys(PHASES, 0) | {"Pending": 1, "Running": 2, "Succeeded": 1, "Suspended": 1}
-    assert (found.desired, found.ready) == (10, 3)
+    assert found.jobs == dict.fromkeys(PHASES, 0) | {"Pending": 3, "Running": 2, "Succeeded": 1, "Suspended": 1}
+    assert (found.desired, found.ready, found.stalled) == (12, 3, 2)
+    assert found.blocked == dict.fromkeys(BLOCKED_REASONS, 0) | {"Unschedulable": 2, "other": 1}

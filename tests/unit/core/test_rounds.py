@@ -264,8 +264,22 @@ def test_what_ends_a_job_at_once(exit_code: int | None, reason: str, condition: 
     scene.later(5).settle()
     assert (scene.status.phase, scene.status.restarts) == ("Failed", 0)
     assert scene.condition("Failed").reason == condition
-    how = f" (exit code {exit_code})" if exit_code else ""
-    assert f"worker 1: {reason}{how}: {words}" in scene.condition("Failed").message
+    how = "ValueError: no such file" if exit_code is None else f"exit code {exit_code}"
+    assert f"worker 1: {reason} ({how}): {words}" in scene.condition("Failed").message
+
+
+def test_a_program_that_was_not_started_and_says_nothing_is_named_once() -> None:
+    scene = Scene().running().fails(1, None, reason="StartFailed", message="")
+    scene.later(5).settle()
+    assert scene.condition("Failed").message.startswith("worker 1: StartFailed: a configuration error")
+
+
+def test_a_program_that_never_began_ends_the_job_in_the_launchers_words() -> None:
+    words = "cannot start 'nosuch': no such program. Is it in the image and on its PATH?"
+    scene = Scene().running().fails(1, None, reason="StartFailed", message=words)
+    scene.later(5).settle()
+    said = f"worker 1: StartFailed ({words}): a configuration error is not tried again; correct program.command"
+    assert said in scene.condition("Failed").message
 
 
 def test_transient_failures_are_free_five_times_and_then_are_not() -> None:

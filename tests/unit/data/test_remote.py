@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import socketserver
 import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +74,52 @@ def test_broken_images_are_named_by_their_url(tmp_path: Path) -> None:
         done = data("prepare", f"{site.url}/a.tar?signature=secret", "--out", tmp_path / "a.images")
     assert done.exit_code == 2
     assert done.stderr.startswith(f"edgecloud: {site.url}/a.tar: train/cat/z.png isn't an image")
+
+
+class _Round(BaseHTTPRequestHandler):
+    """Sends whoever asks to the same place again."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"{self.path}1")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+class _Ftp(socketserver.StreamRequestHandler):
+    """Lets nobody in, and says what for."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 hello\r\n331 go on\r\n")
+        self.wfile.write(b"530 no: %s %s\r\n" % (self.rfile.readline().strip(), self.rfile.readline().strip()))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "handler", "words", "passing"),
+    [
+        ("http", _Round, "can't be reached, or breaks off", True),
+        ("ftp", _Ftp, r"can't be read \(530 no: USER ... PASS ...\): check the URL, its user and its password", False),
+        ("ftp", socketserver.BaseRequestHandler, "can't be reached, or breaks off", True),
+    ],
+)
+def test_what_another_library_says_of_a_url_with_secrets(
+    scheme: str, handler: type[socketserver.BaseRequestHandler], words: str, passing: bool
+) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        place = f"127.0.0.1:{server.server_address[1]}/a.tar"
+        try:
+            with pytest.raises(DataError, match=f"^{scheme}://{place} {words}") as caught:
+                find_source(f"{scheme}://bobby:hunter2@{place}?signature=secret", Observer())
+        finally:
+            server.shutdown()
+    assert not {"bobby", "hunter2", "secret"}.intersection(re.findall("[a-z0-9]+", str(caught.value)))
+    assert caught.value.passing is passing
 
 
 @pytest.mark.parametrize("ranges", [True, False])

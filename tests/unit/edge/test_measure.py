@@ -252,6 +252,15 @@ def test_a_server(tmp_path: Path, run: Run) -> None:
     assert (code, "can't be reached" in message["error"]) == (75, True)
 
 
+def test_an_address_that_can_not_be_asked_for_has_no_secret(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:9/export?token={SECRET} x"
+    with pytest.raises(
+        FetchError, match=r"^http://127.0.0.1:9/export/report.json can't be asked for \(URL can't "
+    ) as why:
+        fetch(url, "report.json", tmp_path / "target", most=1000)
+    assert SECRET not in str(why.value)
+
+
 def test_what_fsspec_opens(tmp_path: Path, run: Run) -> None:
     export = folder(tmp_path / "export")
     assert run(f"file://{export}")[0] == 0

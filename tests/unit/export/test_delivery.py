@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
+from edgecloud.edge.card import Format
+from edgecloud.edge.layout import EDGE_REPORT, MODELS, REFERENCE, REPORT
 from edgecloud_trainer.export.delivery import (
     DeliveryError,
     DestinationError,
@@ -16,6 +19,8 @@ from edgecloud_trainer.export.delivery import (
     shown,
     try_destination,
 )
+from edgecloud_trainer.export.folder import MARK
+from tests.unit.edge import export as exports
 
 
 @pytest.fixture
@@ -108,13 +113,70 @@ def test_where_nothing_can_be_written_now(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b""
 
 
+def test_what_a_store_says_has_no_secret(folder: Path) -> None:
+    with pytest.raises(DeliveryError, match=r"copied to ftp://127.0.0.1:9/run \(\w+: .*\): check") as caught:
+        deliver(folder, NAMES, "ftp://bobby:hunter2@127.0.0.1:9/run", str)
+    assert "hunter2" not in str(caught.value) and "bobby" not in str(caught.value)
+
+
 def test_a_file_that_is_missing_leaves_no_half_one(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DeliveryError):
         deliver(folder, ("model.onnx", "none"), str(tmp_path / "there"), lambda _name: None)
-    assert {path.name for path in (tmp_path / "there").iterdir()} == {"model.onnx"}
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"model.onnx", MARK}
+
+
+def whole(folder: Path, *formats: Format) -> list[str]:
+    """An export of these formats in a new folder: the names of its files, the report last."""
+    exports.folder(folder, formats)
+    return [*(MODELS[one] for one in formats), REFERENCE, REPORT]
+
+
+@pytest.mark.parametrize("form", ["file://{}", "memory:/{}"])
+def test_a_format_that_is_no_longer_exported(form: str, tmp_path: Path) -> None:
+    """Its old model would pass for one of the new weights; what is not ours stays; and a broken-off try is known."""
+    there = form.format(tmp_path / "there")
+    files, root = fsspec.core.url_to_fs(there)
+    before, after, other = (tmp_path / name for name in ("before", "after", "other"))
+    deliver(before, whole(before, "onnx", "pt2"), there, str)
+    for name in ("model-int8.onnx", "notes.txt", EDGE_REPORT):
+        files.pipe_file(f"{root}/{name}", b"?")
+
+    def broken(name: str) -> None:
+        assert not files.exists(f"{root}/{REPORT}"), "of the files that are about to go"
+        if name == REFERENCE:
+            raise OSError(5, "gone")
+
+    with pytest.raises(DeliveryError, match="gone"):
+        deliver(other, whole(other, "onnx", "onnx-int8"), there, broken)
+    assert listed(files, root) == {"model.onnx", "model-int8.onnx", "notes.txt", REFERENCE, MARK}
+    names = whole(after, "onnx")
+    deliver(after, names, there, str)
+    assert listed(files, root) == {*names, "notes.txt"}
+    assert files.cat_file(f"{root}/{REPORT}") == (after / REPORT).read_bytes()
+
+
+def listed(files: Any, root: str) -> set[str]:
+    return {Path(path).name for path in files.ls(root, detail=False)}
+
+
+def test_a_store_that_only_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may write objects may often neither read nor delete them; that was enough for a copy before."""
+    there = f"memory:/{tmp_path}"
+    names = whole(tmp_path, "onnx")
+    deliver(tmp_path, names, there, str)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Forbidden")
+
+    files = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr(files, "rm_file", refused)
+    opened = files.open
+    monkeypatch.setattr(files, "open", lambda *said, **more: refused() if "rb" in said else opened(*said, **more))
+    deliver(tmp_path, names, there, str)
 
 
 def test_secrets_of_a_url_are_not_shown() -> None:
-    assert shown("s3://key:secret@bucket/path?token=abc") == "s3://bucket/path"
+    for chain in ("", "simplecache::"):
+        assert shown(f"{chain}s3://key:secret@bucket/path?token=abc") == f"{chain}s3://bucket/path"
     for folder in ("/a/folder", "/a/run#3?x", "file:///a/run#3?x"):
         assert shown(folder) == folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -14,11 +15,20 @@ import psutil
 import pytest
 import torch
 
+from edgecloud.api.spec import ExportSpec
+from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer import settings
 from edgecloud_trainer.checkpoints import CheckpointStore
+from edgecloud_trainer.data import load
 from edgecloud_trainer.export import stage
+from edgecloud_trainer.export.__main__ import _work
+from edgecloud_trainer.export.errors import DONE, GATE_FAILED
 from edgecloud_trainer.export.stage import ExportFailedError, run_stage
 from edgecloud_trainer.restoring import RestoreError, restore
+from tests.unit.appraisal.test_predictors import saved
+from tests.unit.edge import export as exports
+from tests.unit.edge.made import CLASSES
+from tests.unit.trainer.pictures import tree, write
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +69,35 @@ def test_a_checkpoint_of_an_earlier_release_says_so(tmp_path: Path) -> None:
     said = r"step-5 doesn't say what network it is of, for an earlier release wrote it: train it again with this one$"
     with pytest.raises(RestoreError, match=said):
         restore(checkpoint(tmp_path, {}))
+
+
+def test_a_gate_that_fails_leaves_the_destination_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """There may be an older export that is good."""
+    away, out = tmp_path / "away", tmp_path / "results/export"
+    (away / "model.onnx").parent.mkdir()
+    (away / "model.onnx").write_bytes(b"good")
+    spec = ExportSpec(formats=("onnx",), destination=str(away), max_accuracy_loss=1)
+    source = DataSpec(
+        source=str(write(tmp_path / "set", tree({f"train/{one}": 2 for one in CLASSES} | {f"test/{CLASSES[0]}": 1})))
+    )
+    digest = load(source, seed=0, cache=tmp_path / "cache").digest
+    saved(tmp_path, data=source, data_sha256=digest)
+    exports.folder(out, ("onnx",))
+    for name in ("report.html", "report.schema.json"):
+        (out / name).write_text("")
+    said = argparse.Namespace(
+        checkpoint=tmp_path, out=out, cache=tmp_path / "cache", spec=json.dumps(spec.dump()), threads=1, node=""
+    )
+    for lost, code, kept in ((5.0, GATE_FAILED, b"good"), (0.5, DONE, (out / "model.onnx").read_bytes())):
+        report = json.loads((out / "report.json").read_text())
+        report["run"] = restore(tmp_path).run.dump()
+        report["exports"][0]["gate"] |= {"passed": lost <= 1, "maxAccuracyLoss": 1.0, "accuracyLoss": lost}
+        (out / "report.json").write_text(json.dumps(report))
+        assert _work(said) == code, capsys.readouterr()
+        assert (away / "model.onnx").read_bytes() == kept
+    found = stage.Ended(code=GATE_FAILED, lines=("export: onnx has lost too much",))
+    with pytest.raises(ExportFailedError, match=rf"are in {out}, and nothing was copied to export\.destination$"):
+        stage._judge(found, None, out, spec)
 
 
 def test_an_export_that_ended_is_not_waited_for_because_of_what_it_has_left() -> None:

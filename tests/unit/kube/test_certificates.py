@@ -166,7 +166,7 @@ def test_what_is_no_authority() -> None:
 
 
 def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
-    tls = FolderTls(tmp_path)
+    tls = FolderTls(tmp_path, "a")
     with pytest.raises(CertificateError, match="cannot be read"):
         asyncio.run(tls.renew())
     authority = make_authority(NOW)
@@ -184,3 +184,37 @@ def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="cannot be used"):
         asyncio.run(tls.renew())
     assert tls.bundle == authority.certificate
+
+
+@pytest.mark.parametrize(
+    ("host", "made", "signed", "said"),
+    [
+        ("a.svc", NOW, True, None),
+        ("a.svc", NOW, None, None),
+        ("a.svc", NOW - 31 * DAY, True, "certificate has expired"),
+        ("a.svc", NOW - 31 * DAY, None, "certificate has expired"),
+        ("a.svc", NOW + DAY, True, "certificate is not yet valid"),
+        ("b.svc", NOW, True, "not valid for 'b.svc'"),
+        ("b.svc", NOW, None, "not valid for 'b.svc'"),
+        ("10.0.0.1", NOW, True, "IP address mismatch"),
+        ("a.svc", NOW, False, "unable to get local issuer certificate"),
+    ],
+)
+def test_what_workers_refuse_is_served_and_said_once(
+    host: str, made: datetime, signed: bool | None, said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """signed: whether ca.crt holds who signed it; None: there is no ca.crt."""
+    authority = make_authority(NOW - 60 * DAY)
+    leaf = issue(authority, "a.svc", made)
+    files = {"tls.crt": leaf.certificate, "tls.key": leaf.key}
+    if signed is not None:
+        files["ca.crt"] = (authority if signed else make_authority(NOW)).certificate
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    tls = FolderTls(tmp_path, host)
+    for _ in range(3):
+        asyncio.run(tls.renew())
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == (said is not None)
+    assert (said or "") in "".join(errors)
+    assert tls.bundle == files.get("ca.crt", "")

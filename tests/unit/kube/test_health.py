@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
 import pytest
 
-from edgecloud_operator.kube.health import HealthServer
+from edgecloud_operator.kube import health
+from edgecloud_operator.kube.health import MAX_CONNECTIONS, MAX_OF_ADDRESS, HealthServer
 from edgecloud_operator.kube.metrics import Metrics
 from tests.unit.kube.served import finish
 
@@ -19,22 +23,26 @@ class State:
     ready: bool = False
 
 
-async def ask(server: HealthServer, *asked: tuple[str, dict[str, str]]) -> list[tuple[int, str, str]]:
-    """Status, content type and text of the answers."""
-    found = []
+@asynccontextmanager
+async def listening(server: HealthServer) -> AsyncIterator[int]:
+    """The port that it listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        listener.listen()
         listener.setblocking(False)
         await server.start(listener)
         try:
-            async with aiohttp.ClientSession(trust_env=False) as session:
-                for where, headers in asked:
-                    url = f"http://127.0.0.1:{listener.getsockname()[1]}{where}"
-                    async with session.get(url, headers=headers) as answer:
-                        found.append((answer.status, answer.headers["Content-Type"], await answer.text()))
+            yield listener.getsockname()[1]
         finally:
             await server.stop()
+
+
+async def ask(server: HealthServer, *asked: tuple[str, dict[str, str]]) -> list[tuple[int, str, str]]:
+    """Status, content type and text of the answers."""
+    found = []
+    async with listening(server) as port, aiohttp.ClientSession(trust_env=False) as session:
+        for where, headers in asked:
+            async with session.get(f"http://127.0.0.1:{port}{where}", headers=headers) as answer:
+                found.append((answer.status, answer.headers["Content-Type"], await answer.text()))
     return found
 
 
@@ -70,3 +78,44 @@ def test_the_metrics_come_in_the_format_that_was_asked_for() -> None:
 
 def test_nothing_else_is_there() -> None:
     assert [status for status, *_ in finish(ask(serve(State()), ("/", {}), ("/metrics/", {})))] == [404, 404]
+
+
+PROBE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_whoever_holds_connections_open_keeps_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubelet that gets no answer kills the operator."""
+    monkeypatch.setattr(health, "PATIENCE_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        async with listening(serve(State())) as port:
+            silent = []
+            for number in range(MAX_CONNECTIONS + 2 * MAX_OF_ADDRESS):
+                own = (f"127.0.1.{1 + number // MAX_OF_ADDRESS}", 0)
+                silent.append(await asyncio.open_connection("127.0.0.1", port, local_addr=own))
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(PROBE)
+                answer = await asyncio.wait_for(reader.read(), 15)
+                assert answer.startswith(b"HTTP/1.1 200 ") and b"Connection: close" in answer
+                writer.close()
+            for _, writer in silent:
+                writer.close()
+
+    finish(scenario())
+
+
+def test_neither_long_heads_nor_bodies_are_read() -> None:
+    async def scenario() -> None:
+        async with listening(serve(State())) as port:
+            for head in (PROBE[:-2] + b"X: a\r\n" * 3000, PROBE[:-2] + b"X: " + b"a" * 20_000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(head)
+                assert b"200" not in await asyncio.wait_for(reader.read(), 15)
+                writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(PROBE.replace(b"Host", b"Content-Length: 100000000\r\nHost") + b"a" * 100_000)
+            assert (await asyncio.wait_for(reader.readline(), 15)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+
+    finish(scenario())

@@ -126,7 +126,7 @@ def test_signatures() -> None:
     assert refusal.reason == "bad-signature"
 
 
-@pytest.mark.parametrize("algorithm", ["none", "None", "", None, "HS256", "HS512", 7])
+@pytest.mark.parametrize("algorithm", ["none", "None", "", None, "HS256", "HS512", 7, ["RS256"], {"a": 1}])
 def test_algorithms_that_sign_nothing(algorithm: Any) -> None:
     public = json.dumps(document("a")["keys"][0]).encode()
     head = raw({"alg": algorithm, "kid": "a", "typ": "JWT"})

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kopf._cogs.clients import watching
 
-from edgecloud_operator.kube.logs import JsonFormatter, TextFormatter
+from edgecloud_operator.kube.logs import JsonFormatter, TextFormatter, hush_kopf
 from edgecloud_operator.subject import about, subject
 from tests.unit.core.profile import tries
 
@@ -121,3 +122,15 @@ def test_an_object_is_a_line_and_loses_nothing(said: str, name: str) -> None:
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
 def test_what_needs_no_escape_has_none(formatter: logging.Formatter) -> None:
     assert "Löss 0,5 für ∑ 学习" in logged(formatter, "Löss 0,5 für ∑ 学习")
+
+
+# kopf's
+
+
+def test_what_fails_for_ever_is_told_of_ever_more_rarely() -> None:
+    hush_kopf("info")
+    logger = watching.logger
+    messages = [f"Request attempt #{number} failed; will retry: GET /x -> no" for number in range(1, 1001)]
+    passed = [text for text in messages if logger.filter(logger.makeRecord("", logging.ERROR, "", 0, text, (), None))]
+    assert [passed[0], passed[-1], len(passed)] == [messages[0], messages[511], 10]
+    assert logger.filter(logger.makeRecord("", logging.ERROR, "", 0, "Something else", (), None))

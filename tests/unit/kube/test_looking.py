@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from edgecloud_operator.controller.workqueue import Backlog
-from edgecloud_operator.kube.client import ApiError, Client, UnavailableError
+from edgecloud_operator.kube.client import ApiError, Client, ForbiddenError, UnavailableError
 from edgecloud_operator.kube.informer import Informer, Looked
 from edgecloud_operator.kube.store import Store
 from edgecloud_operator.kube.vitals import LOOK_SECONDS, ailment
-from tests.unit.kube.objects import make_job
+from tests.unit.kube.objects import make_job, make_pod
 from tests.unit.kube.served import access, finish, served
 from tests.unit.kube.test_store import Listener
 
@@ -79,6 +79,64 @@ def test_an_event_counts_and_so_does_a_list_of_the_watchs() -> None:
             await client.close()
 
     finish(scenario())
+
+
+def test_a_namespace_that_is_forbidden_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """It stops nothing elsewhere, loses nothing that is known, and shows no job without the Pods that it may have."""
+    everything = {"trainingjobs", "services", "pods"}
+    allowed = {"a": everything, "b": {"trainingjobs", "services"}}
+    held = {
+        "trainingjobs": lambda namespace: make_job(namespace=namespace, uid=f"job-{namespace}"),
+        "pods": lambda namespace: make_pod(namespace=namespace, uid=f"pod-{namespace}", owner_uid=f"job-{namespace}"),
+    }
+
+    async def answer(request: web.Request) -> web.Response:
+        *_, namespace, kind = request.path.split("/")
+        if kind not in allowed[namespace]:
+            return web.json_response({"reason": "Forbidden", "message": "no"}, status=403)
+        items = [held[kind](namespace)] if kind in held else []
+        return web.json_response({"metadata": {"resourceVersion": "7"}, "items": items})
+
+    def logged() -> list[str]:
+        said = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return said
+
+    async def scenario() -> None:
+        store, listener = Store(), Listener()
+        store.connect(listener)
+        async with served(answer) as host:
+            client = Client(access(host))
+            try:
+                informer = Informer(client, store, ("a", "b"))
+                await informer.list_all()
+                await informer.list_all()
+                informer._told("TrainingJob", "ADDED", held["trainingjobs"]("b"))
+                assert list(listener.jobs) == [("a", "digits")]
+                assert informer._relisted.is_set(), "it may be allowed now"
+                (said,) = logged()
+                assert "namespace b is left out" in said and "403" in said
+
+                allowed["b"] = everything
+                listener.take()
+                await informer.list_all()
+                assert listener.take() == ["job 1", "pod-b Pending"]
+                assert logged() == ["namespace b can be listed again"]
+
+                allowed["b"] = set()
+                await informer.list_all()
+                informer._told("Pod", "MODIFIED", held["pods"]("b") | {"status": {"phase": "Running"}})
+                assert set(listener.jobs) == {("a", "digits"), ("b", "digits")}
+                assert listener.take() == []
+                allowed["a"] = set()
+                with pytest.raises(ForbiddenError):
+                    await informer.list_all()
+                assert len(logged()) == 1
+            finally:
+                await client.close()
+
+    with caplog.at_level("INFO", "edgecloud_operator.kube.informer"):
+        finish(scenario())
 
 
 def test_each_request_is_told_of() -> None:

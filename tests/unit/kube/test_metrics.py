@@ -18,7 +18,7 @@ from edgecloud.protocol import FailureReason
 from edgecloud_operator.controller.meter import Meter, Result
 from edgecloud_operator.controller.workqueue import Backlog
 from edgecloud_operator.coordinator.admission import RefusalReason
-from edgecloud_operator.core.measures import PHASES, Census, Measures
+from edgecloud_operator.core.measures import BLOCKED_REASONS, PHASES, Census, Measures
 from edgecloud_operator.kube.client import path
 from edgecloud_operator.kube.informer import Looked
 from edgecloud_operator.kube.metrics import CODES, KIND_OF, VERBS, Metrics, Readings, request_labels
@@ -98,6 +98,7 @@ def test_what_is_on_a_closed_list_is_there_from_the_start() -> None:
         return {dict(labels)[label] for full, labels in found if full == name}
 
     assert values("edgecloud_jobs", "phase") == set(get_args(Phase))
+    assert values("edgecloud_jobs_blocked", "reason") == {*BLOCKED_REASONS, "other"}
     assert values("edgecloud_jobs_finished_total", "phase") == {"Succeeded", "Failed"}
     assert values("edgecloud_refused_reports_total", "reason") == {*get_args(RefusalReason), "other"}
     assert values("edgecloud_failures_total", "reason") == {*get_args(FailureReason), "other"}
@@ -137,10 +138,11 @@ def test_what_is_read_is_read_at_each_scrape() -> None:
     metrics = Metrics()
     refused: Counter[RefusalReason] = Counter()
     jobs = dict.fromkeys(PHASES, 0) | {"Running": 3}
+    blocked = dict.fromkeys(BLOCKED_REASONS, 0) | {"Unschedulable": 2}
     metrics.read(
         Readings(
             backlog=lambda: Backlog(depth=4, oldest=2.5, idle=1, stuck=9),
-            census=lambda: Census(jobs=jobs, desired=8, ready=6),  # type: ignore[arg-type]
+            census=lambda: Census(jobs=jobs, blocked=blocked, stalled=7, desired=8, ready=6),  # type: ignore[arg-type]
             refused=lambda: refused,
             heard=lambda: 5,
             looked=lambda: Looked(heard_ago=12, restarts=1, relists=2, resyncs=3, failed_resyncs=4),
@@ -153,6 +155,10 @@ def test_what_is_read_is_read_at_each_scrape() -> None:
     assert value(metrics, "edgecloud_queue_oldest_seconds") == 2.5
     assert value(metrics, "edgecloud_work_stuck_seconds") == 9
     assert value(metrics, "edgecloud_jobs", phase="Running") == 3
+    assert (
+        value(metrics, "edgecloud_jobs_blocked", reason="Unschedulable"),
+        value(metrics, "edgecloud_jobs_stalled"),
+    ) == (2, 7)
     assert (value(metrics, "edgecloud_workers_desired"), value(metrics, "edgecloud_workers_ready")) == (8, 6)
     assert value(metrics, "edgecloud_launchers_heard") == 5
     assert value(metrics, "edgecloud_watch_age_seconds") == 12

@@ -315,7 +315,8 @@ def test_an_event_that_cannot_be_recorded_is_told_of_with_its_job() -> None:
             await recorder.start()
             try:
                 job = see_job(make_job(status={"rendezvous": {"round": 3}}))
-                recorder.add(job, Event(type="Normal", reason="Running", message="all workers are running"))
+                running = Event(type="Normal", reason="Running", message="all workers are running")
+                await KubeCluster(client, Store(), recorder).emit(job, running)
                 await eventually(lambda: lines, "a line")
             finally:
                 await recorder.stop()
@@ -331,3 +332,41 @@ def test_an_event_that_cannot_be_recorded_is_told_of_with_its_job() -> None:
         logger.setLevel(level)
         logger.removeHandler(handler)
     assert [about for _, about in lines] == [Subject(job="team/digits", round=3)]
+
+
+def test_a_job_of_a_newer_release_is_told_that_the_operator_does_not_understand_it() -> None:
+    made: list[Any] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        made.append(await request.json())
+        return web.json_response({})
+
+    async def scenario() -> None:
+        store, acts = Store(), False
+        store.connect(Listener())
+        async with served(answer) as host:
+            client = Client(access(host))
+            recorder = Recorder(client)
+            await recorder.start()
+            cluster = KubeCluster(client, store, recorder, acts=lambda: acts)
+            try:
+                store.saw("TrainingJob", make_job(spec={"workers": 1, "program": {"command": ["a"]}, "colour": "red"}))
+                cluster.tell_unread()  # a standby says nothing, and forgets nothing
+                acts = True
+                cluster.tell_unread()
+                cluster.tell_unread()
+                await cluster.emit(see_job(make_job()), Event(type="Normal", reason="Last", message=""))
+                await eventually(lambda: [one for one in made if one["reason"] == "Last"], "the last one")
+            finally:
+                await recorder.stop()
+                await client.close()
+
+    finish(scenario())
+    told = made[0]
+    assert [one["reason"] for one in made] == ["NotUnderstood", "Last"]
+    assert (told["type"], told["involvedObject"]["name"], told["involvedObject"]["uid"]) == (
+        "Warning",
+        "digits",
+        JOB_UID,
+    )
+    assert "leaves it alone: spec.colour: Extra inputs are not permitted; upgrade the operator" in told["message"]

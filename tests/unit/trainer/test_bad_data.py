@@ -228,6 +228,24 @@ CASES: dict[str, tuple[Callable[[Path], Path], str]] = {
         only(tree({"Train/cat": 1, "Train/dog": 1, "Meta": 1})),
         "Meta/ stands beside Train/, which may have test/ and val/ beside it: move it away",
     ),
+    "a class called train": (
+        only(tree({"bus": 1, "train": 1, "truck": 1})),
+        "train/ holds images and no folders, as bus/ beside it does: if train is a class, put all class folders into a "
+        "folder train/, as train/train/; if not, move bus/ away",
+    ),
+    "a class called train, before its neighbours": (
+        only(tree({"vehicles/test": 1, "vehicles/train": 1, "vehicles/truck": 1})),
+        "train/ holds images and no folders, as truck/ beside it does",
+    ),
+    "one class, of which another is missing": (
+        lambda root: (write(root / "data", tree({"set/x/a": 1, "set/x/b": 1})), (root / "data/set/y").mkdir())[0],
+        "the class folder set/y holds no images that can be read: put some there, or remove it",
+    ),
+    "images within two folders": (
+        only(tree({"set/x/a": 1, "set/x/b": 1, "set/x": 1})),
+        "has 1 class folder(s) with images (x)",
+    ),
+    "only a test split within a folder": (only(tree({"set/Test/a": 1, "set/Test/b": 1})), "has Test/ and no train/"),
     "splits by names of their own": (
         only(tree({"seg_train/cat": 1, "seg_test/cat": 1})),
         "seg_test/, seg_train/ look like splits rather than classes: call them train/, test/ and val/",

@@ -174,6 +174,19 @@ def test_a_folder_around_that_is_called_like_a_split(tmp_path: Path, cache: Path
         assert from_source(write(tmp_path / around, files), cache).classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize("around", ["archive/chest/", "archive/chest/x ray/", "archive/1/2/chest/", "Train/x/"])
+@pytest.mark.parametrize("splits", [True, False])
+def test_several_folders_around(around: str, splits: bool, tmp_path: Path, cache: Path) -> None:
+    """As archives come that hold an archive."""
+    files = tree(SPLIT if splits else {"cat": 10, "dog": 10})
+    plain = from_source(write(tmp_path / "plain", files), cache)
+    other = {"archive/read.me": b"", **{around + name: data for name, data in files.items()}}
+    if around.startswith("Train/"):
+        del other["archive/read.me"]
+    for source in (write(tmp_path / "a", other), pack(tmp_path / "a.tar", other)):
+        assert from_source(source, cache).digest == plain.digest
+
+
 def test_classes_that_unicode_spells_in_two_ways(tmp_path: Path, cache: Path) -> None:
     """A Mac's archive beside one from elsewhere."""
     files = tree({"train/caf\u00e9": 2, "train/tea": 2, "test/cafe\u0301": 1, "test/tea": 1})

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +17,9 @@ import pytest
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer.data import Dataset, imagefile, load
+from edgecloud_trainer.data.locking import locked
+from edgecloud_trainer.data.observer import Observer
+from edgecloud_trainer.data.prepare import Wish, prepare
 from tests.unit.trainer.pictures import tree, write
 
 COUNTS = {"train/cat": 30, "train/dog": 30, "test/cat": 5, "test/dog": 5}
@@ -135,6 +141,40 @@ def test_a_killed_reader_leaves_nothing_in_the_way(root: Path, tmp_path: Path) -
     assert seen[-1] == (70, 70)
     assert len(dataset.train) == 60
     assert not list(cache.glob("*.partial"))
+
+
+def test_what_is_left_of_other_sources_goes_in_the_end(root: Path, tmp_path: Path) -> None:
+    """Unless a process is at it, or may come back to it."""
+    cache, long_ago = tmp_path / "cache", time.time() - 7200
+    for name, old in (("new", False), ("written", True), ("held", True), ("left", True)):
+        write(cache, {f"{name}.lock": b"", f"{name}.partial/download/a.tar": b"?"})
+        for path in (cache / f"{name}.partial/download", cache / f"{name}.partial"):
+            os.utime(path, (long_ago, long_ago) if old else None)
+        if name in ("held", "left"):
+            os.utime(cache / f"{name}.partial/download/a.tar", (long_ago, long_ago))
+    with locked(cache / "held.lock", lambda: None):
+        read(root, cache)
+    assert {path.stem for path in cache.glob("*.partial")} == {"new", "written", "held"}
+
+
+def test_where_there_are_no_locks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can be waited for: each process reads for itself, and none in what is another's."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    cache, found = tmp_path / "cache", []
+
+    def progress(done: int, total: int) -> None:
+        if not found:
+            found.append(read(root, cache))
+
+    found.append(read(root, cache, on_progress=progress))
+    assert len(found) == 2 and found[0].digest == found[1].digest
+    assert [path.suffix for path in sorted(cache.iterdir())] == [".images", ".lock"]
+    prepare(str(root), tmp_path / "set.images", Wish(), Observer())
+    assert sorted(path.name for path in tmp_path.glob("set*")) == ["set.images", "set.manifest.json"]
 
 
 def test_the_file_is_mapped_if_it_is_large(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgecloud.api.trainer import SyncSpec
 from edgecloud_trainer.alike import Unexchanged, digest
 from edgecloud_trainer.checkpoints import read_manifest
 from edgecloud_trainer.data import Dataset, Images
@@ -51,12 +52,29 @@ class Passing(nn.Module):
         return x - self.get_buffer("mean")
 
 
+class Moves(nn.Module):
+    """Puts another running mean in the place of the last one, and counts bright pixels; it goes by both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4, 1, 1))
+        self.register_buffer("bright", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean((0, 2, 3)).reshape(4, 1, 1)
+            self.get_buffer("bright").add_((x > 1).sum())
+        return (x - self.mean) * (1 + self.get_buffer("bright") / 10000)
+
+
 STORAGE = {"ownStorage": True, "storage": {"checkpointIntervalSteps": 1}}
 
 
-def network(seed: int, *, buffers: bool = False, codebook: bool = False, passing: bool = False) -> nn.Module:
+def network(
+    seed: int, *, buffers: bool = False, codebook: bool = False, passing: bool = False, moves: bool = False
+) -> nn.Module:
     """buffers: such as each rank has for itself, of some types; a model without has BatchNorm's alone. codebook: in a
-    frozen parameter. passing: in a buffer that no checkpoint holds."""
+    frozen parameter. passing: in a buffer that no checkpoint holds. moves: floats and integers that the data move."""
     torch.manual_seed(seed)
     norm = nn.InstanceNorm2d(4, track_running_stats=True) if buffers else nn.BatchNorm2d(4)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 36, 2))
@@ -64,6 +82,8 @@ def network(seed: int, *, buffers: bool = False, codebook: bool = False, passing
         model.insert(2, Codebook())
     if passing:
         model.insert(2, Passing())
+    if moves:
+        model.insert(2, Moves())
     if buffers:
         model.register_buffer("seen", torch.zeros(3, dtype=torch.int16))
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -93,7 +113,7 @@ def train(settings: Settings) -> str:
     torch.set_num_threads(1)
     device = devices.choose(settings)
     seeds, loss = json.loads(os.environ["SEEDS"]), None
-    kinds: Any = {kind.lower(): True for kind in ("BUFFERS", "CODEBOOK", "PASSING") if kind in os.environ}
+    kinds: Any = {kind.lower(): True for kind in ("BUFFERS", "CODEBOOK", "PASSING", "MOVES") if kind in os.environ}
     model = network(seeds[settings.rank], **kinds)
     if "SCALES" in os.environ:
         model.register_buffer("scale", torch.full((2,), float(os.environ["SCALES"].split()[settings.rank])))
@@ -110,10 +130,17 @@ def train(settings: Settings) -> str:
     return json.dumps([digest(stepper.model.state_dict()), digest(stepper.ema.state), loss])
 
 
-def ends(folder: Path, *, seeds: tuple[int, int], trainer: Mapping[str, Any], **environment: str) -> list[Any]:
-    """What two ranks say, one after the other."""
+def ends(
+    folder: Path,
+    *,
+    seeds: tuple[int, int],
+    trainer: Mapping[str, Any],
+    storage: Mapping[str, Any] = STORAGE,
+    **environment: str,
+) -> list[Any]:
+    """What two ranks say, one after the other. storage: the settings beside the trainer's."""
     spec = {"data": {"name": "digits"}, "precision": "fp32", "batchSize": 16, "shards": 2, "emaDecay": 0.5, "epochs": 1}
-    job, port = {"trainer": {**spec, **trainer}, **STORAGE}, free_port()
+    job, port = {"trainer": {**spec, **trainer}, **storage}, free_port()
     ranks = [
         Rank(
             train, rank, port, job=job, SEEDS=json.dumps(seeds), EDGECLOUD_CHECKPOINT_DIR=str(folder / f"{rank}/saved"),
@@ -135,6 +162,16 @@ def test_all_take_the_weights_that_rank_0_begins_with(tmp_path: Path, sync: str)
     if sync == "local":
         on = ends(tmp_path / "apart", seeds=(1, 2), trainer=trainer, SCALES="1 inf")
         assert on[0] == on[1] and on[0][2] is not None, "so it is when they go on"
+
+
+def test_what_a_forward_moves_is_alike_after_each_exchange(tmp_path: Path) -> None:
+    """With `sync: local`, also where nobody else asks for it: or a training that goes on from rank 0's checkpoint would
+    be another one than the undisturbed."""
+    trainer = {"epochs": 2, "sync": {"mode": "local", "everySteps": 1}, "deterministic": True}
+    moved = {"CODEBOOK": "yes", "MOVES": "yes"}
+    found = ends(tmp_path, seeds=(1, 1), trainer=trainer, storage={}, STOP="yes", **moved)
+    assert found[0] == found[1]
+    assert found[0][2] is None, "stopped"
 
 
 @pytest.mark.parametrize("kind", ["BUFFERS", "CODEBOOK"])
@@ -169,6 +206,13 @@ def test_a_result_that_is_to_be_exact_has_no_such_buffers(tmp_path: Path, kind: 
         assert not list((tmp_path / f"{rank}/saved").glob("step-*"))
 
 
+def test_nor_with_local_steps_such_as_no_checkpoint_holds(tmp_path: Path) -> None:
+    trainer = {"deterministic": True, "sync": {"mode": "local", "everySteps": 2}}
+    for said in ends(tmp_path, seeds=(1, 1), trainer=trainer, PASSING="yes"):
+        assert "SettingsError" in said
+        assert "its buffers 2.mean, which no checkpoint holds: register them with persistent=True, or leave" in said
+
+
 def test_without_such_buffers_nothing_is_exchanged() -> None:
     """There is no group here that could be asked."""
     from edgecloud_trainer import devices
@@ -176,10 +220,16 @@ def test_without_such_buffers_nothing_is_exchanged() -> None:
 
     said = read({"EDGECLOUD_TRAINER": json.dumps({"trainer": {"data": {"name": "digits"}, "deterministic": True}})})
     said = replace(said, world_size=2)
-    for buffers in (False, True):
-        other = Unexchanged(Stepper(said, devices.choose(said), noise(), network(0, buffers=buffers)))
+    local = replace(said, trainer=said.trainer.model_copy(update={"sync": SyncSpec.parse({"mode": "local"})}))
+    own_pace = network(0)
+    own_pace[1].momentum = None  # type: ignore[union-attr]
+    for settings, model, some in (
+        (said, network(0), False), (said, network(0, buffers=True), True), (said, own_pace, False),
+        (local, network(0), False), (local, own_pace, True),
+    ):  # fmt: skip
+        other = Unexchanged(Stepper(settings, devices.choose(settings), noise(), model))
         other.remember()
-        if buffers:
+        if some:
             with pytest.raises(ValueError, match="process group has not been initialized"):
                 other.bring_together()
         else:

@@ -12,7 +12,7 @@ from torch import nn
 
 from edgecloud.api.trainer import SyncSpec
 from edgecloud_trainer import compression, ordinary, outer
-from edgecloud_trainer.outer import OuterSync, summed
+from edgecloud_trainer.outer import OuterSync, sum_type, summed
 from edgecloud_trainer.reduction import Wishes
 
 SHAPES = ((5, 3, 2), (4,), (2, 7))
@@ -141,9 +141,28 @@ def test_a_mask_is_left_alone_and_leaves_the_statistics_alone(mask: float) -> No
     assert model[1].running_var.tolist() == [0.25] * 4
 
 
+def test_the_buffers_are_those_of_now() -> None:
+    """A forward may put another tensor in a buffer's place; of another shape, it is left alone."""
+    model = network()
+    model.register_buffer("mean", torch.zeros(3))
+    model.register_buffer("last", torch.zeros(3))
+    outer = outer_sync(model)
+    model.mean, model.last = torch.ones(3), torch.ones(2)
+    assert outer.exchange(share=0.5, seed=0).finite
+    assert (model.mean.tolist(), model.last.tolist()) == ([0.5] * 3, [1.0] * 2)
+
+
 def test_alone_the_sum_is_the_value() -> None:
     values = torch.arange(-127, 128).to(torch.int8)
     assert summed(values, 1).tolist() == list(range(-127, 128))
+
+
+@pytest.mark.parametrize("ranks", [2, 258, 259, 1024])
+def test_a_sum_over_as_many_ranks_as_there_may_be_fits(ranks: int) -> None:
+    """Of the largest value that each can have: in 16 bits too many would make it negative."""
+    largest = torch.full((ranks,), compression.LEVELS, dtype=torch.int8)
+    assert int(largest.sum(0, dtype=sum_type(ranks))) == ranks * compression.LEVELS
+    assert sum_type(258) == torch.int16, "half the bytes, while they do"
 
 
 def test_both_exchanges_are_timed_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from edgecloud.api.trainer import OptimizerSpec, ScheduleSpec
 from edgecloud.edge.intervals import wilson
 from edgecloud_trainer import optimizers, results
+from edgecloud_trainer.confusion import Confusion
 from edgecloud_trainer.devices import GPUNotVisibleError, check_enough
 from edgecloud_trainer.evaluation import Evaluation
 from edgecloud_trainer.events import EventLog
@@ -54,6 +55,36 @@ def test_vectors_do_not_decay() -> None:
     assert all(p.ndim >= 2 for p in decayed["params"])
     assert all(p.ndim < 2 for p in free["params"])
     assert free["weight_decay"] == 0.0
+
+
+class Scales(nn.Module):
+    """What has several dimensions, and is a vector; and what is of one row or column, and is a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.scale = nn.LayerNorm([4, 6, 6]), nn.Parameter(torch.ones(4, 1, 1))
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))
+        self.by_channel = nn.Conv2d(4, 4, 1, groups=4, bias=False)
+        self.gate = nn.Linear(4, 1, bias=False)
+        self.gate.old = nn.utils.weight_norm(nn.Linear(4, 1, bias=False))  # type: ignore[no-untyped-call]
+        self.steps = nn.GRU(1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_what_is_a_vector() -> None:
+    model = Scales()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, free = ([names[id(p)] for p in group["params"]] for group in optimizers.groups(model, 0.1))
+    assert decayed == [
+        "conv.parametrizations.weight.original1", "by_channel.weight", "gate.weight", "gate.old.weight_v",
+        "steps.weight_ih_l0", "steps.weight_hh_l0",
+    ]  # fmt: skip
+    assert free == [
+        "scale", "norm.weight", "norm.bias", "conv.bias", "conv.parametrizations.weight.original0", "gate.old.weight_g",
+        "steps.bias_ih_l0", "steps.bias_hh_l0",
+    ]  # fmt: skip
+    muon, _ = optimizers.build(model, OptimizerSpec.parse({"name": "muon"}), classes=10)
+    assert [names[id(p)] for p in muon.param_groups[0]["params"]] == decayed[:-1]
 
 
 def test_muons_decay_leaves_the_last_layer_alone() -> None:
@@ -146,7 +177,7 @@ def test_interval_holds_the_proportion(correct: int, total: int) -> None:
 
 
 def evaluation() -> Evaluation:
-    return Evaluation(classes=("cat", "dog"), confusion=np.array([[8, 2], [1, 9]]), loss=0.5)
+    return Evaluation(classes=("cat", "dog"), confusion=Confusion.of(np.array([[8, 2], [1, 9]])), loss=0.5)
 
 
 def test_evaluation_counts() -> None:
@@ -157,7 +188,9 @@ def test_evaluation_counts() -> None:
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:
-    said = Evaluation(classes=("cat", "eel"), confusion=np.array([[0, 2], [0, 0]]), loss=0.5).to_json()["perClass"]
+    said = Evaluation(classes=("cat", "eel"), confusion=Confusion.of(np.array([[0, 2], [0, 0]])), loss=0.5).to_json()[
+        "perClass"
+    ]
     assert said["cat"] == {"total": 2, "correct": 0, "accuracy": 0.0}
     assert said["eel"] == {"total": 0, "correct": 0, "accuracy": None}
 
@@ -172,7 +205,7 @@ def test_pictures_are_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [r"$\q$", "5 $ or $ 6", "two\nlines", "\x00", "x" * 255])
 def test_a_class_may_have_any_name(name: str, tmp_path: Path) -> None:
-    odd = Evaluation(classes=("cat", name), confusion=np.array([[8, 2], [1, 9]]), loss=0.5)
+    odd = Evaluation(classes=("cat", name), confusion=Confusion.of(np.array([[8, 2], [1, 9]])), loss=0.5)
     results.draw_confusion(odd, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 

@@ -19,7 +19,7 @@ from torch import nn
 from edgecloud.api.spec import ExportSpec, StorageSpec
 from edgecloud.api.trainer import DataSpec
 from edgecloud_trainer import data, devices, models
-from edgecloud_trainer.checkpoints import CheckpointMismatchError, CheckpointStore
+from edgecloud_trainer.checkpoints import CheckpointMismatchError, CheckpointStore, flatten
 from edgecloud_trainer.data import Dataset
 from edgecloud_trainer.devices import Device
 from edgecloud_trainer.export.delivery import DestinationError
@@ -29,6 +29,7 @@ from edgecloud_trainer.ready import make_ready
 from edgecloud_trainer.results import read_metrics
 from edgecloud_trainer.settings import Settings, SettingsError, read
 from edgecloud_trainer.shards import even
+from edgecloud_trainer.state import held, take_up
 from edgecloud_trainer.steps import NonFiniteError, Stepper
 from edgecloud_trainer.training import StoppedError, Training
 from tests.unit.trainer.pictures import encoded, pixels, tree, write
@@ -418,6 +419,17 @@ def test_going_on_with_another_network(digits: Dataset, tmp_path: Path, change: 
     assert str(caught.value).startswith(f"step-{step} is of another network than own:net makes now ({says}")
     third, _ = training(said, digits, model=network())
     third.run()
+
+
+def test_going_on_from_a_release_that_took_scales_for_matrices(digits: Dataset, tmp_path: Path) -> None:
+    """Its momentum would be another parameter's."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Flatten(), nn.Linear(144, 10))
+    _, stepper = training(settings(tmp_path), digits, model=model)
+    tensors, rest, _ = held(stepper)
+    groups = [{"params": [p for p in model.parameters() if (p.ndim >= 2) == many]} for many in (True, False)]
+    _, rest["optimizer0"] = flatten("optimizer0", torch.optim.SGD(groups).state_dict())
+    with pytest.raises(ModelError, match=r"its parameters are grouped otherwise, as by an earlier release\): put its"):
+        take_up(stepper, tensors, rest)
 
 
 class Bars(nn.Linear):

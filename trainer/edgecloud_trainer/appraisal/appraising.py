@@ -11,6 +11,7 @@ import numpy as np
 from edgecloud_trainer.appraisal import scores
 from edgecloud_trainer.appraisal.material import Material, meaning
 from edgecloud_trainer.appraisal.predictors import Opened, PredictorError
+from edgecloud_trainer.confusion import Confusion
 from edgecloud_trainer.evaluation import Evaluation, images_at_once
 
 OnProgress = Callable[[int, int], None]
@@ -65,7 +66,8 @@ class Appraisal:
     def evaluation(self) -> Evaluation:
         """The same as the training would write at its end."""
         classes = self.opened.card.classes
-        return Evaluation(classes=classes, confusion=scores.confusion(self.answers, len(classes)), loss=self.loss)
+        confusion = Confusion.counted(self.answers.labels, self.answers.predicted, len(classes))
+        return Evaluation(classes=classes, confusion=confusion, loss=self.loss)
 
     @property
     def calibration(self) -> scores.Calibration:

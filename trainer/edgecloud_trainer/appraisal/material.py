@@ -18,6 +18,7 @@ from edgecloud.edge.looking import is_folder, is_there
 from edgecloud_trainer.cards import local_path
 from edgecloud_trainer.data import Dataset, Images, load
 from edgecloud_trainer.data.dataset import Labels, Pixels, Progress
+from edgecloud_trainer.data.layout import as_it_looks
 
 Choice = Literal["test", "validation", "train", "all"]
 
@@ -93,8 +94,12 @@ def still_there(spec: DataSpec) -> DataSpec:
     return spec
 
 
-def gather(spec: DataSpec, choice: Choice, *, seed: int, cache: Path, on_progress: Progress) -> Material:
+def gather(
+    spec: DataSpec, choice: Choice, *, seed: int, cache: Path, on_progress: Progress, own: bool = False
+) -> Material:
     """Read the images, or find them in the cache.
+
+    Of those of the training as many are held back as there; of others only for a split that is asked for.
 
     Args:
         spec: which data.
@@ -102,12 +107,14 @@ def gather(spec: DataSpec, choice: Choice, *, seed: int, cache: Path, on_progres
         seed: of the split, where the data has none of its own.
         cache: see `data.load`.
         on_progress: likewise.
+        own: whether the model was trained with them.
 
     Raises:
         DataError: they can't be read.
         MaterialError: there is no such split.
     """
-    found = load(spec, seed=seed, cache=cache, on_progress=on_progress)
+    whole = not own and choice in ("train", "all")
+    found = load(spec, seed=seed, cache=cache, on_progress=on_progress, whole=whole)
     splits: dict[str, Images | None] = {"train": found.train, "validation": found.validation, "test": found.test}
     parts = {
         name: images
@@ -128,7 +135,7 @@ def _material(found: Dataset, choice: Choice, parts: Mapping[str, Images]) -> Ma
 
 
 def meaning(material: Material, card: ModelCard) -> npt.NDArray[np.int64]:
-    """For each class of the data its number among the model's: classes are the same if their names are.
+    """For each class of the data its number among the model's: classes are the same if their names look the same.
 
     Raises:
         MaterialError: the model doesn't know one of them, or takes other images.
@@ -141,14 +148,14 @@ def meaning(material: Material, card: ModelCard) -> npt.NDArray[np.int64]:
         raise MaterialError(
             f"{material.name} has images of {_size(material.shape)}, and the model takes {_size(card.shape)}: {remedy}"
         )
-    places = {name: place for place, name in enumerate(card.classes)}
-    unknown = [name for name in material.classes if name not in places]
+    places = {as_it_looks(name): place for place, name in enumerate(card.classes)}
+    unknown = [name for name in material.classes if as_it_looks(name) not in places]
     if unknown:
         raise MaterialError(
             f"{material.name} has classes that the model doesn't know: {_some(unknown)}; it knows "
             f"{_some(card.classes)}: rename the class folders, or leave these out"
         )
-    return np.array([places[name] for name in material.classes], np.int64)
+    return np.array([places[as_it_looks(name)] for name in material.classes], np.int64)
 
 
 def _size(shape: tuple[int, int, int]) -> str:

@@ -41,7 +41,7 @@ class Opened:
     run: RunCard
     predictor: Predictor
     mirror: bool
-    """Whether it adds up its logits of each image and its mirror image."""
+    """Whether its logits are the mean of those of each image and its mirror image."""
     computes: str
     """Where and how, such as `cpu, bfloat16`."""
     notes: tuple[str, ...] = field(default=())

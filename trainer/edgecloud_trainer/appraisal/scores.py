@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecloud.edge.intervals import Z95, wilson
+from edgecloud_trainer.confusion import Confusion
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -69,12 +70,6 @@ def joined(pieces: Sequence[Answers]) -> Answers:
     )
 
 
-def confusion(found: Answers, classes: int) -> Whole:
-    """int64 [classes, classes], true class by row, predicted by column."""
-    counts = np.bincount(found.labels * classes + found.predicted, minlength=classes * classes)
-    return counts.reshape(classes, classes)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
     """One class. Each figure is None where there is nothing to take it of."""
@@ -90,21 +85,18 @@ class ClassScore:
     """Harmonic mean of both."""
 
 
-def by_class(confusion: Whole) -> list[ClassScore]:
-    """The score of each class, from the confusion matrix."""
-    found = []
-    for place, (total, taken) in enumerate(zip(confusion.sum(axis=1), confusion.sum(axis=0), strict=True)):
-        correct = int(confusion[place, place])
-        found.append(
-            ClassScore(
-                total=int(total),
-                correct=correct,
-                recall=correct / int(total) if total else None,
-                precision=correct / int(taken) if taken else None,
-                f1=2 * correct / int(total + taken) if total + taken else None,
-            )
+def by_class(confusion: Confusion) -> list[ClassScore]:
+    """The score of each class."""
+    return [
+        ClassScore(
+            total=total,
+            correct=correct,
+            recall=correct / total if total else None,
+            precision=correct / taken if taken else None,
+            f1=2 * correct / (total + taken) if total + taken else None,
         )
-    return found
+        for total, taken, correct in confusion.by_class.T.tolist()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

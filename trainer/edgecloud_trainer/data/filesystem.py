@@ -9,13 +9,11 @@ from copy import copy
 from typing import Any, Final, NamedTuple, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from edgecloud.urls import SCHEME, public, without_secrets
 from edgecloud_trainer.data.dataset import CHUNK_BYTES, PASSING, DataError, RefusedError, TransferError
 from edgecloud_trainer.data.listing import PIECE, links
 
-_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*"
-_URL: Final = re.compile(rf"(?:{_SCHEME}::)*{_SCHEME}://")
-_CHAIN: Final = re.compile(rf"::(?={_SCHEME}(?:://|::))")
-"""Between the URLs of a chain; an IPv6 address has no scheme behind its colons."""
+_URL: Final = re.compile(rf"(?:{SCHEME}::)*{SCHEME}://")
 _EXTRAS: Final = {"http": "trainer", "https": "trainer", "s3": "s3", "s3a": "s3"}
 _CONNECT_SECONDS: Final = 30.0
 _READ_SECONDS: Final = 60.0
@@ -64,16 +62,6 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def public(url: str) -> str:
-    """A URL, or each of a chain of them, without what may be secret in it: user, password, signature.
-
-    Raises:
-        ValueError: it is none.
-    """
-    links = map(urlsplit, _CHAIN.split(url))
-    return "::".join(urlunsplit((one.scheme, one.netloc.rpartition("@")[2], one.path, "", "")) for one in links)
-
-
 def _address(url: str) -> str:
     """A URL without user and password, which don't decide what it leads to."""
     one = urlsplit(url)
@@ -84,26 +72,35 @@ class FileSystem:
     """What a URL's scheme leads to."""
 
     def __init__(self, url: str) -> None:
-        """Raises DataError: it is none, nobody knows its scheme here, or it needs a package that isn't installed."""
+        """Some file systems connect at once.
+
+        Raises:
+            DataError: it is none, nobody knows its scheme here, it needs a package that isn't installed, or it can't be
+                reached.
+        """
+        self._url = url
         try:
             self.public = public(url)
             self.address = _address(url)
             """With its query, which may be secret: never to be shown or kept as it is."""
         except ValueError as error:
-            raise DataError(f"what begins with {url.partition('://')[0]}:// is no URL ({error}): check it") from error
+            said = without_secrets(str(error), url)
+            raise DataError(f"what begins with {url.partition('://')[0]}:// is no URL ({said}): check it") from error
         scheme = url.partition("://")[0].lower()
         if "::" in url:
             raise DataError(f"{self.public} is a chain of URLs: give the one that the data are at")
-        try:
-            from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+        with self._translated():
+            try:
+                from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-            self._fs, self.path = url_to_fs(url, **_options(scheme))
-        except ImportError as error:
-            extra = _EXTRAS.get(scheme)
-            remedy = f"pip install '.[{extra}]' in EdgeCloud's folder" if extra else "install it"
-            raise DataError(f"{self.public} needs a package that isn't installed ({error}): {remedy}") from error
-        except ValueError as error:
-            raise DataError(f"{self.public} can't be opened ({error}): give a path, or http, https or s3") from error
+                self._fs, self.path = url_to_fs(url, **_options(scheme))
+            except ImportError as error:
+                extra = _EXTRAS.get(scheme)
+                remedy = f"pip install '.[{extra}]' in EdgeCloud's folder" if extra else "install it"
+                raise DataError(f"{self.public} needs a package that isn't installed ({error}): {remedy}") from error
+            except ValueError as error:
+                said = without_secrets(str(error), url)
+                raise DataError(f"{self.public} can't be opened ({said}): give a path, or http, https or s3") from error
         self.is_http = scheme in ("http", "https")
 
     def at(self, path: str) -> Self:
@@ -121,7 +118,7 @@ class FileSystem:
         """
         if self.is_http and urlsplit(self.path).path.endswith("/"):
             return Found(is_folder=True, size=None, version="")
-        with _translated(self.public):
+        with self._translated():
             info = self._fs.info(self.path)
         return Found(is_folder=info.get("type") == "directory", size=info.get("size"), version=_version(info))
 
@@ -132,7 +129,7 @@ class FileSystem:
             DataError: it can't be listed, or there are more files than `most`.
         """
         below = _links(self._fs, self.path) if self.is_http else _entries(self._fs, self.path)
-        with _translated(self.public):
+        with self._translated():
             for count, one in enumerate(below):
                 if count >= most:
                     raise DataError(f"{self.public} holds more than {most} files: pack them as a tar file")
@@ -149,8 +146,21 @@ class FileSystem:
         Raises:
             DataError: the file can't be read; TransferError: it may be that it can later. Also from the chunks.
         """
-        with _translated(self.public):
+        with self._translated():
             return (self._http_stream if self.is_http else self._plain_stream)(path, start, version)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of fsspec, aiohttp and the file systems as ours."""
+        try:
+            yield
+        except DataError:
+            raise
+        except Exception as error:
+            cause = error
+            if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+                cause = error.__cause__  # fsspec says of all that goes wrong when it asks for a size: nothing is there
+            raise _problem(self.public, cause, self._url) from error
 
     def _plain_stream(self, path: str, start: int, version: str) -> Stream:
         info = self._fs.info(path)
@@ -182,7 +192,7 @@ class FileSystem:
         return Stream(begins, int(size) if size and size.isdigit() else None, self._chunks(file))
 
     def _chunks(self, file: Any) -> Iterator[bytes]:
-        with _translated(self.public), closing(file):
+        with self._translated(), closing(file):
             while data := file.read(CHUNK_BYTES // 16):
                 yield data
 
@@ -266,24 +276,12 @@ def _climbs(relative: str) -> bool:
     return not relative or relative.startswith("/") or ".." in relative.split("/") or "\\" in relative
 
 
-@contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """Errors of fsspec, aiohttp and the file systems as ours."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        cause = error
-        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-            cause = error.__cause__  # fsspec says of all that goes wrong when it asks for a size that nothing is there
-        raise _problem(url, cause) from error
-
-
-def _problem(url: str, error: Exception) -> DataError:
-    status = getattr(error, "status", None)
+def _problem(url: str, error: Exception, source: str) -> DataError:
+    """What an error comes to. source: the URL with what may be secret, and what the error says may have that in it."""
+    text, status = without_secrets(str(error), source), getattr(error, "status", None)
     if isinstance(status, int) and status > 0:
-        reason = f"its server answers {status} {_short(getattr(error, 'message', ''))}".strip()
+        message = without_secrets(str(getattr(error, "message", "")), source)
+        reason = f"its server answers {status} {_short(message)}".strip()
         if status in _PASSING_STATUS:
             return TransferError(f"{url} can't be read now ({reason}): try again later")
         remedy = "check its rights" if status in (401, 403) else "check the URL"
@@ -291,16 +289,18 @@ def _problem(url: str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{url} isn't there: check the URL")
     if isinstance(error, PermissionError):
-        return DataError(f"{url} can't be read ({error.strerror or error}): check its rights")
-    if type(error).__name__.endswith("CredentialsError"):
         return DataError(
-            f"{url} can't be read ({error}): give credentials in the environment, as its client wants them"
+            f"{url} can't be read ({without_secrets(error.strerror or '', source) or text}): check its rights"
         )
+    if type(error).__name__.endswith("CredentialsError"):
+        return DataError(f"{url} can't be read ({text}): give credentials in the environment, as its client wants them")
     if isinstance(error, ImportError):
-        return DataError(f"{url} needs a package that isn't installed ({error}): install it")
+        return DataError(f"{url} needs a package that isn't installed ({text}): install it")
     if type(error).__name__ == "ClientPayloadError":
         return TransferError(f"{url} breaks off (its server closes the connection): try again later")
-    said = _short(str(error)) or type(error).__name__
+    said = _short(text) or type(error).__name__
+    if type(error).__name__ == "error_perm":  # of FTP: it will be the same the next time
+        return DataError(f"{url} can't be read ({said}): check the URL, its user and its password")
     if isinstance(error, OSError) and error.errno is not None and error.errno not in PASSING and not _of_network(error):
         return DataError(f"{url} can't be read ({said}): check the URL")
     return TransferError(f"{url} can't be reached, or breaks off ({said}): check the URL and the network")

@@ -71,12 +71,12 @@ def refuse_classes(classes: Sequence[str], where: str) -> None:
     for name in classes:
         if not name or not name.isprintable():
             raise DataError(f"{where}: the class name {name!r} is empty or has control characters: rename it")
-        if (plain := _plain(name)) in seen:
+        if (looks := as_it_looks(name)) in seen:
             raise DataError(f"{where} has the class {name} twice: rename one of them")
-        seen.add(plain)
+        seen.add(looks)
 
 
-def _plain(name: str) -> str:
+def as_it_looks(name: str) -> str:
     """A name as it looks: in Unicode é may be one letter, or, as macOS has it, two."""
     return unicodedata.normalize("NFC", name)
 
@@ -113,8 +113,9 @@ def arrange(
     """
     paths = [name.split("/") for name in names]
     _refuse_twins(names, where)
-    drop = _wrapping(paths)
+    drop = _wrapping(paths, {*folders, *hidden})
     train = _train_folder(paths, drop, where)
+    _refuse_class_called(train, paths, drop, where)
     found: dict[Split, dict[str, list[int]]] = {}
     for position in sorted(range(len(names)), key=names.__getitem__):
         path = paths[position][drop:]
@@ -160,7 +161,7 @@ def _refuse_empty(
     """An empty class folder is a class that is missing, and would shift the others' numbers without a word."""
     if "train" not in found:
         return
-    around = next((path[:drop] for path in paths if len(path) > 1), [])
+    around = next((path[:drop] for path in paths if len(path) > drop), [])
     depth = drop + (2 if split_folders else 1)
     for folder in sorted({*folders, *hidden}):
         parts = folder.split("/")
@@ -181,16 +182,42 @@ def _refuse_twins(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where} holds {twin} twice: pack it again")
 
 
-def _wrapping(paths: Sequence[Sequence[str]]) -> int:
-    """1 if everything is in one folder that is no split and holds folders itself, else 0."""
+def _wrapping(paths: Sequence[Sequence[str]], folders: Collection[str]) -> int:
+    """How many folders are around everything: one is no split, and holds folders itself.
+
+    Further ones hold nothing but one folder, which is no split either: read as a class it would be the only one.
+    """
     tops = {path[0] for path in paths if len(path) > 1}
     if (
         len(tops) != 1
         or not tops.isdisjoint(_NEVER_CLASSES)
         or any(len(path) == 1 and is_image(path[0]) for path in paths)
+        or not any(len(path) > 2 for path in paths)
     ):
         return 0
-    return 1 if any(len(path) > 2 for path in paths) else 0
+    images = [path for path in paths if is_image(path[-1])]
+    nearest = min(map(len, images), default=0)
+    drop = 1
+    while nearest > drop + 2:
+        around = images[0][:drop]
+        tops = {path[drop] for path in paths if len(path) > drop + 1}
+        tops |= {one[drop] for one in (folder.split("/") for folder in folders) if one[:drop] == around and one[drop:]}
+        if len(tops) != 1 or any(map(meant, tops)):
+            break
+        drop += 1
+    return drop
+
+
+def _refuse_class_called(train: str, paths: Sequence[Sequence[str]], drop: int, where: str) -> None:
+    """A class of vehicles may be called train: it holds images straight away, as the classes beside it do."""
+    nested = {path[drop] for path in paths if len(path) > drop + 2 and is_image(path[-1])}
+    flat = {path[drop] for path in paths if len(path) == drop + 2 and is_image(path[-1])} - nested
+    others = sorted(path[drop] for path in paths if len(path) > drop + 1 and meant(path[drop]) is None)
+    if train in flat and others and flat.issuperset(others):
+        raise DataError(
+            f"{where}: {train}/ holds images and no folders, as {others[0]}/ beside it does: if {train} is a class, "
+            f"put all class folders into a folder train/, as train/{train}/; if not, move {others[0]}/ away"
+        )
 
 
 def _train_folder(paths: Sequence[Sequence[str]], drop: int, where: str) -> str:
@@ -252,23 +279,23 @@ def _labelled(found: dict[Split, dict[str, list[int]]], where: str) -> Layout:
             raise DataError(f"{where}: the name of the class folder {name!r} isn't UTF-8: rename it") from None
         if not name.isprintable():
             raise DataError(f"{where}: the name of the class folder {name!r} has control characters: rename it")
-    number = {_plain(name): label for label, name in enumerate(classes)}
+    number = {as_it_looks(name): label for label, name in enumerate(classes)}
     for split, by_class in found.items():
         seen: dict[str, str] = {}
         for name in sorted(by_class):
-            if (twin := seen.setdefault(_plain(name), name)) != name:
+            if (twin := seen.setdefault(as_it_looks(name), name)) != name:
                 raise DataError(
                     f"{where}: the class folders {name} and {twin} of {split} look the same and are spelt in different "
                     f"ways ({name!a} and {twin!a}): put their images into one"
                 )
-            if _plain(name) not in number:
+            if as_it_looks(name) not in number:
                 raise DataError(
                     f"{where}: {split} has a class {name} that train hasn't: the splits need the same classes"
                 )
     return Layout(
         classes=classes,
         splits={
-            split: [(number[_plain(name)], position) for name in sorted(by_class) for position in by_class[name]]
+            split: [(number[as_it_looks(name)], position) for name in sorted(by_class) for position in by_class[name]]
             for split, by_class in found.items()
         },
     )

@@ -54,7 +54,7 @@ class _Teller(Observer):
         log.info("%s", text)
 
 
-def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _silent) -> Dataset:
+def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _silent, whole: bool = False) -> Dataset:
     """The data set that a job names.
 
     The images are decoded once and kept in `cache`; several processes may call this at once. A prepared file is used
@@ -66,29 +66,32 @@ def load(spec: DataSpec, *, seed: int, cache: Path, on_progress: Progress = _sil
         seed: of the splits.
         cache: a folder to write to.
         on_progress: called with (done, total), and with (0, 0) while another process reads the images.
+        whole: the splits are those that the source has: nothing is held back, and `test` may be empty.
 
     Raises:
         DataError: the data aren't there, are broken, or don't go with the spec.
     """
     observer = _Teller(on_progress)
     found = _found(spec, cache, observer)
-    name, whole = found.name, found.stored
+    name, there = found.name, found.stored
+    if whole:
+        return _dataset(name, there)
     fraction = spec.validation_fraction
-    if fraction and "validation" in whole.splits:
+    if fraction and "validation" in there.splits:
         raise DataError(f"{name} has validation images of its own: leave validationFraction out")
-    if not fraction and "test" in whole.splits:
-        return _dataset(name, whole)
-    test = 0.0 if "test" in whole.splits else found.test_fraction
+    if not fraction and "test" in there.splits:
+        return _dataset(name, there)
+    test = 0.0 if "test" in there.splits else found.test_fraction
     key = sha256(f"{found.key} {seed} {fraction!r} {test!r}".encode()).hexdigest()[:40]
     wanted: dict[Split, float] = {"test": test, "validation": fraction}
     fractions = {split: part for split, part in wanted.items() if part}
 
     def divided(scratch: Path) -> tuple[Contents, Provenance]:
-        options = whole.manifest.options.model_copy(update={"split": fractions, "seed": seed})
+        options = there.manifest.options.model_copy(update={"split": fractions, "seed": seed})
         provenance = Provenance(
-            name=name, source=whole.manifest.source, options=options, derived_from=whole.manifest.sha256
+            name=name, source=there.manifest.source, options=options, derived_from=there.manifest.sha256
         )
-        return hold_back(name, as_contents(whole), fractions, seed=seed), provenance
+        return hold_back(name, as_contents(there), fractions, seed=seed), provenance
 
     return _dataset(name, stored(cache, key, divided, observer))
 
@@ -135,11 +138,12 @@ def _found(spec: DataSpec, cache: Path, observer: Observer) -> _Found:
 
 def _dataset(name: str, found: Stored) -> Dataset:
     splits: dict[Split, Images] = found.splits
+    train = splits["train"]
     return Dataset(
         name=name,
-        train=splits["train"],
+        train=train,
         validation=splits.get("validation"),
-        test=splits["test"],
+        test=splits["test"] if "test" in splits else Images(pixels=train.pixels[:0], labels=train.labels[:0]),
         classes=found.manifest.classes,
         mean=found.manifest.mean,
         std=found.manifest.std,

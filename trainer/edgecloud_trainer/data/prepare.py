@@ -170,7 +170,11 @@ def _place(out: Path, plan: Mapping[str, object], observer: Observer, *, force: 
 
     try:
         scratch.mkdir(exist_ok=True)
-        with locked(scratch / _LOCK, busy), working(scratch):
+        with locked(scratch / _LOCK, busy) as held, working(scratch):
+            if not held:
+                observer.note(
+                    f"{out.parent} is on a file system without locks: let nobody else prepare {out} meanwhile"
+                )
             _refuse_place(out, force=force)  # it may have come meanwhile
             _clear_other(scratch, plan, observer)
             yield scratch

@@ -2,7 +2,7 @@
 
 A lock file keeps the others waiting while one writes; the kernel drops the lock of a process that is killed, and the
 next one goes on with what that has decoded. The file is written beside its place, flushed and renamed, so that it is
-either whole or not there.
+either whole or not there. Where the file system has no locks each process decodes for itself.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from edgecloud_trainer.data.dataset import Contents, DataError, TransferError
 from edgecloud_trainer.data.imagefile import SUFFIX, ImageFileError, Stored, open_images, write
-from edgecloud_trainer.data.locking import locked
+from edgecloud_trainer.data.locking import locked, take
 from edgecloud_trainer.data.manifest import Provenance
 from edgecloud_trainer.data.observer import Observer, Stage
 
 PARTIAL: Final = ".partial"
 """The suffix of the folder where a file is made."""
 _IMAGES: Final = "images"
+_GIVEN_UP_SECONDS: Final = 3600
+"""Without a word written, and without a process that holds the lock: until then it may be gone on with."""
 
 
 def stored(cache: Path, key: str, read: Callable[[Path], tuple[Contents, Provenance]], observer: Observer) -> Stored:
@@ -43,18 +47,38 @@ def stored(cache: Path, key: str, read: Callable[[Path], tuple[Contents, Provena
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / f"{key}.lock", lambda: observer.stage(Stage("waiting"))):
+        with locked(cache / f"{key}.lock", lambda: observer.stage(Stage("waiting"))) as held:
             if (found := cached(cache, key)) is not None:
                 return found
-            with working(cache / f"{key}{PARTIAL}") as scratch:
+            with working(cache / f"{key}{PARTIAL}" if held else _own(cache, key, observer)) as scratch:
                 write(scratch / _IMAGES, *read(scratch), observer)
                 (scratch / _IMAGES).rename(path)
                 flush_folder(cache)
+        _sweep(cache)
     except OSError as error:
         raise unwritable(f"the data cache {cache}", error) from error
     if (found := cached(cache, key)) is None:
         raise DataError(f"{path} was written and can't be read back: check the disk it is on")
     return found
+
+
+def _sweep(cache: Path) -> None:
+    """Take away what processes have left that were killed and that nobody has gone on with: their source is another
+    by now, or isn't wanted any more."""
+    for left in cache.glob(f"*{PARTIAL}"):
+        with suppress(OSError), (cache / f"{left.name.removesuffix(PARTIAL)}.lock").open("r+") as lock:
+            if time.time() - _touched(left) > _GIVEN_UP_SECONDS and take(lock):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _touched(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+
+
+def _own(cache: Path, key: str, observer: Observer) -> Path:
+    """A new folder for this process alone, where no lock keeps the others out of the common one."""
+    observer.note(f"{cache} is on a file system without locks: each process that starts meanwhile reads the images too")
+    return Path(tempfile.mkdtemp(prefix=f"{key}-", suffix=PARTIAL, dir=cache))
 
 
 @contextmanager

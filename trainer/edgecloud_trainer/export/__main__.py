@@ -1,7 +1,8 @@
 """`python -m edgecloud_trainer.export CHECKPOINT`: the last stage of a job. A line for each thing that is done.
 
-Exit codes: 0 converted, measured, and copied to its destination; 3 the same, but a gate failed or a format can't be
-made; 2 there is nothing that can be exported; 75 may work next time. The last line says why.
+Exit codes: 0 converted, measured, and copied to its destination; 3 converted and measured, but a gate failed or a
+format can't be made, and nothing was copied; 2 there is nothing that can be exported; 75 may work next time. The last
+line says why.
 """
 
 from __future__ import annotations
@@ -80,10 +81,10 @@ def _work(said: argparse.Namespace) -> int:
         _say(f"{said.out} holds this export already")
     else:
         report = export(restored, images, said.out, options, knobs=JOB, on_progress=_Lines())
-    if spec.destination is not None:
+    failed = complaints(report, JOB)
+    if spec.destination is not None and not failed:  # what is there already may be good
         names = [*(MODELS[one.format] for one in report.exports), REFERENCE, PAGE, SCHEMA, REPORT]
         deliver(said.out, names, spec.destination, lambda name: _say(f"copying {name}"))
-    failed = complaints(report, JOB)
     _say("; ".join(failed) if failed else "every format may be used")
     return GATE_FAILED if failed else DONE
 

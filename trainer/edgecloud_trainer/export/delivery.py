@@ -10,11 +10,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 from edgecloud.api.rules import export_violations
 from edgecloud.api.spec import ExportSpec
+from edgecloud.edge.layout import REPORT
+from edgecloud.urls import public
 from edgecloud_trainer.export.errors import first_line
+from edgecloud_trainer.export.folder import MARK, ours
+from edgecloud_trainer.export.standing import MAX_REPORT, parsed
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,10 @@ def try_destination(destination: str) -> None:
 def deliver(folder: Path, names: Sequence[str], destination: str, on_progress: Callable[[str], None]) -> None:
     """Copy files into a folder, in this order; each is there whole or not at all.
 
+    An export that is there already is replaced: its report goes first, and with it what else of its own has no
+    successor, such as the model of a format that isn't exported any more. So with the report as the last of `names`
+    nobody ever finds one there that is not of the files beside it.
+
     Args:
         folder: where they are.
         names: of the files.
@@ -106,42 +113,90 @@ def deliver(folder: Path, names: Sequence[str], destination: str, on_progress: C
     check_destination(destination)
     target = _folder(destination)
     try:
-        if target is not None:
-            target.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                on_progress(name)
-                _copy(folder / name, target / name)
-            return
-        _upload(folder, names, destination, on_progress)
+        place = _Store(destination) if target is None else _Folder(target)
+        # As in the folder of the export itself: a mark tells the next one of files of ours that have no report yet.
+        before = ours(parsed(place.read(REPORT)), place.read(MARK).decode(errors="replace"))
+        place.write(MARK, "".join(f"{name}\n" for name in sorted(before.union(names))).encode())
+        for name in (REPORT, *sorted(before.difference(names, (REPORT,)))):
+            place.remove(name)
+        for name in names:
+            on_progress(name)
+            place.put(folder / name, name)
+        place.remove(MARK)
     except Exception as error:  # each of fsspec's file systems has errors of its own
+        said = first_line(error, url="" if target is not None else destination)
         raise DeliveryError(
-            f"the export can't be copied to {shown(destination)} ({first_line(error)}): check the address, its rights"
-            " and the network; the files are in results/export"
+            f"the export can't be copied to {shown(destination)} ({said}): check the address, its rights and the"
+            " network; the files are in results/export"
         ) from error
 
 
-def _copy(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with source.open("rb") as read, beside.open("wb") as written:
-            shutil.copyfileobj(read, written)
-            written.flush()
-            os.fsync(written.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+class _Folder:
+    """A folder of a file system of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._path = path
+
+    def read(self, name: str) -> bytes:
+        """A file's first bytes, so many that too many are seen; none if it isn't there."""
+        try:
+            with (self._path / name).open("rb") as file:
+                return file.read(MAX_REPORT + 1)
+        except (FileNotFoundError, IsADirectoryError):
+            return b""
+
+    def write(self, name: str, data: bytes) -> None:
+        (self._path / name).write_bytes(data)
+
+    def put(self, source: Path, name: str) -> None:
+        target = self._path / name
+        beside = target.with_name(f".{name}.{os.getpid()}")
+        try:
+            with source.open("rb") as read, beside.open("wb") as written:
+                shutil.copyfileobj(read, written)
+                written.flush()
+                os.fsync(written.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
 
 
-def _upload(folder: Path, names: Sequence[str], destination: str, on_progress: Callable[[str], None]) -> None:
-    """To a store of objects, which come to be as a whole."""
-    import fsspec
+class _Store:
+    """A store of objects, which come to be as a whole."""
 
-    found: tuple[Any, str] = fsspec.core.url_to_fs(destination)
-    file_system, root = found
-    file_system.makedirs(root, exist_ok=True)
-    for name in names:
-        on_progress(name)
-        file_system.put_file(str(folder / name), f"{root.rstrip('/')}/{name}")
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        found: tuple[Any, str] = fsspec.core.url_to_fs(url)
+        self._files, root = found
+        self._root = root.rstrip("/")
+        self._files.makedirs(root, exist_ok=True)
+
+    def read(self, name: str) -> bytes:
+        """Likewise; none, too, if it may not be read: who may write may not always do that."""
+        try:
+            with self._files.open(f"{self._root}/{name}", "rb") as file:
+                return bytes(file.read(MAX_REPORT + 1))
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
+            return b""
+
+    def write(self, name: str, data: bytes) -> None:
+        self._files.pipe_file(f"{self._root}/{name}", data)
+
+    def put(self, source: Path, name: str) -> None:
+        self._files.put_file(str(source), f"{self._root}/{name}")
+
+    def remove(self, name: str) -> None:
+        try:
+            self._files.rm_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            pass
+        except (PermissionError, NotImplementedError) as error:  # the new files may be written over the old ones
+            log.warning("export.destination: %s can't be taken away there (%s)", name, type(error).__name__)
 
 
 def _folder(destination: str) -> Path | None:
@@ -161,7 +216,6 @@ def shown(destination: str) -> str:
     if _folder(destination) is not None:
         return destination
     try:
-        parts = urlsplit(destination)
+        return public(destination)
     except ValueError:
         return destination.partition("://")[0] + "://..."
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

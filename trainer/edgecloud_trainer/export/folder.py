@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -15,8 +14,9 @@ from typing import IO, Any, Final
 
 from edgecloud.edge.card import Format
 from edgecloud.edge.layout import EDGE_REPORT, MODELS, PAGE, REFERENCE, REPORT, SCHEMA
+from edgecloud.edge.report import Report
 from edgecloud_trainer.checkpoints import files
-from edgecloud_trainer.data.locking import leads_to
+from edgecloud_trainer.data.locking import leads_to, take
 from edgecloud_trainer.export.errors import ExportError
 from edgecloud_trainer.export.standing import read_report
 
@@ -32,8 +32,6 @@ MARK: Final = ".replacing"
 
 _BESIDE: Final = (REFERENCE, PAGE, SCHEMA, REPORT)
 _ALL: Final = frozenset((*MODELS.values(), *_BESIDE, EDGE_REPORT))
-_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""Of file systems that have none (some of NFS and FUSE): there everybody is taken to be alone."""
 
 
 def check_free(out: Path, formats: Sequence[Format]) -> None:
@@ -42,9 +40,9 @@ def check_free(out: Path, formats: Sequence[Format]) -> None:
     Raises:
         ExportError: a file is in its way that no export has written.
     """
-    ours = _ours(out)
+    before = _ours(out)
     for name in (*(MODELS[one] for one in formats), *_BESIDE):
-        if name not in ours and os.path.lexists(out / name):
+        if name not in before and os.path.lexists(out / name):
             raise ExportError(f"{out / name} is there, and no export has written it: name another --out, or move it")
 
 
@@ -90,13 +88,13 @@ def put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
         with (scratch / name).open("rb+") as file:
             os.fsync(file.fileno())
     with _alone(out / MARK) as mark:
-        ours = _ours(out)
-        mark.write("".join(f"{name}\n" for name in sorted(ours.union(new))))
+        before = _ours(out)
+        mark.write("".join(f"{name}\n" for name in sorted(before.union(new))))
         mark.flush()
         os.fsync(mark.fileno())
         files.sync_folder(out)
         (out / REPORT).unlink(missing_ok=True)
-        for name in ours.difference(new):
+        for name in before.difference(new):
             (out / name).unlink(missing_ok=True)
         for name in new:
             (scratch / name).replace(out / name)
@@ -104,14 +102,17 @@ def put_in_place(scratch: Path, out: Path, models: Sequence[str]) -> None:
         (out / MARK).unlink()
 
 
+def ours(report: Report | None, mark: str) -> set[str]:
+    """Names of the files that an export has written, by its report, or by the mark of one that was killed. Pure."""
+    names = set() if report is None else {*(MODELS[one.format] for one in report.exports), *_BESIDE, EDGE_REPORT}
+    return names | _ALL.intersection(mark.splitlines())
+
+
 def _ours(out: Path) -> set[str]:
-    """Names of the files that an export has written, by its report, or by the mark of one that was killed."""
-    report, names = read_report(out), set[str]()
-    if report is not None:
-        names = {*(MODELS[one.format] for one in report.exports), *_BESIDE, EDGE_REPORT}
+    mark = ""
     with suppress(OSError, UnicodeDecodeError):
-        names |= _ALL.intersection((out / MARK).read_text().splitlines())
-    return names
+        mark = (out / MARK).read_text()
+    return ours(read_report(out), mark)
 
 
 @contextmanager
@@ -127,12 +128,5 @@ def _alone(path: Path) -> Iterator[IO[str]]:
 
 
 def _try(file: IO[Any]) -> bool:
-    """Hold an open file, if nobody else does."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-    return True
+    """Hold an open file, if nobody else does. Where there are no locks everybody is taken to be alone."""
+    return take(file) is not False

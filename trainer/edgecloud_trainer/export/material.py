@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from edgecloud.api.trainer import DataSpec
 from edgecloud.edge.card import ModelCard
 from edgecloud_trainer import data
 from edgecloud_trainer.appraisal.material import spec_of
 from edgecloud_trainer.cards import published
-from edgecloud_trainer.data import Dataset
+from edgecloud_trainer.data import Dataset, Images
 from edgecloud_trainer.data.dataset import Progress
+from edgecloud_trainer.data.layout import as_it_looks
 from edgecloud_trainer.export.errors import ExportError
 
 
@@ -38,20 +43,32 @@ def other_images(card: ModelCard, place: str, cache: Path, on_progress: Progress
         ExportError: they have other classes, or another size.
     """
     found = data.load(spec_of(place), seed=card.seed, cache=cache, on_progress=on_progress)
-    if found.classes != card.classes:
-        raise ExportError(f"{place} has other classes than the network: {_difference(found.classes, card.classes)}")
+    looks, wanted = (tuple(map(as_it_looks, classes)) for classes in (found.classes, card.classes))
+    # Sorted by name they may come in another order where Unicode spells them in another way.
+    if sorted(looks) != sorted(wanted):
+        raise ExportError(f"{place} has other classes than the network: {_difference(sorted(looks), sorted(wanted))}")
     if found.shape != card.shape:
         raise ExportError(
             f"{place} has images of {_size(found.shape)}, and the network takes {_size(card.shape)}: scale them"
         )
-    return found
+    return found if looks == wanted else _numbered(found, card.classes, [wanted.index(one) for one in looks])
+
+
+def _numbered(found: Dataset, classes: tuple[str, ...], numbers: Sequence[int]) -> Dataset:
+    """The same images with other numbers of their classes."""
+
+    def images(some: Images) -> Images:
+        return replace(some, labels=np.array(numbers, np.int64)[some.labels])
+
+    validation = None if found.validation is None else images(found.validation)
+    return replace(found, classes=classes, train=images(found.train), validation=validation, test=images(found.test))
 
 
 def _shown(spec: DataSpec) -> str:
     return spec.name or spec.source or "trainer.data"
 
 
-def _difference(found: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+def _difference(found: Sequence[str], wanted: Sequence[str]) -> str:
     if len(found) != len(wanted):
         return f"{len(found)} instead of {len(wanted)}"
     place = next(number for number, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])

@@ -16,7 +16,7 @@ class EdgeNetwork(nn.Module):
     """A trained network with its normalisation in front."""
 
     def __init__(self, network: nn.Module, card: ModelCard, *, mirror: bool) -> None:
-        """mirror: adds up the logits of each image and its mirror image; twice the work."""
+        """mirror: takes the mean of the logits of each image and its mirror image; twice the work."""
         super().__init__()
         self.network = network
         self.mirror = mirror
@@ -36,7 +36,7 @@ class EdgeNetwork(nn.Module):
         inputs = images.to(torch.float32) * self.scale + self.shift
         if self.mirror:
             both = self._logits(torch.cat((inputs, inputs.flip(-1))))
-            logits = both.reshape(2, count, self.classes).sum(0)
+            logits = both.reshape(2, count, self.classes).mean(0)
         else:
             logits = self._logits(inputs)
         return logits if logits.dtype == torch.float32 else logits.to(torch.float32)

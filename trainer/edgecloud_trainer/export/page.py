@@ -111,7 +111,7 @@ def _notes(report: Report) -> str:
     if report.calibration_images:
         lines.append(f"The scales of int8 were fitted on {report.calibration_images} training images.")
     if report.mirror:
-        lines.append("Original and converted models add up the logits of each image and its mirror image.")
+        lines.append("Original and converted models take the mean of the logits of each image and its mirror image.")
     elif report.network.mirror:
         lines.append(
             "The training evaluated each image together with its mirror image; here neither the original nor the"

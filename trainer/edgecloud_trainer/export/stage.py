@@ -88,7 +88,7 @@ def run_stage(settings: Settings, spec: ExportSpec, checkpoint: Path, total_step
     report = _report_of(checkpoint, out) if ended.code in (DONE, GATE_FAILED, TRANSIENT) else None
     if report is not None:
         worker.publish(exports=[summary(one) for one in report.exports])
-    _judge(ended, report, out)
+    _judge(ended, report, out, spec)
 
 
 def _report_of(checkpoint: Path, out: Path) -> Report | None:
@@ -111,14 +111,15 @@ class Ended:
     """The last that it wrote."""
 
 
-def _judge(ended: Ended, report: Report | None, out: Path) -> None:
+def _judge(ended: Ended, report: Report | None, out: Path, spec: ExportSpec) -> None:
     """Raise what the end comes to."""
     last = _last(ended.lines)
     if ended.code == DONE:
         return
     if ended.code == GATE_FAILED:
         said = "; ".join(complaints(report, JOB)) if report is not None else last
-        raise ExportFailedError(f"{said}. The files and report.html are in {out}")
+        copied = "" if spec.destination is None else ", and nothing was copied to export.destination"
+        raise ExportFailedError(f"{said}. The files and report.html are in {out}{copied}")
     if ended.code == UNUSABLE:
         raise ExportFailedError(last)
     if ended.code == TRANSIENT:

@@ -13,16 +13,24 @@ from edgecloud.edge.card import Format, RunCard
 from edgecloud.edge.layout import PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.report import Report
 
-_MAX_REPORT: Final = 64 * 1024**2
+MAX_REPORT: Final = 64 * 1024**2
+"""Bytes."""
 
 
 def read_report(folder: Path) -> Report | None:
     """The folder's report; None if there is none that can be read."""
     try:
         with (folder / REPORT).open("rb") as file:
-            data = file.read(_MAX_REPORT + 1)
-        return None if len(data) > _MAX_REPORT else Report.model_validate_json(data, by_alias=True, by_name=False)
-    except (OSError, ValidationError, ValueError):
+            return parsed(file.read(MAX_REPORT + 1))
+    except OSError:
+        return None
+
+
+def parsed(data: bytes) -> Report | None:
+    """A report from its file's bytes; None if they are none, or too many."""
+    try:
+        return None if len(data) > MAX_REPORT else Report.model_validate_json(data, by_alias=True, by_name=False)
+    except (ValidationError, ValueError):
         return None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _WIDTHS: Final = (32, 32, 64, 64)
 _HIDDEN: Final = 256
 _LARGE: Final = 64
-"""From images with a longer side on, every convolution is followed by pooling, else every other one."""
+"""While the longer side is longer than that, every convolution is followed by pooling, else every other one."""
 
 
 class ArticleCNN(nn.Module):
@@ -22,7 +22,9 @@ class ArticleCNN(nn.Module):
         layers: list[nn.Module] = []
         for index, (fan_in, fan_out) in enumerate(pairwise((channels, *_WIDTHS))):
             layers.append(nn.Conv2d(fan_in, fan_out, 3, padding=1))
-            if index % 2 or max(height, width) > _LARGE:
+            # Of elongated images, what the poolings behind need of the shorter side is left to them.
+            spare = min(height, width) >= 2 ** (3 - index // 2)
+            if index % 2 or (spare and max(height, width) > _LARGE):
                 # The largest of four and the larger of it and 0: in either order the same, and so a quarter to rectify.
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2

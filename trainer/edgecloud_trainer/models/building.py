@@ -84,9 +84,10 @@ def _tried(name: str, model: nn.Module, *, classes: int, channels: int, height: 
 
 
 def _misfit(name: str, error: BaseException, *, classes: int, channels: int, height: int, width: int) -> ModelError:
+    another = "" if name == "edgenet" else ", or take another model such as edgenet"
     return ModelError(
         f"{name} doesn't take images of {width}x{height} pixels with {channels} channel(s)"
-        f" ({trying.in_a_line(error)}): scale the images, or take another model such as edgenet"
+        f" ({trying.in_a_line(error)}): scale the images{another}"
     )
 
 

@@ -22,7 +22,8 @@ _WIDTHS: Final = (64, 256, 256)
 _HEAD_GAIN: Final = 3.0
 """Small logits at first, and one learning rate for the head and the convolutions. Tried on CIFAR-10: 1, 3 and 8."""
 _FULL: Final = 32
-"""Images with a longer side are taken in steps of several pixels, so that about 32x32 places are left."""
+"""Images with a longer side are taken in steps of several pixels, so that about 32x32 places are left; of elongated
+ones in smaller steps, where of the shorter side too few would be left to be pooled."""
 _MAX_DIRECTIONS: Final = 24
 _MIN_VARIANCE: Final = 5e-4
 _FIT: Final = 21
@@ -45,7 +46,8 @@ class EdgeNet(nn.Module):
     def __init__(self, *, classes: int, channels: int, height: int, width: int) -> None:
         """Images of at least 4x4 pixels."""
         super().__init__()
-        stride = max(1, round(max(height, width) / _FULL))
+        # Two places of the shorter side are the fewest that a group can pool.
+        stride = max(1, min(round(max(height, width) / _FULL), (min(height, width) - 1) // 2))
         kernel = stride + 1
         directions = min(channels * kernel * kernel, _MAX_DIRECTIONS)
         self.whiten = nn.Conv2d(channels, 2 * directions, kernel, stride=stride, bias=False)
@@ -95,7 +97,7 @@ def _moments(
     """Sums of patches [D] and of their products [D, D], and their number.
 
     Sums of whole numbers under 2^53 are exact in float64, so that no order of summing and no size of a batch changes a
-    bit: at most 5,000 images have 46 x 46 places each, and a product is at most 255^2, which makes 2^40.
+    bit: `sampling` leaves at most 2^32 patches (of 2x2 pixels or more), and a product is at most 255^2.
     """
     _, channels, height, width = pixels.shape
     size = channels * kernel * kernel
