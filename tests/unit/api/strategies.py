@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.rules import RESERVED_ENV
+from edgecloud.api.sets import set_of
 from edgecloud.api.trainer import SETS
 from edgecloud.api.types import QUANTITY_PATTERN
 
@@ -186,8 +187,8 @@ def _right_export(export: dict[str, Any]) -> dict[str, Any]:
 
 def _right_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     data = {name: value for name, value in trainer["data"].items() if value is not None}
-    if ("name" in data) == ("source" in data):
-        data = _without(data, "source") | {"name": "digits"}
+    if "name" in data or "source" not in data:
+        data = _without(data, "source") | {"name": set_of(data.get("name", "")) or "digits"}
     shards, batch = trainer.get("shards", 12), trainer.get("batchSize", 128)
     if trainer.get("precision") == "fp16":
         trainer = _without(trainer, "deterministic", "device")
