@@ -100,15 +100,20 @@ def _unheard_of(states: tuple[MemberState, ...]) -> bool:
 
 
 def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Reason, str] | None, float | None]:
-    """Whether a deadline has passed, and else how long it is until one may have: the nearest, or the members' say."""
+    """Whether a deadline has passed, and else how long it is until one may have: the nearest, or the members' say.
+
+    What blocked the job until then is the true cause, and stands nowhere else from here on.
+    """
     spec, now = context.job.spec, context.now
     assert status.start_time is not None
+    blocked = conditions.get(status, "Blocked")
+    cause = f", blocked by {blocked.reason}: {blocked.message}" if blocked and blocked.status == "True" else ""
     if status.running_time is None and spec.start_deadline_seconds is not None:
         left = spec.start_deadline_seconds - (now - status.start_time).total_seconds()
         reason: Reason = "StartDeadlineExceeded"
-        text = (
-            f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s): the workers' logs show where"
-            " they are; a program reports its steps with edgecloud.worker.report"
+        text = f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s)"
+        cause = cause or (
+            ": the workers' logs show where they are; a program reports its steps with edgecloud.worker.report"
         )
     elif status.running_time is not None and spec.active_deadline_seconds is not None:
         left = spec.active_deadline_seconds - (now - status.running_time).total_seconds()
@@ -117,7 +122,7 @@ def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Re
     else:
         return None, None
     left = left if left > 0 else until_heard(context, status)
-    return (None, left) if left > 0 else ((reason, text), None)
+    return (None, left) if left > 0 else ((reason, text + cause), None)
 
 
 def until_heard(context: Context, status: TrainingJobStatus) -> float:

@@ -323,6 +323,24 @@ def test_a_job_that_does_not_start_in_time_fails() -> None:
     assert "startDeadlineSeconds (60 s)" in scene.condition("Failed").message
 
 
+def test_what_blocked_a_job_to_its_deadline_is_named_as_the_cause() -> None:
+    """There are no logs to look at; and a Blocked condition that stayed would block what is over."""
+    scene = Scene(startDeadlineSeconds=60).accepted()
+    scene.refused = ("QuotaExceeded", "exceeded quota: gpus")
+    scene.later(59).settle()
+    why = scene.condition("Blocked").message
+    scene.later(1).settle()
+    said = f"no first step within startDeadlineSeconds (60 s), blocked by QuotaExceeded: {why}"
+    assert (scene.condition("Failed").message, scene.condition("Blocked").status) == (said, "False")
+    scene = Scene(activeDeadlineSeconds=100, minWorkers=1).running().spec(workers=3)
+    scene.refused = ("QuotaExceeded", "exceeded quota: gpus")
+    scene.later(99).settle()
+    scene.later(1).settle()
+    assert scene.condition("Failed").message.startswith(
+        "not done within activeDeadlineSeconds (100 s) of first running, blocked by QuotaExceeded: exceeded quota: gpus;"
+    )
+
+
 def test_to_have_started_is_to_have_done_a_step() -> None:
     scene = Scene(startDeadlineSeconds=60).running()
     assert (scene.status.phase, scene.status.running_time) == ("Starting", None)
