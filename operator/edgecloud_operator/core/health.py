@@ -15,7 +15,7 @@ from edgecloud_operator.core.measurer import unreachable
 from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.rounds import steps_until
-from edgecloud_operator.core.stuck import stuck, waits_for_pods
+from edgecloud_operator.core.stuck import stuck, undeleted, waits_for_pods
 
 STALLED_SECONDS: Final = 600.0
 """No new step for this long, in a job that reports steps."""
@@ -153,6 +153,7 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     found = (
         _unreachable(context)
         or _taken(pods, service, patience=patience > 0)
+        or undeleted(context, pods)  # before what is refused: nobody else would see to a lost node
         or ((refused[0], "", refused[1]) if refused else None)
         or stuck(context, pods)
     )

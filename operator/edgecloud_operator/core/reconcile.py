@@ -13,7 +13,7 @@ from edgecloud_operator.core import conditions, measuring, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.directives import directives
-from edgecloud_operator.core.gang import half_gang, whole_gang
+from edgecloud_operator.core.gang import half_gang, until_given_back, whole_gang
 from edgecloud_operator.core.healing import healed
 from edgecloud_operator.core.health import (
     past_deadline,
@@ -199,10 +199,14 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     status, blocked_in = with_blocked(context, status)
     status, stalled_in = with_stalled(context, status)
     paused = pause(job, status, observed, now) or None
+    given_back = left if (left := until_given_back(context)) > 0 else None
     states = member_states(job.spec, status.rendezvous or Rendezvous(), observed, now)
     waits = [
         wait
-        for wait in (step.wait, deadline, blocked_in, stalled_in, paused, *waits_for_silence(context, states))
+        for wait in (
+            *(step.wait, deadline, blocked_in, stalled_in, paused, given_back),
+            *waits_for_silence(context, states),
+        )
         if wait is not None
     ]
     # What must not go backwards is written before anything is done about it.
@@ -262,7 +266,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Creates, tup
     job, observed, settings = context.job, context.observed, context.settings
     if unreachable(job, settings):
         return (), _done(context, status), False
-    if half := half_gang(job, status, observed):
+    if half := half_gang(context, status):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
     if observed.service is None:

@@ -8,6 +8,7 @@ from typing import Final
 from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
+from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Event, Plan
 
 _ANEW: Final = "without spec.storage.claimName the job starts from the beginning when it is resumed"
@@ -59,6 +60,17 @@ def without_lost(context: Context, status: TrainingJobStatus) -> TrainingJobStat
     # The budget comes back when a checkpoint is newer than this: the next ones begin at 0 again.
     budget = status.budget and status.budget.model_copy(update={"checkpoint_step": 0})
     return status.model_copy(update={"checkpoint": None, "progress": None, "budget": budget})
+
+
+def may_hold_copy(pod: Pod, observed: Observed) -> bool:
+    """Whether a worker that goes on living may hold a copy of what was trained, for all that is known of it.
+
+    It was in a round; or it runs, and this operator has not heard it yet.
+    """
+    if not pod.owned or pod.dead or pod.terminating:
+        return False
+    launcher = observed.launchers.get(pod.uid)
+    return pod.running_since is not None if launcher is None else launcher.report.round > 0
 
 
 def _loses(context: Context, status: TrainingJobStatus) -> bool:
