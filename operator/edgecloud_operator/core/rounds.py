@@ -146,14 +146,19 @@ class _Situation:
     def resize(self) -> tuple[bool, float | None]:
         """Whether the round should have other members and could have the right ones, and else when it might.
 
-        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long.
+        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long. Nor
+        while a member is not heard: it trains, for all that is known, and would not be told to stop.
         """
         present = {state.member.index for state in self.states}
         if not all(self.wanted(state) for state in self.states):
             return True, None
         there = candidates(self.job, self.observed, self.now)
         begun = bool(self.rendezvous.stopping)
-        if self.at_its_end or not set(there) - present or not (begun or enough(self.job, there)):
+        told = all(
+            state.doing in ENDED or heard(self.observed.launchers.get(state.member.pod_uid), self.now)
+            for state in self.states
+        )
+        if self.at_its_end or not set(there) - present or not (begun or (told and enough(self.job, there))):
             return False, None
         left = GROW_SECONDS - (self.now - (self.rendezvous.opened_at or self.now)).total_seconds()
         return (True, None) if left <= 0 else (False, left)

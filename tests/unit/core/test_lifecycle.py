@@ -337,7 +337,7 @@ def test_what_blocked_a_job_to_its_deadline_is_named_as_the_cause() -> None:
     scene.later(99).settle()
     scene.later(1).settle()
     assert scene.condition("Failed").message.startswith(
-        "not done within activeDeadlineSeconds (100 s) of first running, blocked by QuotaExceeded: exceeded quota: gpus;"
+        "not done within activeDeadlineSeconds (100 s) of first running, blocked by QuotaExceeded: exceeded quota: gpus"
     )
 
 

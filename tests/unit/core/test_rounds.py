@@ -607,6 +607,20 @@ def test_a_job_that_is_not_elastic_goes_on_until_all_that_were_added_are_there()
     assert (scene.rendezvous.round, scene.members) == (2, (0, 1, 2, 3))
 
 
+def test_nobody_is_stopped_for_newcomers_while_a_member_is_not_heard() -> None:
+    """One that is cut off from the operator alone trains on with the others, and would not stop with them."""
+    scene = grown()
+    stepping: list[bool] = []
+    for step in range(20):
+        scene.later(5, heard=False).says(2, round=0)
+        if step == 18:
+            scene.says(1)
+        scene.says(0, progress=make_progress(step, reported_at=scene.now.timestamp()))
+        stepping.append(scene.settle().directives["pod-0"].action == "run")
+    assert stepping == [True] * 18 + [False] * 2
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
+
+
 def test_a_stop_for_newcomers_costs_nothing_though_one_of_them_falls_silent_meanwhile() -> None:
     scene = Scene(workers=2).running().spec(workers=4).up(2, 3).later(GROW_SECONDS)
     scene.settle()
