@@ -192,11 +192,27 @@ def _failed(situation: _Situation) -> Step | None:
         left = CAUSE_SECONDS - (now - first).total_seconds()
         if left > 0 and not all(state.doing in ENDED for state in situation.states):
             return Step(status=status, wait=left)
+    if any(state.unseen and state.failure is cause for state in situation.states):
+        left = _until_told(situation)
+        if left > 0:
+            return Step(status=status, wait=left)
     reckoning = pay(job, status, failures, observed)
     if reckoning.failed:
         return Step(status=reckoning.status, failed=reckoning.failed)
     message = f"worker {cause.worker}: {cause.report.reason}"
     return _open(job, _closed(job, reckoning.status, "RoundClosed", message, now), observed, now)
+
+
+def _until_told(situation: _Situation) -> float:
+    """Seconds in which an operator that has just come up may yet hear that all had stopped together; else <= 0.
+
+    A drain while nobody listened takes a Pod away without a trace; of whom it left behind, one may still be saving.
+    """
+    if all(state.doing in ENDED for state in situation.states):
+        return 0.0
+    unheard = any(state.doing == "unknown" for state in situation.states)
+    limit = SILENT_SECONDS if unheard else CAUSE_SECONDS
+    return limit - (situation.now - situation.observed.listening_since).total_seconds()
 
 
 def _silent_members(situation: _Situation) -> list[Failure]:
