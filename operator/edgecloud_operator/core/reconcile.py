@@ -29,7 +29,7 @@ from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Delete, Plan
 from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import comes_to_nothing, free, pause, reckoned
-from edgecloud_operator.core.resting import at_rest, stopping, warned, without_lost
+from edgecloud_operator.core.resting import at_rest, begun_anew, stopping, warned, without_lost
 from edgecloud_operator.core.rounds import advance, stopped
 
 
@@ -185,7 +185,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     before = old.rendezvous or Rendezvous()
     status = with_progress(job, old, observed, now, members_of=before)
     step = advance(job, status, observed, now)
-    status = step.status
+    status = begun_anew(context, old, step.status)
     if step.succeeded:
         return _trained(context, old, status)
     if step.failed:

@@ -10,6 +10,7 @@ import pytest
 
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS
+from edgecloud_operator.core.failures import MAX_FALLS
 from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.plan import Plan
 from tests.unit.core.build import NOW, SETTINGS, Scene, make_pod, make_progress
@@ -216,6 +217,65 @@ def test_what_outlives_the_pods_is_still_there_when_they_are_gone(kept: str) -> 
     scene.vanishes(0).settle()
     assert scene.condition("Suspended").message == "stopped at a checkpoint; the workers are gone"
     assert scene.status.checkpoint is not None and scene.status.progress is not None
+
+
+def lost(*indices: int, **spec: Any) -> Scene:
+    """Two workers have trained, and the Pods of these die for good, with what lay in them; others are up."""
+    scene = Scene(workers=2, **spec).running()
+    scene.all_say(state="running", progress=make_progress(9, total_steps=10, checkpoint_step=9)).settle()
+    for index in indices:
+        scene.dies(index, 137)
+    scene.settle()
+    for index in indices:
+        scene.vanishes(index)
+    scene.settle()
+    return scene.up(*indices)
+
+
+def test_a_job_that_loses_every_copy_says_so_and_begins_anew() -> None:
+    scene = lost(0, 1)
+    assert said(scene) == ["RoundOpened", "CheckpointsLost"]
+    assert (scene.status.checkpoint, scene.status.progress) == (None, None)
+    assert (scene.budget.checkpoint_step, scene.budget.highest_step, scene.budget.falls) == (0, 9, 1)
+    assert said(scene.running()) == []
+    scene.all_say(progress=make_progress(3, checkpoint_step=3)).settle()
+    assert scene.status.checkpoint is not None and scene.status.checkpoint.step == 3
+
+
+@pytest.mark.parametrize(
+    ("indices", "spec"),
+    [
+        pytest.param((1,), {}, id="one has it"),
+        pytest.param((0,), {}, id="so does the other"),
+        pytest.param((0, 1), {"storage": {"claimName": "c"}}, id="on a claim"),
+    ],
+)
+def test_a_copy_that_is_left_is_gone_on_from(indices: tuple[int, ...], spec: dict[str, Any]) -> None:
+    scene = lost(*indices, **spec)
+    assert said(scene) == ["RoundOpened"]
+    assert scene.status.checkpoint is not None and scene.status.progress is not None
+
+
+def test_a_copy_that_may_be_left_is_not_said_to_be_lost() -> None:
+    """Worker 1 goes on living, and is not heard by an operator that has come up since."""
+    scene = Scene(workers=2, minWorkers=1).running()
+    scene.all_say(state="running", progress=make_progress(9, checkpoint_step=9)).settle()
+    scene.dies(0, 137).settle()
+    scene.vanishes(0).later(60).operator_restarts().up(0).settle()
+    scene.later(15).settle()
+    assert scene.members == (0,) and scene.status.checkpoint is not None
+
+
+def test_to_lose_every_copy_again_and_again_ends_the_job() -> None:
+    scene = Scene(workers=1, restartPolicy={"maxRestarts": 2}).accepted()
+    for life in range(100):
+        scene.up().settle()
+        if scene.status.phase == "Failed":
+            break
+        scene.all_say(state="running", progress=make_progress(5, checkpoint_step=5)).settle()
+        scene.dies(0, 137, out_of_memory=True).settle()
+        scene.vanishes(0)
+    assert scene.status.phase == "Failed" and life <= 2 * (MAX_FALLS + 2)
 
 
 def test_a_job_that_has_not_run_loses_nothing() -> None:
