@@ -199,16 +199,13 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     status, blocked_in = with_blocked(context, status)
     status, stalled_in = with_stalled(context, status)
     paused = pause(job, status, observed, now) or None
-    given_back = left if (left := until_given_back(context)) > 0 else None
     states = member_states(job.spec, status.rendezvous or Rendezvous(), observed, now)
     waits = [
         wait
-        for wait in (
-            *(step.wait, deadline, blocked_in, stalled_in, paused, given_back),
-            *waits_for_silence(context, states),
-        )
+        for wait in (step.wait, deadline, blocked_in, stalled_in, paused, *waits_for_silence(context, states))
         if wait is not None
     ]
+    waits += [wait for wait in (until_given_back(context),) if wait > 0]
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
     create, delete, held = _children(context, old)
