@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -82,7 +83,7 @@ class Children:
         elif put_off:
             self._put_off(key, record, max(put_off, key=lambda later: later.seconds))
         elif record.refused and (creates or not (plan.create or plan.held)):
-            record.refused, record.refusals = None, 0
+            record.refused, record.refused_since, record.refusals = None, None, 0
             self._queue.add(key)
         elif left > 0 and (plan.create or plan.held):
             self._queue.add_after(key, left)
@@ -100,6 +101,7 @@ class Children:
         pause = pause_after(record.refusals, LAST_REFUSAL_SECONDS)
         if record.refused is None or record.refused[0] != refusal.reason:
             log.warning("%s/%s: a child was refused (%s): %s", *key, refusal.reason, refusal.message)
+            record.refused_since = datetime.now(UTC)
         self._queue.add(key)  # it is shown, and what was made beside it may have to go
         record.refused = (refusal.reason, refusal.message)
         record.refusals += 1

@@ -228,6 +228,7 @@ class Controller:
             service=record.service,
             launchers=self.desk.launchers(key),
             refused=record.refused,
+            refused_since=record.refused_since,
             listening_since=self._listening_since,
         )
         plan = reconcile(record.job, observed, datetime.now(UTC), self._settings)

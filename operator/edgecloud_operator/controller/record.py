@@ -29,6 +29,8 @@ class Record:
     """Until when, on the loop's clock, none is made."""
     refused: tuple[Reason, str] | None = None
     """Why the newest attempt to create the missing children was refused, if it was."""
+    refused_since: datetime | None = None
+    """Since when each attempt has been refused for that reason."""
     refusals: int = 0
     """Such attempts in a row."""
     put_off: int = 0

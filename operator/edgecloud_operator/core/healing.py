@@ -57,7 +57,7 @@ MAX_ROUND: Final = 10**9 - 10**6
 """The schema ends at 10 ** 9. No training comes near either by itself."""
 MAX_RESTARTS: Final = 2**53 - 1
 MAX_DOCUMENTS: Final = 64 * 1024
-"""Characters of JSON in each part of a status that programs fill: as much as one request of a launcher's may hold."""
+"""Bytes of JSON in each part of a status that programs fill: as much as one request of a launcher's may hold."""
 
 _TIMES: Final = ("start_time", "running_time", "completion_time")
 _DOCUMENTS: Final = ("progress", "evaluation", "performance", "exports")
@@ -172,9 +172,12 @@ def _put(
 
 
 def _size(value: Any) -> int:
-    """Characters of JSON; what is no part of a status has none."""
+    """Bytes of JSON, in UTF-8 as a request has them; what is no part of a status has none."""
     if value is None:
         return 0
     parts = value if isinstance(value, tuple) else (value,)
     plain = [part if isinstance(part, dict) else part.dump() for part in parts]
-    return len(json.dumps(plain, separators=(",", ":"), default=str)) if any(plain) else 0
+    if not any(plain):
+        return 0
+    text = json.dumps(plain, separators=(",", ":"), default=str, ensure_ascii=False)
+    return len(text.encode(errors="surrogatepass"))

@@ -18,7 +18,7 @@ from edgecloud_operator.core.measurer import unreachable
 from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_states
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.rounds import steps_until
-from edgecloud_operator.core.stuck import stuck, waits_for_pods
+from edgecloud_operator.core.stuck import stuck, undeleted, waits_for_pods
 
 STALLED_SECONDS: Final = 600.0
 """No new step for this long, in a job that reports steps."""
@@ -117,15 +117,20 @@ def _unheard_of(states: tuple[MemberState, ...]) -> bool:
 
 
 def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Reason, str] | None, float | None]:
-    """Whether a deadline has passed, and else how long it is until one may have: the nearest, or the members' say."""
+    """Whether a deadline has passed, and else how long it is until one may have: the nearest, or the members' say.
+
+    What blocked the job until then is the true cause, and stands nowhere else from here on.
+    """
     spec, now = context.job.spec, context.now
     assert status.start_time is not None
+    blocked = conditions.get(status, "Blocked")
+    cause = f", blocked by {blocked.reason}: {blocked.message}" if blocked and blocked.status == "True" else ""
     if status.running_time is None and spec.start_deadline_seconds is not None:
         left = spec.start_deadline_seconds - (now - status.start_time).total_seconds()
         reason: Reason = "StartDeadlineExceeded"
-        text = (
-            f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s): the workers' logs show where"
-            " they are; a program reports its steps with edgecloud.worker.report"
+        text = f"no first step within startDeadlineSeconds ({spec.start_deadline_seconds} s)"
+        cause = cause or (
+            ": the workers' logs show where they are; a program reports its steps with edgecloud.worker.report"
         )
     elif status.running_time is not None and spec.active_deadline_seconds is not None:
         left = spec.active_deadline_seconds - (now - status.running_time).total_seconds()
@@ -134,7 +139,7 @@ def past_deadline(context: Context, status: TrainingJobStatus) -> tuple[tuple[Re
     else:
         return None, None
     left = left if left > 0 else until_heard(context, status)
-    return (None, left) if left > 0 else ((reason, text), None)
+    return (None, left) if left > 0 else ((reason, text + cause), None)
 
 
 def until_heard(context: Context, status: TrainingJobStatus) -> float:
@@ -165,6 +170,7 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
     found = (
         _unreachable(context)
         or _taken(pods, service, patience=patience > 0)
+        or undeleted(context, pods)  # before what is refused: nobody else would see to a lost node
         or ((refused[0], "", refused[1]) if refused else None)
         or stuck(context, pods)
     )

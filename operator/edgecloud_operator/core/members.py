@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
@@ -37,6 +37,8 @@ class MemberState:
     leaving: bool = False
     """Something outside the program takes its Pod away, so that its round should end at a checkpoint."""
     failure: Failure | None = None
+    unseen: bool = False
+    """Its Pod is gone, and this operator has not heard a word of it: nothing is known of its end."""
 
 
 def silent(launcher: Launcher | None, observed: Observed, now: datetime) -> bool:
@@ -66,14 +68,23 @@ def heard(launcher: Launcher | None, now: datetime) -> bool:
 def member_states(
     spec: TrainingJobSpec, rendezvous: Rendezvous, observed: Observed, now: datetime
 ) -> tuple[MemberState, ...]:
-    """The members in the order of ranks."""
+    """The members in the order of ranks.
+
+    Whoever left unseen left with the others where one of these is known to have stopped: a stop is agreed by all ranks.
+    """
     pods = {pod.uid: pod for pod in observed.pods if pod.owned}
-    states, first_rank = [], 0
+    states, first_rank, stopped = [], 0, False
     for member in rendezvous.members:
         pod, launcher = pods.get(member.pod_uid), observed.launchers.get(member.pod_uid)
-        states.append(_state(_Seen(member, rendezvous.round, first_rank, pod, launcher, observed.listening_since, now)))
+        seen = _Seen(member, rendezvous.round, first_rank, pod, launcher, observed.listening_since, now)
+        states.append(_state(seen))
+        stopped = stopped or seen.stopped
         first_rank += spec.processes_of(member.index)
-    return tuple(states)
+    if not stopped:
+        return tuple(states)
+    return tuple(
+        replace(state, doing="preempted", leaving=True, failure=None) if state.unseen else state for state in states
+    )
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,13 @@ class _Seen:
     launcher: Launcher | None
     listening_since: datetime
     now: datetime
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it says itself that it stopped at a checkpoint of this round."""
+        end, report = self.pod.termination if self.pod else None, self.launcher.report if self.launcher else None
+        said = {(end.outcome, end.round) if end else None, (report.state, report.round) if report else None}
+        return ("preempted", self.round) in said
 
     def state(self, doing: Doing, *, leaving: bool = False, failure: Failure | None = None) -> MemberState:
         since = self.launcher.since if self.launcher else self.listening_since
@@ -148,7 +166,8 @@ def _gone(seen: _Seen) -> MemberState:
     if end and end.failure and end.round == seen.round:
         return seen.failed(end.failure, doing="failed")
     at = min(seen.launcher.heard_at, seen.now) if seen.launcher else seen.now
-    return seen.failed(death(end, why=seen.pod.why if seen.pod else "", rank=seen.first_rank, at=at), doing="lost")
+    lost = seen.failed(death(end, why=seen.pod.why if seen.pod else "", rank=seen.first_rank, at=at), doing="lost")
+    return replace(lost, unseen=seen.pod is None and seen.launcher is None)
 
 
 def death(end: Termination | None, *, why: str = "", rank: int, at: datetime) -> FailureReport:

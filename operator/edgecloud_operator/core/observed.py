@@ -107,5 +107,7 @@ class Observed:
     """By Pod uid; a vanished Pod's last word stays while it is a member of the round."""
     refused: tuple[Reason, str] | None = None
     """Why the API server does not take a child: reason and its own words; None once it has taken them all."""
+    refused_since: datetime | None = None
+    """Since when it has not, for that reason."""
     listening_since: datetime
     """When this operator began to hear launchers: silence before that says nothing."""

@@ -15,7 +15,7 @@ from edgecloud_operator.core import conditions, measuring, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.directives import directives
-from edgecloud_operator.core.gang import half_gang, whole_gang
+from edgecloud_operator.core.gang import half_gang, until_given_back, whole_gang
 from edgecloud_operator.core.healing import healed
 from edgecloud_operator.core.health import (
     past_deadline,
@@ -31,7 +31,7 @@ from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Children, Delete, Plan
 from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import comes_to_nothing, free, pause, reckoned
-from edgecloud_operator.core.resting import at_rest, stopping, warned, without_lost
+from edgecloud_operator.core.resting import at_rest, begun_anew, stopping, warned, without_lost
 from edgecloud_operator.core.rounds import advance, stopped
 
 
@@ -190,7 +190,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     before = old.rendezvous or Rendezvous()
     status = with_progress(job, old, observed, now, members_of=before)
     step = advance(job, status, observed, now)
-    status = step.status
+    status = begun_anew(context, old, step.status)
     if step.succeeded:
         return _trained(context, old, status)
     if step.failed:
@@ -210,6 +210,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
         for wait in (step.wait, deadline, blocked_in, stalled_in, paused, *waits_for_silence(context, states))
         if wait is not None
     ]
+    waits += [wait for wait in (until_given_back(context),) if wait > 0]
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
     create, delete, held = _children(context, old)
@@ -264,7 +265,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Sequence[dic
     job, observed, settings = context.job, context.observed, context.settings
     if unreachable(job, settings):
         return (), _done(context, status), False
-    if half := half_gang(job, status, observed):
+    if half := half_gang(context, status):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
     if job.spec.has_too_large_template():

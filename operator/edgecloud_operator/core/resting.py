@@ -1,13 +1,15 @@
-"""A suspended job at rest: its conditions, and what of it does not outlive its Pods. Pure."""
+"""A suspended job at rest: its conditions; and what of any job does not outlive its Pods. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Final
 
-from edgecloud.api.status import Rendezvous, TrainingJobStatus
+from edgecloud.api.status import Budget, Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
+from edgecloud_operator.core.failures import refreshed
+from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Event, Plan
 
 _ANEW: Final = "without spec.storage.claimName the job starts from the beginning when it is resumed"
@@ -59,6 +61,31 @@ def without_lost(context: Context, status: TrainingJobStatus) -> TrainingJobStat
     # The budget comes back when a checkpoint is newer than this: the next ones begin at 0 again.
     budget = status.budget and status.budget.model_copy(update={"checkpoint_step": 0})
     return status.model_copy(update={"checkpoint": None, "progress": None, "budget": budget})
+
+
+def begun_anew(context: Context, old: TrainingJobStatus, status: TrainingJobStatus) -> TrainingJobStatus:
+    """The status without the progress of the rounds before, where one opens with nobody who could go on from it."""
+    known = (status.checkpoint, status.progress) != (None, None)
+    opened = _round(status) > _round(old)
+    if not (known and opened and _loses(context, old)):
+        return status
+    if any(may_hold_copy(pod, context.observed) for pod in context.observed.pods):
+        return status
+    # What was trained counts once more before it is lost; to lose it again and again gives no budget without end.
+    step = status.checkpoint.step if status.checkpoint else 0
+    budget = refreshed(refreshed(status.budget or Budget(), step), 0)
+    return status.model_copy(update={"checkpoint": None, "progress": None, "budget": budget})
+
+
+def may_hold_copy(pod: Pod, observed: Observed) -> bool:
+    """Whether a worker that goes on living may hold a copy of what was trained, for all that is known of it.
+
+    It was in a round; or it runs, and this operator has not heard it yet.
+    """
+    if not pod.owned or pod.dead or pod.terminating:
+        return False
+    launcher = observed.launchers.get(pod.uid)
+    return pod.running_since is not None if launcher is None else launcher.report.round > 0
 
 
 def _loses(context: Context, status: TrainingJobStatus) -> bool:

@@ -146,14 +146,19 @@ class _Situation:
     def resize(self) -> tuple[bool, float | None]:
         """Whether the round should have other members and could have the right ones, and else when it might.
 
-        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long.
+        Nobody is stopped for newcomers with whom no round could be made yet: the others may stay away for long. Nor
+        while a member is not heard: it trains, for all that is known, and would not be told to stop.
         """
         present = {state.member.index for state in self.states}
         if not all(self.wanted(state) for state in self.states):
             return True, None
         there = candidates(self.job, self.observed, self.now)
         begun = bool(self.rendezvous.stopping)
-        if self.at_its_end or not set(there) - present or not (begun or enough(self.job, there)):
+        told = all(
+            state.doing in ENDED or heard(self.observed.launchers.get(state.member.pod_uid), self.now)
+            for state in self.states
+        )
+        if self.at_its_end or not set(there) - present or not (begun or (told and enough(self.job, there))):
             return False, None
         left = GROW_SECONDS - (self.now - (self.rendezvous.opened_at or self.now)).total_seconds()
         return (True, None) if left <= 0 else (False, left)
@@ -187,11 +192,27 @@ def _failed(situation: _Situation) -> Step | None:
         left = CAUSE_SECONDS - (now - first).total_seconds()
         if left > 0 and not all(state.doing in ENDED for state in situation.states):
             return Step(status=status, wait=left)
+    if any(state.unseen and state.failure is cause for state in situation.states):
+        left = _until_told(situation)
+        if left > 0:
+            return Step(status=status, wait=left)
     reckoning = pay(job, status, failures, observed)
     if reckoning.failed:
         return Step(status=reckoning.status, failed=reckoning.failed)
     message = f"worker {cause.worker}: {cause.report.reason}"
     return _open(job, _closed(job, reckoning.status, "RoundClosed", message, now), observed, now)
+
+
+def _until_told(situation: _Situation) -> float:
+    """Seconds in which an operator that has just come up may yet hear that all had stopped together; else <= 0.
+
+    A drain while nobody listened takes a Pod away without a trace; of whom it left behind, one may still be saving.
+    """
+    if all(state.doing in ENDED for state in situation.states):
+        return 0.0
+    unheard = any(state.doing == "unknown" for state in situation.states)
+    limit = SILENT_SECONDS if unheard else CAUSE_SECONDS
+    return limit - (situation.now - situation.observed.listening_since).total_seconds()
 
 
 def _silent_members(situation: _Situation) -> list[Failure]:

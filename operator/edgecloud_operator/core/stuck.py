@@ -18,16 +18,27 @@ WAITING_SECONDS: Final = 120.0
 """A Pod that waits on its node for this long before it is started there is worth a word: a large image may be why."""
 
 
+def undeleted(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] | None:
+    """Which of these Pods its node does not let go, if any: reason, whom it is about, and words as of stuck()."""
+    for pod in pods:
+        # Only a kubelet lets a Pod of its node go; what holds up one without a node is not known here.
+        if pod.node and pod.leaves_by is not None and overdue(context, pod):
+            words = f"was to be gone by {utc(pod.leaves_by)}, and its node {pod.node} does not confirm that it is"
+            return "WorkerSilent", f"{pod.name} ", f"is being deleted, {words}"
+    return None
+
+
+def overdue(context: Context, pod: Pod) -> bool:
+    """Whether a Pod that is being deleted was to be gone long ago, as when its node is lost."""
+    return pod.owned and not pod.dead and _overdue(context, pod) <= 0
+
+
 def stuck(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] | None:
     """What holds up one of these Pods: reason, whom it is about, and words. The surest first.
 
     The words name moments and no ages: a status that says the same is not written again.
     """
     living = [pod for pod in pods if pod.owned and not pod.dead]
-    for pod in living:
-        if pod.leaves_by is not None and _overdue(context, pod) <= 0:
-            words = f"was to be gone by {utc(pod.leaves_by)}, and its node {pod.node} does not confirm that it is"
-            return "WorkerSilent", f"{pod.name} ", f"is being deleted, {words}"
     for pod in living:
         if pod.blocked:
             return pod.blocked[0], f"{pod.name}: ", pod.blocked[1]
@@ -53,8 +64,8 @@ def waits_for_pods(context: Context) -> list[float]:
 
 
 def _overdue(context: Context, pod: Pod) -> float:
-    """Seconds until a Pod that is being deleted counts as one whose node is lost, for only a kubelet lets it go."""
-    return math.inf if pod.leaves_by is None or not pod.node else _silence(context, pod, pod.leaves_by)
+    """Seconds until a Pod that is being deleted counts as one that nobody lets go."""
+    return math.inf if pod.leaves_by is None else _silence(context, pod, pod.leaves_by)
 
 
 def _unheard(context: Context, pod: Pod) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from edgecloud_operator.controller import controller
+from edgecloud_operator.controller import children, controller
 from edgecloud_operator.coordinator import desk
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class SimulatedDatetime(datetime):
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The modules that ask for the time ask the simulated clock."""
-    for module in (controller, desk):
+    for module in (children, controller, desk):
         monkeypatch.setattr(module, "datetime", SimulatedDatetime)
 
 

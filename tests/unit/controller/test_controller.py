@@ -33,7 +33,7 @@ from edgecloud_operator.controller.record import LAST_RETRY_SECONDS
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.members import SILENT_SECONDS
-from edgecloud_operator.core.observed import Pod
+from edgecloud_operator.core.observed import Pod, Termination
 from edgecloud_operator.core.plan import Children, Delete, Event, Plan
 from tests.unit.controller.memory import Memory, key_of, make_job
 from tests.unit.controller.simulated import SimulatedDatetime, SimulatedLoop, now, simulate
@@ -935,6 +935,32 @@ def test_half_a_gang_holds_nothing_but_for_moments() -> None:
             assert memory.reasons().count("QuotaExceeded") == 1
             room = 4
             await eventually(lambda: len(memory.pods.get(KEY, {})) == 4, "all are made once there is room")
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize("seconds", [10, 100])
+def test_a_short_refusal_costs_no_worker_that_has_trained_its_place(seconds: int) -> None:
+    async def scenario() -> None:
+        memory = Memory(steps=1000)
+        full = False
+
+        def fault(verb: str, _job: str, about: str) -> Exception | None:
+            hit = full and verb == "create" and about.startswith("Pod/") and now() < lost + seconds
+            return RefusedError("QuotaExceeded", "exceeded quota: pods") if hit else None
+
+        memory.fault = fault
+        async with running(memory):
+            memory.store(make_job(workers=3, storage={"claimName": "checkpoints"}))
+            await eventually(lambda: memory.phase() == "Running", "it runs", memory.phase)
+            full, lost = True, now()
+            place, pod = next(enumerate(memory.pods[KEY].values()))
+            memory.launchers[place].cancel()
+            memory.put_pod(KEY, replace(pod, phase="Failed", termination=Termination(exit_code=137)))
+            await asyncio.sleep(40)
+            given = [write.at - lost for write in memory.of("delete") if write.about != f"Pod/{pod.name}"]
+            assert given == pytest.approx([30.0, 30.0] if seconds > 40 else [], abs=0.5)
+            assert memory.phase() == ("Recovering" if seconds > 40 else "Running")
 
     simulate(scenario())
 

@@ -141,8 +141,8 @@ class Books:
         observed: Observed,
         decided: datetime,
     ) -> None:
-        before = rendezvous_of(old)
-        closed = bool(before.members) and rendezvous_of(new) != before
+        before, after = rendezvous_of(old), rendezvous_of(new)
+        closed = bool(before.members) and (after.round, after.members) != (before.round, before.members)
         dead = {pod.uid for pod in observed.pods if pod.dead}
         strays = dead - self.reckoned - {member.pod_uid for member in before.members}
         rise = new.restarts - old.restarts

@@ -179,6 +179,7 @@ class Scene:
         self.service: Service | None = Service(name="digits", uid="service-uid")
         self.listening_since = NOW - timedelta(hours=1)
         self.refused: tuple[Reason, str] | None = None
+        self.refused_since: datetime | None = None
         self.settings = SETTINGS
         self._seen: list[int] = []
 
@@ -209,6 +210,7 @@ class Scene:
             service=self.service,
             launchers=dict(self.launchers),
             refused=self.refused,
+            refused_since=self.refused_since,
             listening_since=self.listening_since,
         )
 

@@ -128,6 +128,16 @@ def test_documents_that_nobody_can_have_reported_are_dropped() -> None:
     assert scene.status.performance == {"a": "x"}
 
 
+def test_a_large_report_in_any_script_is_kept() -> None:
+    """Escaped it would count for three times what its request had, and be dropped and reported by turns."""
+    scene = Scene().running()
+    said = {"classes": {f"{40 * 'ж'}{number}": 0.5 for number in range(500)}}
+    scene.all_say(state="running", progress=make_progress(5, performance=said)).settle()
+    assert scene.status.performance == said
+    scene.all_say(state="succeeded").settle()
+    assert (scene.status.phase, scene.status.performance) == ("Succeeded", said)
+
+
 def test_conditions_that_are_nonsense() -> None:
     scene = Scene().running()
     nonsense = tuple(

@@ -10,6 +10,7 @@ import pytest
 
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS
+from edgecloud_operator.core.failures import MAX_FALLS
 from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.plan import Plan
 from tests.unit.core.build import NOW, SETTINGS, Scene, make_pod, make_progress
@@ -231,6 +232,65 @@ def test_what_outlives_the_pods_is_still_there_when_they_are_gone(kept: str) -> 
     assert scene.status.checkpoint is not None and scene.status.progress is not None
 
 
+def lost(*indices: int, **spec: Any) -> Scene:
+    """Two workers have trained, and the Pods of these die for good, with what lay in them; others are up."""
+    scene = Scene(workers=2, **spec).running()
+    scene.all_say(state="running", progress=make_progress(9, total_steps=10, checkpoint_step=9)).settle()
+    for index in indices:
+        scene.dies(index, 137)
+    scene.settle()
+    for index in indices:
+        scene.vanishes(index)
+    scene.settle()
+    return scene.up(*indices)
+
+
+def test_a_job_that_loses_every_copy_says_so_and_begins_anew() -> None:
+    scene = lost(0, 1)
+    assert said(scene) == ["RoundOpened", "CheckpointsLost"]
+    assert (scene.status.checkpoint, scene.status.progress) == (None, None)
+    assert (scene.budget.checkpoint_step, scene.budget.highest_step, scene.budget.falls) == (0, 9, 1)
+    assert said(scene.running()) == []
+    scene.all_say(progress=make_progress(3, checkpoint_step=3)).settle()
+    assert scene.status.checkpoint is not None and scene.status.checkpoint.step == 3
+
+
+@pytest.mark.parametrize(
+    ("indices", "spec"),
+    [
+        pytest.param((1,), {}, id="one has it"),
+        pytest.param((0,), {}, id="so does the other"),
+        pytest.param((0, 1), {"storage": {"claimName": "c"}}, id="on a claim"),
+    ],
+)
+def test_a_copy_that_is_left_is_gone_on_from(indices: tuple[int, ...], spec: dict[str, Any]) -> None:
+    scene = lost(*indices, **spec)
+    assert said(scene) == ["RoundOpened"]
+    assert scene.status.checkpoint is not None and scene.status.progress is not None
+
+
+def test_a_copy_that_may_be_left_is_not_said_to_be_lost() -> None:
+    """Worker 1 goes on living, and is not heard by an operator that has come up since."""
+    scene = Scene(workers=2, minWorkers=1).running()
+    scene.all_say(state="running", progress=make_progress(9, checkpoint_step=9)).settle()
+    scene.dies(0, 137).settle()
+    scene.vanishes(0).later(60).operator_restarts().up(0).settle()
+    scene.later(15).settle()
+    assert scene.members == (0,) and scene.status.checkpoint is not None
+
+
+def test_to_lose_every_copy_again_and_again_ends_the_job() -> None:
+    scene = Scene(workers=1, restartPolicy={"maxRestarts": 2}).accepted()
+    for _ in range(100):
+        scene.up().settle()
+        if scene.status.phase == "Failed":
+            break
+        scene.all_say(state="running", progress=make_progress(5, checkpoint_step=5)).settle()
+        scene.dies(0, 137, out_of_memory=True).settle()
+        scene.vanishes(0)
+    assert scene.status.phase == "Failed" and scene.status.restarts <= 2 * (MAX_FALLS + 1)
+
+
 def test_a_job_that_has_not_run_loses_nothing() -> None:
     scene = Scene(suspend=True)
     assert [event.message for event in scene.act().events] == ["the job is suspended"]
@@ -334,6 +394,24 @@ def test_a_job_that_does_not_start_in_time_fails() -> None:
     assert scene.status.phase == "Failed"
     assert scene.condition("Failed").reason == "StartDeadlineExceeded"
     assert "startDeadlineSeconds (60 s)" in scene.condition("Failed").message
+
+
+def test_what_blocked_a_job_to_its_deadline_is_named_as_the_cause() -> None:
+    """There are no logs to look at; and a Blocked condition that stayed would block what is over."""
+    scene = Scene(startDeadlineSeconds=60).accepted()
+    scene.refused = ("QuotaExceeded", "exceeded quota: gpus")
+    scene.later(59).settle()
+    why = scene.condition("Blocked").message
+    scene.later(1).settle()
+    said = f"no first step within startDeadlineSeconds (60 s), blocked by QuotaExceeded: {why}"
+    assert (scene.condition("Failed").message, scene.condition("Blocked").status) == (said, "False")
+    scene = Scene(activeDeadlineSeconds=100, minWorkers=1).running().spec(workers=3)
+    scene.refused = ("QuotaExceeded", "exceeded quota: gpus")
+    scene.later(99).settle()
+    scene.later(1).settle()
+    assert scene.condition("Failed").message.startswith(
+        "not done within activeDeadlineSeconds (100 s) of first running, blocked by QuotaExceeded: exceeded quota: gpus"
+    )
 
 
 def test_to_have_started_is_to_have_done_a_step() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from edgecloud.api.status import Budget
 from edgecloud_operator.core.failures import MAX_UNPAID
+from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.rounds import BELIEVED_ROUNDS, CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
 from tests.unit.core.build import SHUTDOWN, Scene, make_failure, make_pod, make_progress, member
 
@@ -622,6 +624,20 @@ def test_a_job_that_is_not_elastic_goes_on_until_all_that_were_added_are_there()
     assert (scene.rendezvous.round, scene.members) == (2, (0, 1, 2, 3))
 
 
+def test_nobody_is_stopped_for_newcomers_while_a_member_is_not_heard() -> None:
+    """One that is cut off from the operator alone trains on with the others, and would not stop with them."""
+    scene = grown()
+    stepping: list[bool] = []
+    for step in range(20):
+        scene.later(5, heard=False).says(2, round=0)
+        if step == 18:
+            scene.says(1)
+        scene.says(0, progress=make_progress(step, reported_at=scene.now.timestamp()))
+        stepping.append(scene.settle().directives["pod-0"].action == "run")
+    assert stepping == [True] * 18 + [False] * 2
+    assert (scene.rendezvous.round, scene.status.restarts) == (1, 0)
+
+
 def test_a_stop_for_newcomers_costs_nothing_though_one_of_them_falls_silent_meanwhile() -> None:
     scene = Scene(workers=2).running().spec(workers=4).up(2, 3).later(GROW_SECONDS)
     scene.settle()
@@ -810,6 +826,48 @@ def test_an_operator_that_comes_up_takes_nobody_for_gone() -> None:
     assert scene.status == before
     scene.later(10).says(0, state="running").says(1, state="running").settle()
     assert scene.status.ready_workers == 2
+
+
+@pytest.mark.parametrize("restarts", [0, 3])
+def test_a_drain_while_the_operator_is_away_costs_nothing(restarts: int) -> None:
+    """All have saved and left together; nobody saw how worker 1 did, and worker 0 may still be saving."""
+    scene = Scene(workers=3, restartPolicy={"maxRestarts": restarts}).running().later(8).operator_restarts()
+    plan = scene.vanishes(1).settle()
+    assert plan.requeue_after is not None and plan.requeue_after <= SILENT_SECONDS
+    scene.later(3).says(0, state="running").says(2, state="running").settle()
+    assert scene.rendezvous.round == 1 and scene.members
+    scene.later(1).says(0, state="preempted").settle()
+    scene.says(2, state="preempted").settle()
+    assert (scene.members, scene.status.restarts, scene.status.last_failure) == ((), 0, None)
+    scene.up(1).settle()
+    assert (scene.members, scene.budget) == ((0, 1, 2), Budget())
+
+
+@pytest.mark.parametrize(
+    ("says", "seconds"),
+    [
+        pytest.param({"state": "running"}, CAUSE_SECONDS, id="all others go on"),
+        pytest.param({"state": "idle"}, 0.0, id="they were told to wait"),
+        pytest.param({}, SILENT_SECONDS, id="nobody says anything"),
+    ],
+)
+def test_who_is_gone_and_was_not_called_away_for_all_that_is_known_is_paid_for(says: Any, seconds: float) -> None:
+    scene = Scene(workers=2).running().later(8).operator_restarts().vanishes(1)
+    if says:
+        scene.says(0, **says)
+    scene.later(max(0.0, seconds - 1)).settle()
+    assert scene.status.restarts == (0 if seconds else 1)
+    scene.later(1).settle()
+    assert (scene.members, scene.status.restarts) == ((), 1)
+
+
+def test_an_end_that_is_known_costs_what_it_does_though_the_others_have_stopped() -> None:
+    """As of one that runs out of memory while it saves."""
+    scene = Scene(workers=2).running().spec(workers=3).up(2).later(GROW_SECONDS)
+    scene.settle()
+    scene.operator_restarts().dies(1, 137, out_of_memory=True).says(0, state="preempted").settle()
+    assert (scene.status.restarts, scene.members) == (1, ())
+    assert scene.status.last_failure is not None and scene.status.last_failure.reason == "OutOfMemory"
 
 
 # The end
