@@ -151,7 +151,7 @@ class Group:
         """
         if self._failure is not None:
             return
-        exceptions_only = all(process.end is None or process.end.signal is None for process in self._broken)
+        exceptions_only = all(process.end is None or process.end.killed_by is None for process in self._broken)
         ending = any(process.alive and linux.dying(process.pid) for process in self._processes)
         if exceptions_only and ending and self._loop.time() < until:
             self._loop.call_later(_LOOK_SECONDS / 10, self._name_the_cause, until)

@@ -157,7 +157,7 @@ def first_cause(broken: Sequence[tuple[Process, failure.Note]]) -> tuple[Process
 
     def order(one: tuple[Process, failure.Note]) -> tuple[bool, float, int]:
         process, note = one
-        by_signal = process.end is not None and process.end.signal is not None
+        by_signal = process.end is not None and process.end.killed_by is not None
         return (not by_signal, note.at if note.at is not None else float("inf"), process.local_rank)
 
     return min(broken, key=order)
