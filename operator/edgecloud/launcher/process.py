@@ -106,6 +106,14 @@ class Process:
     def alive(self) -> bool:
         return self.end is None
 
+    @property
+    def asks(self) -> bool:
+        """Whether a process of this rank looks at the stop flag, and so may be trusted to see it.
+
+        One that lives: not the first of a shell's two commands, once the second one runs.
+        """
+        return self.channel.attached and (self.channel.asker == 0 or linux.lives(self.channel.asker))
+
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group; each only once, and none after its end: the id may be another's."""
         if self.alive and number not in self.sent:
