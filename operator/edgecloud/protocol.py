@@ -184,5 +184,5 @@ class Directive(Model):
     report_seconds: float = 1.0
     """How often progress is wanted."""
     asked: bool = False
-    """stop: a process of the round, of any worker, looks at the stop flag. The others may learn of it from that one, and
-    none is to be sent a SIGTERM before the grace is nearly over."""
+    """stop: a process of the round, of any worker, looks at the stop flag. The others may learn of it from that one,
+    and none is to be sent a SIGTERM before the grace is nearly over."""

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import edgecloud
 from edgecloud.api.job import TrainingJob
 from edgecloud.launcher import failure, linux
 from edgecloud_operator.coordinator.admission import Identity
@@ -41,6 +42,13 @@ STDERR: Final = "stderr"
 """The file for what a launcher, or its Python, says while it has no log. Afterwards it says everything there."""
 MAX_WORDS: Final = 1500
 """Characters of that in a failure's message."""
+_ISOLATED: Final = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); import edgecloud.launcher; del sys.path[0]; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+"""Runs a module of the edgecloud package in this folder, and takes nothing else from there: with python -I neither a
+select.py in the user's folder nor the PYTHONPATH of the program is for the launcher, and this is how it finds itself
+where EdgeCloud is not installed but on our own PYTHONPATH."""
 
 
 @dataclass
@@ -144,8 +152,8 @@ class Workers:
         token_file.write_text(token)
         with (home / STDERR).open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
-                # -P: a select.py in the user's folder is not for the launcher.
-                *(sys.executable, "-P", "-m", "edgecloud.launcher", "--", *program_command(job)),
+                *(sys.executable, "-I", "-c", _ISOLATED, _sources(), "edgecloud.launcher"),
+                *("--", *program_command(job)),
                 cwd=self._working_dir(job),
                 env=self._environment(job, index, uid, home, token_file),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -261,6 +269,11 @@ class Workers:
         await asyncio.gather(*(worker.remover for worker in workers if worker.remover is not None))
         async with self._starting:
             self._sweep()
+
+
+def _sources() -> str:
+    """The folder that holds the edgecloud package that runs here."""
+    return str(Path(edgecloud.__file__ or "").parents[1])
 
 
 def _surroundings() -> dict[str, str]:
