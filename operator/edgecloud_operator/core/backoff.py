@@ -16,9 +16,10 @@ _SAYS, _WHY = "the next round is opened at ", " failures without a newer checkpo
 
 
 def pause_after(budget: Budget) -> float:
-    """Seconds after the newest failure, by how many there were since the checkpointed step advanced: 0, 0.5, 1, 2 ... 60.
+    """Seconds after the newest failure, by how many there were since the checkpointed step advanced.
 
-    What broke once is tried again at once; what broke again may be a name server or a file system that is away.
+    0, 0.5, 1, 2, 4 ... 60: what broke once is tried again at once; what broke again may be a name server, or a file
+    system, that is away.
     """
     failures = budget.spent + budget.unpaid
     return 0.0 if failures < 2 else min(LAST_SECONDS, 2.0 ** min(failures - 3, 10))
