@@ -151,6 +151,8 @@ class PollRequest(Model):
     ack: Acknowledged | None = None
     progress: ProgressReport | None = None
     failure: FailureReport | None = None
+    asks: bool = False
+    """A process of `round` looks at the stop flag; only said to a coordinator whose directives say `asked`."""
 
 
 class RunOrder(Model):
@@ -184,3 +186,6 @@ class Directive(Model):
     """A sentence for the worker's log."""
     report_seconds: float = 1.0
     """How often progress is wanted."""
+    asked: bool = False
+    """stop: a process of the round, of any worker, looks at the stop flag. The others may learn of it from that one,
+    and none is to be sent a SIGTERM before the grace is nearly over."""

@@ -10,8 +10,8 @@
             sys.exit(143)
 
 It is optional: a script without it runs as well, but shows no progress, and gets a SIGTERM when it is to stop (as does
-one that never calls `should_stop`). Outside a job all of it does nothing, so the same script runs alone. No call waits
-for anything, and none raises.
+one that never calls `should_stop` on any rank). Outside a job all of it does nothing, so the same script runs alone. No
+call waits for anything, and none raises.
 
 **Stopping is agreed.** `should_stop()` may turn true on one rank a step before it does on another. A rank that left by
 itself would leave the others waiting in their next collective, so all ranks first agree, with one number:
@@ -25,6 +25,10 @@ All ranks then leave at the same step: rank 0 saves a checkpoint, every rank wai
 call `sys.exit(143)`. That exit code says "stopped on request, will go on from the checkpoint": no failure, no restart
 counted. Exit code 0 says that the training is complete. To save the collective, ask at every tenth step, the same ones
 on all ranks. A script that trains in one process asks `should_stop()` directly.
+
+Every rank may simply call it. Where one alone does, and tells the others, that is as good: as soon as any rank of the
+job has asked, none gets a SIGTERM but those that are still there 5 s before `stopGraceSeconds` are over (half of them,
+if they are less than 10), and SIGKILL at their end.
 
 This module imports neither torch nor anything else outside the standard library.
 """
@@ -149,7 +153,7 @@ class _Process:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._opened = False
-        self._attached = False
+        self._pid = os.getpid()
         self._end: ProcessEnd | None = None
         self._values: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
@@ -159,10 +163,9 @@ class _Process:
         end = self._open()
         if end is None:
             return False
-        if not self._attached:
-            # Only now: a script that reports but never asks needs a SIGTERM to learn that it is to stop.
-            self._attached = True
-            end.attach()
+        # Only now: a script that reports but never asks needs a SIGTERM to learn that it is to stop. And each time, for
+        # another process of this rank may have asked since, and be gone.
+        end.attach(self._pid)
         return end.stop_asked()
 
     def told_to_end(self) -> bool:
@@ -203,6 +206,7 @@ class _Process:
     def after_fork(self) -> None:
         """A child (a data loader's worker) must not wait for a lock that a thread of its parent held."""
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def _open(self) -> ProcessEnd | None:
         if not self._opened:

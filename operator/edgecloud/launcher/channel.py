@@ -7,7 +7,8 @@ pwrite, which see the same pages.
     offset  size
     0       8     mark of the format
     64      4     control: bit 0 = stop, bit 1 = end at once  launcher -> process
-    128     4     attached: 1 = the process looks at the flag process -> launcher
+    128     4     attached: 1 = a process looks at the flag   process -> launcher
+    132     4     its process id; 0 = not told                process -> launcher
     192     16    sequence (8), length (4), crc32 (4)         process -> launcher
     256     ...   the last report, as JSON, up to the end of the file
 
@@ -32,10 +33,12 @@ SIZE = 12288
 """Bytes of a file that is made here. Another release's are smaller or larger: a process takes a channel as it is."""
 MAX_SIZE = 1 << 20
 MARK = b"EDGECH1\n"
-CONTROL, ATTACHED, HEAD, BODY = 64, 128, 192, 256
+CONTROL, ATTACHED, ASKER, HEAD, BODY = 64, 128, 132, 192, 256
 CAPACITY = SIZE - BODY
 STOP, END = 1, 2
 _WORD = struct.Struct("<I")
+_ATTACHED = struct.Struct("<II")
+"""Both words, for they lie side by side."""
 _HEAD = struct.Struct("<QII")
 _SEQUENCE = struct.Struct("<Q")
 _TRIES = 3
@@ -63,8 +66,14 @@ class LauncherEnd:
 
     @property
     def attached(self) -> bool:
-        """Whether the process has asked for the flag at least once, and so may be trusted to see it."""
+        """Whether a process has asked for the flag at least once."""
         return self._read(ATTACHED, _WORD.size) == _WORD.pack(1)
+
+    @property
+    def asker(self) -> int:
+        """The process id of the last one that began to; 0 where it was not told, as by another release's."""
+        data = self._read(ASKER, _WORD.size)
+        return int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
 
     def stop(self) -> None:
         """Ask the process to save, and to leave with 143, at its next step."""
@@ -128,8 +137,11 @@ class ProcessEnd:
             raise ValueError(f"{path} is no channel of this version")
         self._capacity = size - BODY
 
-    def attach(self) -> None:
-        self._map[ATTACHED : ATTACHED + _WORD.size] = _WORD.pack(1)
+    def attach(self, pid: int) -> None:
+        """Say that this process looks at the flag; of several that do, the last one to say so counts."""
+        said = _ATTACHED.pack(1, pid)
+        if self._map[ATTACHED : ATTACHED + _ATTACHED.size] != said:
+            self._map[ATTACHED : ATTACHED + _ATTACHED.size] = said
 
     def stop_asked(self) -> bool:
         return bool(_WORD.unpack_from(self._map, CONTROL)[0] & STOP)

@@ -87,11 +87,11 @@ def classify(end: End, text: str, noted: str | None = None) -> str:
         noted: the reason it gave itself, if any.
     """
     out_of_memory = _MEMORY.search(text) is not None
-    if end.signal is not None:
-        # An uncaught std::bad_alloc ends in abort().
-        return OUT_OF_MEMORY if out_of_memory and end.signal == signal.SIGABRT else KILLED
-    if noted is not None:
+    if noted is not None and end.signal is None:
         return noted
+    if end.killed_by is not None:
+        # An uncaught std::bad_alloc ends in abort().
+        return OUT_OF_MEMORY if out_of_memory and end.killed_by == signal.SIGABRT else KILLED
     if end.code == 2:
         return BAD_CONFIGURATION
     if end.code == 75:

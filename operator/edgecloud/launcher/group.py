@@ -23,6 +23,8 @@ HARD_SECONDS = 5.0
 """Between SIGTERM and SIGKILL where no checkpoint is waited for."""
 LEAVE_SECONDS = 30.0
 """For the others to follow a process that left with 143 unasked."""
+LATE_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL for a process that was asked in another way first; half of a grace that is short."""
 _CAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 _COMPLAIN_SECONDS = 10.0
@@ -66,6 +68,7 @@ class Group:
         self._failure: dict[str, Any] | None = None
         self._kill_at = float("inf")
         self._timer: asyncio.TimerHandle | None = None
+        self._late: list[asyncio.TimerHandle] = []
         self._hard = False
         self._killed = False
         self._child_ended = asyncio.Event()
@@ -91,15 +94,34 @@ class Group:
                 self._reports[process.local_rank] = report
         return progress.merge(list(self._reports.values()))
 
-    def stop_agreed(self, grace: float) -> None:
-        """Ask all to save and leave together; kill what is left after the grace."""
+    @property
+    def asks(self) -> bool:
+        """Whether any process looks at the stop flag."""
+        return any(process.asks for process in self._processes)
+
+    def stop_agreed(self, grace: float, *, asked_elsewhere: bool = False) -> None:
+        """Ask all to save and leave together; kill what is left after the grace.
+
+        Where none of the job's processes looks at the flag, SIGTERM is the asking. Where one does, here or elsewhere,
+        the others learn of it from that one, and a SIGTERM would end them before they have: it is for those who are
+        still there when the grace is nearly over, and could not be reached otherwise.
+        """
         self.stopping = True
+        early = not (asked_elsewhere or self.asks)
         for process in self._processes:
-            attached = process.channel.attached
             process.channel.stop()
-            if not attached:
+            if early:
                 process.signal(signal.SIGTERM)
+        if not early:
+            self._late.append(self._loop.call_later(max(grace - LATE_SECONDS, grace / 2), self._signal_late))
         self._kill_within(grace)
+
+    def _signal_late(self) -> None:
+        names = ", ".join(f"rank {process.rank}" for process in self._processes if process.alive)
+        if names:
+            self._log(f"still there though asked to stop, now by SIGTERM: {names}")
+        for process in self._processes:
+            process.signal(signal.SIGTERM)
 
     def stop_hard(self) -> None:
         """End all: SIGTERM now, SIGKILL soon."""
@@ -151,7 +173,7 @@ class Group:
         """
         if self._failure is not None:
             return
-        exceptions_only = all(process.end is None or process.end.signal is None for process in self._broken)
+        exceptions_only = all(process.end is None or process.end.killed_by is None for process in self._broken)
         ending = any(process.alive and linux.dying(process.pid) for process in self._processes)
         if exceptions_only and ending and self._loop.time() < until:
             self._loop.call_later(_LOOK_SECONDS / 10, self._name_the_cause, until)
@@ -212,8 +234,8 @@ class Group:
                     f"waiting for {len(leftovers)} killed processes to end (in the kernel, on a device or a disk?)"
                 )
             await self._next_end()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (*self._late, *filter(None, [self._timer])):
+            timer.cancel()
         self.progress()
         for process in self._processes:
             process.close()

@@ -113,6 +113,18 @@ def is_child(pid: int) -> bool:
     return state[1:2] == [str(os.getpid())] and state[0] not in _ENDED
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process, ours or not, and it has not ended."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # another user's
+    state = _stat(pid)
+    return not state or state[0] not in _ENDED
+
+
 def dying(pid: int) -> bool:
     """Whether the kernel is taking this process apart. Its peers see their connections closed before we see its end."""
     state = _stat(pid)

@@ -42,6 +42,8 @@ class Directive:
     exit_code: int = 0
     reason: str = ""
     report_seconds: float = 1.0
+    asked: bool | None = None
+    """Whether a process of the job looks at the stop flag; None from a coordinator that does not know of it."""
 
 
 def parse_directive(data: bytes) -> Directive:
@@ -67,6 +69,7 @@ def parse_directive(data: bytes) -> Directive:
         exit_code=_whole({"exitCode": 0, **raw}, "exitCode", 0, 255),
         reason=str(raw.get("reason", ""))[:1000],
         report_seconds=_real(raw, "reportSeconds", 1.0, 0.05, 60.0),
+        asked=raw["asked"] if isinstance(raw.get("asked"), bool) else None,
     )
 
 

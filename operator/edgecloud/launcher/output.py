@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 
 from edgecloud.launcher.sinks import Sink
 
@@ -12,6 +13,9 @@ PIPE = 64 * 1024
 """What a pipe holds: the most that a process that has ended can have left in it."""
 KEPT = 16 * 1024
 MAX_LINE = 64 * 1024
+_BLANK_REWIND, _REWIND = re.compile(rb"^\r+(?![\r\n])", re.MULTILINE), re.compile(rb"\r+(?![\r\n])")
+"""Back to the start of the line, from there and from further on; with a line feed behind it, it is another's way to end
+a line."""
 
 
 class Tail:
@@ -97,7 +101,11 @@ class Output:
         return len(data)
 
     def _lines(self, data: bytes) -> bytes:
+        """The whole lines, each with the prefix. A line that overwrites the one before, as progress bars do, is one."""
         data = self._partial + data
+        if b"\r" in data:
+            text = data.rstrip(b"\r")  # what comes next may be a line feed
+            data = _REWIND.sub(b"\n", _BLANK_REWIND.sub(b"", text)) + data[len(text) :]
         end = data.rfind(b"\n") + 1
         if end == 0 and len(data) > MAX_LINE:
             data, end = data + b"\n", len(data) + 1

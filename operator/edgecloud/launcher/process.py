@@ -106,6 +106,14 @@ class Process:
     def alive(self) -> bool:
         return self.end is None
 
+    @property
+    def asks(self) -> bool:
+        """Whether a process of this rank looks at the stop flag, and so may be trusted to see it.
+
+        One that lives: not the first of a shell's two commands, once the second one runs.
+        """
+        return self.channel.attached and (self.channel.asker == 0 or linux.lives(self.channel.asker))
+
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group; each only once, and none after its end: the id may be another's."""
         if self.alive and number not in self.sent:
@@ -157,7 +165,7 @@ def first_cause(broken: Sequence[tuple[Process, failure.Note]]) -> tuple[Process
 
     def order(one: tuple[Process, failure.Note]) -> tuple[bool, float, int]:
         process, note = one
-        by_signal = process.end is not None and process.end.signal is not None
+        by_signal = process.end is not None and process.end.killed_by is not None
         return (not by_signal, note.at if note.at is not None else float("inf"), process.local_rank)
 
     return min(broken, key=order)

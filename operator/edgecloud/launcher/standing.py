@@ -32,6 +32,8 @@ class Standing:
     port: int | None = None
     failure: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
+    asks: bool = False
+    """A process of the round looks at the stop flag."""
     farewell: str = ""
     """Why the launcher leaves."""
 
@@ -39,6 +41,7 @@ class Standing:
         """A new round: nothing that was said of the last one holds any more."""
         self.round = directive.round
         self.failure = self.progress = None
+        self.asks = False
         run = directive.run
         self.port = run.master_port if run is not None and run.group_rank == 0 else None
 
@@ -63,6 +66,7 @@ class Standing:
             "ack": None if self.ack is None else {"action": self.ack.action, "round": self.ack.round},
             "progress": self.progress,
             "failure": self.failure,
+            "asks": self.asks or None,
         }
         return {name: value for name, value in said.items() if value is not None}
 

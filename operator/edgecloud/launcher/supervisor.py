@@ -103,10 +103,11 @@ class Supervisor:
         self._progress()
         return self._standing.poll(hold)
 
-    def _progress(self) -> dict[str, Any] | None:
+    def _progress(self) -> object:
         if self._group is not None:
             self._standing.progress = self._group.progress()
-        return self._standing.progress
+            self._standing.asks = self._group.asks
+        return self._standing.progress, self._standing.asks
 
     # Directives
 
@@ -156,7 +157,7 @@ class Supervisor:
         self._pending = None
         if self._group is not None:
             self._standing.stopping()
-            self._group.stop_agreed(directive.grace_seconds)
+            self._group.stop_agreed(directive.grace_seconds, asked_elsewhere=directive.asked is True)
 
     def _leave(self, directive: Directive) -> None:
         self._pending = None

@@ -81,7 +81,7 @@ class Talk:
     Args:
         config: where to and as whom.
         message: the launcher's PollRequest of this moment, for a given hold, but for its sequence.
-        progress: the part of it that changes all the time.
+        progress: the part of it that changes all the time, in any form.
         take: takes up a directive; false if it was nothing new.
         log: for trouble, once for each kind of it.
     """
@@ -91,7 +91,7 @@ class Talk:
         config: Config,
         *,
         message: Callable[[float], dict[str, Any]],
-        progress: Callable[[], dict[str, Any] | None],
+        progress: Callable[[], object],
         take: Callable[[Directive], bool],
         log: Log,
     ) -> None:
@@ -106,6 +106,8 @@ class Talk:
         self._log = log
         self._changed = asyncio.Event()
         self._report_seconds = 1.0
+        self._spoken: Directive | None = None
+        """What the coordinator said last, if anything: it tells which words it knows."""
         # From the clock, so that a launcher that is started anew in the same Pod is not taken for its own past.
         self._sequence = time.time_ns() // 1_000_000
         self._listening = Conversation(config, log)
@@ -132,7 +134,7 @@ class Talk:
 
     async def report(self) -> None:
         """Say what has changed: the state at once, progress every so often; for ever."""
-        told = None
+        told = self._progress()
         while True:
             urgent = await occurs(self._changed, self._report_seconds)
             progress = self._progress()
@@ -182,13 +184,17 @@ class Talk:
     async def _exchange(self, connection: Connection, hold: float) -> Directive:
         for _ in range(4):
             self._sequence += 1
-            body = compact({**self._message(hold), "sequence": self._sequence})
+            message = self._message(hold)
+            if self._spoken is None or self._spoken.asked is None:
+                message.pop("asks", None)  # a coordinator that has never heard of it would refuse all
+            body = compact({**message, "sequence": self._sequence})
             try:
                 answer = await connection.post(body, self._token(), seconds=hold + ANSWER_SECONDS)
             except StaleConnectionError:
                 continue
             if answer.status == 409:  # the other conversation overtook this one on the way
                 continue
+            self._spoken = None
             if answer.status != 200:
                 words = _STATUS_WORDS.get(answer.status, "")
                 text = f"status {answer.status}{': ' + words if words else ''}{said(answer.body)}"
@@ -198,6 +204,7 @@ class Talk:
             except ValueError as error:
                 raise ExchangeError("answer", f"its answer is no directive: {error}") from None
             self._report_seconds = directive.report_seconds
+            self._spoken = directive
             return directive
         raise ExchangeError("sequence", "it takes every request for an old one")
 

@@ -19,6 +19,10 @@ BROKEN = "broken"
 """Ended any other way."""
 
 PREEMPTED_CODE = 143
+_DEADLY = frozenset(
+    {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE},
+)
+"""Signals that no program ends itself with on purpose."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,15 @@ class End:
         return self.code if self.code is not None else 128 + (self.signal or 0)
 
     @property
+    def killed_by(self) -> int | None:
+        """The signal that ended it, or the deadly one that, by its exit code, ended the program of the shell it is."""
+        if self.code is not None and self.code - 128 in _DEADLY:
+            return self.code - 128
+        return self.signal
+
+    @property
     def signal_name(self) -> str | None:
-        return None if self.signal is None else signal_name(self.signal)
+        return None if self.killed_by is None else signal_name(self.killed_by)
 
 
 def end_of(status: int) -> End:

@@ -41,6 +41,10 @@ class AwayError(Exception):
     """The server is not there, or not able to answer. The same write may succeed later."""
 
 
+class UnstartedError(AwayError):
+    """A process that plays a Pod can't be started now; the message says of whom. Another attempt may succeed."""
+
+
 class DeniedError(Exception):
     """The server takes none of these writes from us, as things are; the message says of which, and the remedy."""
 

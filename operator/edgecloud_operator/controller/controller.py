@@ -20,6 +20,7 @@ from edgecloud_operator.controller.cluster import (
     GoneError,
     LaterError,
     StandbyError,
+    UnstartedError,
 )
 from edgecloud_operator.controller.meter import Meter, NoMeter, Result
 from edgecloud_operator.controller.record import LAST_RETRY_SECONDS, Record, pause_after
@@ -143,7 +144,9 @@ class Controller:
             self._records[key] = Record(job=job)
         elif not _older(job, record.job):
             if job.metadata.generation != record.job.metadata.generation:
-                record.create_at, record.refusals = 0.0, 0  # what was refused may be another thing now
+                # What was refused may be another thing now, and what failed be wanted no more: no stop is kept waiting.
+                record.create_at, record.refusals = 0.0, 0
+                record.retry_at, record.failures = 0.0, 0
             record.job = job
         self._queue.add(key)
 
@@ -245,6 +248,8 @@ class Controller:
         record.failures += 1
         if why is None:
             log.exception("%s/%s: a decision, or a write, failed; it is tried again in %.0f s", *key, pause)
+        elif isinstance(why, UnstartedError):
+            log.warning("%s/%s: %s; it is tried again in %.0f s", *key, why, pause)
         elif isinstance(why, AwayError):
             log.warning("%s/%s: a write failed; it is tried again in %.0f s: %s", *key, pause, why)
         elif record.failures & (record.failures - 1) == 0:  # the 1st, 2nd, 4th...: it may stay so for days

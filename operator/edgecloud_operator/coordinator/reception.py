@@ -6,6 +6,7 @@ aiohttp alone would take a megabyte of headers from whoever connects, and keep i
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -41,6 +42,8 @@ BACKLOG: Final = 1024
 HANDSHAKE_SECONDS: Final = 10.0
 FULL_SECONDS: Final = 0.2
 """Pause when the system has no more file descriptors for connections."""
+FULL_REMINDER_SECONDS: Final = 60.0
+"""Between two lines that say so."""
 _END: Final = b"\r\n\r\n"
 
 _http_log: Final = logging.getLogger(f"{__name__}.http")
@@ -237,12 +240,15 @@ class Reception:
 
     async def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         """Let connections in one by one: each is counted before a TLS handshake is spent on it."""
-        loop = asyncio.get_running_loop()
+        loop, silent_until = asyncio.get_running_loop(), 0.0
         while True:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
-                log.warning("no connection can be accepted now: %s", error)
+                if loop.time() >= silent_until:
+                    silent_until = loop.time() + FULL_REMINDER_SECONDS
+                    remedy = ": raise ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+                    log.warning("no connection can be accepted now: %s%s", error, remedy)
                 await asyncio.sleep(FULL_SECONDS)
                 continue
             host = str(address[0])

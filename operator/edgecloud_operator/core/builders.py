@@ -17,6 +17,8 @@ LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
 _LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 USER: Final = 1000
+_HOME: Final = {"HOME": "/tmp", "XDG_CACHE_HOME": "/tmp/.cache", "USER": "edgecloud"}  # noqa: S108 - the Pod's own
+"""What our own images say of themselves. In others nobody has a home that can be written, or, with our user, a name."""
 _NOT_OF_TEMPLATES: Final = frozenset(
     ("name", "generateName", "namespace", "uid", "selfLink", "resourceVersion", "generation", "creationTimestamp",
      "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "managedFields")
@@ -216,9 +218,11 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     for variable in (program.env if program else None) or ():
         said = variable.dump()
         variables.append(said | {"value": verbatim(said["value"])} if "value" in said else said)
-    # -P (Python 3.11, which EdgeCloud needs): a select.py among the user's files is not for the launcher. To one file,
-    # which any python3 runs, the working directory is nothing anyway.
-    launcher = ["python3", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-P", "-m", "edgecloud.launcher"]
+    if _is_foreign(job):
+        theirs = {variable["name"] for variable in variables}
+        variables += [{"name": name, "value": value} for name, value in _HOME.items() if name not in theirs]
+    # -I: neither a select.py among the user's files nor the PYTHONPATH of the program is for the launcher.
+    launcher = ["python3", "-I", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-I", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,

@@ -59,12 +59,19 @@ def _directive(
         return Directive(action="wait", round=number, reason="waiting for the next round")
     if stop:
         grace = float(job.spec.stop_grace_seconds)
-        return Directive(action="stop", round=number, grace_seconds=grace, reason="stop at a checkpoint")
+        asked = _asked(rendezvous, observed)
+        return Directive(action="stop", round=number, grace_seconds=grace, reason="stop at a checkpoint", asked=asked)
     order = _run_order(rendezvous, observed, seats, place)
     if order is None and observed.launchers[uid].report.round < number:
         # With the number of the round before: if this answer is overtaken by the next one, it must not end the round.
         return Directive(action="wait", round=number - 1, reason="waiting for the first worker of the round")
     return Directive(action="run", round=number, run=order)
+
+
+def _asked(rendezvous: Rendezvous, observed: Observed) -> bool:
+    """Whether a process of the round looks at the stop flag."""
+    launchers = (observed.launchers.get(member.pod_uid) for member in rendezvous.members)
+    return any(one.report.asks and one.report.round == rendezvous.round for one in launchers if one is not None)
 
 
 def _run_order(rendezvous: Rendezvous, observed: Observed, seats: _Seats, place: int) -> RunOrder | None:

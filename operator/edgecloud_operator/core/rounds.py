@@ -10,7 +10,7 @@ from typing import Final
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Budget, Member, Reason, Rendezvous, TrainingJobStatus
 from edgecloud.protocol import FailureReport
-from edgecloud_operator.core import conditions
+from edgecloud_operator.core import backoff, conditions
 from edgecloud_operator.core.failures import MAX_UNPAID, PREEMPTED, Failure, first_cause, refreshed
 from edgecloud_operator.core.members import (
     ENDED,
@@ -200,7 +200,11 @@ def _failed(situation: _Situation) -> Step | None:
     if reckoning.failed:
         return Step(status=reckoning.status, failed=reckoning.failed)
     message = f"worker {cause.worker}: {cause.report.reason}"
-    return _open(job, _closed(job, reckoning.status, "RoundClosed", message, now), observed, now)
+    closed = _closed(job, reckoning.status, "RoundClosed", message, now)
+    if closed.last_failure is not None:
+        at = backoff.dated(closed.last_failure, situation.rendezvous.opened_at, now)
+        closed = closed.model_copy(update={"last_failure": at})
+    return _open(job, closed, observed, now)
 
 
 def _until_told(situation: _Situation) -> float:
@@ -284,13 +288,21 @@ def _stopping(situation: _Situation) -> Step:
     after, message = reckoning.status, report.message
     if not reckoning.paid:
         after, message = after.model_copy(update={"last_failure": status.last_failure}), "the program stopped by itself"
-    return _open(job, _closed(job, after, "RoundClosed", message, now), observed, now)
+    closed = _closed(job, after, "RoundClosed", message, now)
+    # Nothing else would tell that it was left just now.
+    opened = Rendezvous(round=situation.rendezvous.round, opened_at=situation.rendezvous.opened_at)
+    return _open(job, closed.model_copy(update={"rendezvous": opened}), observed, now)
 
 
 def _open(
     job: TrainingJob, status: TrainingJobStatus, observed: Observed, now: datetime, *, patient: bool = True
 ) -> Step:
-    """Open the next round if its members are there; a patient elastic job first waits a while for the missing."""
+    """Open the next round if its members are there; a patient elastic job first waits a while for the missing.
+
+    After failures in a row all wait. A round that was opened since shows that they have.
+    """
+    if left := backoff.pause(job, status, now):
+        return Step(status=backoff.told(job, status, now), wait=left)
     there = candidates(job, observed, now)
     if not enough(job, there):
         return Step(status=status)

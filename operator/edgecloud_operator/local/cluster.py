@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, TrainingJobStatus
-from edgecloud_operator.controller.cluster import AwayError, ConflictError, LaterError
+from edgecloud_operator.controller.cluster import AwayError, ConflictError, LaterError, UnstartedError
 from edgecloud_operator.core.names import COMPONENT_LABEL, INDEX_LABEL, MEASURER
 from edgecloud_operator.core.observed import Service
 from edgecloud_operator.core.plan import Delete, Event
@@ -99,7 +99,12 @@ class LocalCluster:
         try:
             await self._create(job, child)
         except OSError as error:  # a full disk again, or no more processes: a line, and another attempt
-            raise AwayError(f"{error.filename or child['metadata']['name']}: {error.strerror or error}") from error
+            words = f"{error.filename or child['metadata']['name']}: {error.strerror or error}"
+            if child["kind"] == "Pod":
+                who = child["metadata"]["labels"].get(INDEX_LABEL)
+                whom = "the measuring process" if who is None else f"worker {who}"
+                raise UnstartedError(f"{whom} can't be started: {words}") from error
+            raise AwayError(words) from error
 
     async def _create(self, job: TrainingJob, child: dict[str, Any]) -> None:
         if child["kind"] == "Pod":

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.launcher import failure, linux
+from edgecloud.protocol import MAX_MESSAGE, FailureReport
 from edgecloud_operator.coordinator.admission import Identity
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.measurer import FOLDER, PROGRAM, measuring_environment
@@ -27,6 +28,7 @@ from edgecloud_operator.core.names import measurer_name, worker_name
 from edgecloud_operator.core.observed import Pod, Role, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination
 from edgecloud_operator.local.gpus import VARIABLE, share_of, visible_gpus
+from edgecloud_operator.local.starting import FINAL, launcher_command, why_not
 from edgecloud_operator.local.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ MAX_WORDS: Final = 1500
 @dataclass
 class _Worker:
     pod: Pod
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | None
+    """None if it could not be started at all."""
     home: Path
     token_digest: str = ""
     """Of a launcher; what measures has nobody to talk to."""
@@ -80,9 +83,12 @@ class Workers:
     async def start(self, job: TrainingJob, index: int) -> None:
         """Start the launcher that plays worker `index`, unless one does."""
         worker = await self._play(
-            worker_name(job.metadata.name, index), lambda uid, home: self._spawn(job, index, uid, home)
+            worker_name(job.metadata.name, index), lambda uid, home: self._spawn_or_fail(job, index, uid, home)
         )
         if worker is None:
+            return
+        if worker.process is None:
+            self._on_pod(worker.pod, True)
             return
         self._identities[worker.token_digest] = Identity(
             namespace=job.metadata.namespace,
@@ -137,6 +143,24 @@ class Workers:
             )
         return _Worker(pod=_pod(measurer_name(job.metadata.name), uid, role="measure"), process=process, home=home)
 
+    async def _spawn_or_fail(self, job: TrainingJob, index: int, uid: str, home: Path) -> _Worker:
+        """A worker, or one that has failed already: what it was to be started with is not there, and won't be."""
+        try:
+            return await self._spawn(job, index, uid, home)
+        except OSError as error:
+            if error.errno not in FINAL:
+                raise
+            program = job.spec.program
+            message = f"worker {index} can't be started: {why_not(error, program.working_dir if program else None)}"
+        shutil.rmtree(home, ignore_errors=True)
+        at = datetime.now(UTC).timestamp()
+        report = FailureReport(
+            local_rank=0, rank=0, exit_code=2, reason="BadConfiguration", message=message[:MAX_MESSAGE], at=at
+        )
+        end = Termination(exit_code=2, outcome="failed", failure=report)
+        pod = replace(_pod(worker_name(job.metadata.name, index), uid, index=index), phase="Failed", termination=end)
+        return _Worker(pod=pod, process=None, home=home)
+
     async def _spawn(self, job: TrainingJob, index: int, uid: str, home: Path) -> _Worker:
         token = secrets.token_urlsafe(32)
         token_file = home / "token"
@@ -144,8 +168,7 @@ class Workers:
         token_file.write_text(token)
         with (home / STDERR).open("wb") as stderr:
             process = await asyncio.create_subprocess_exec(
-                # -P: a select.py in the user's folder is not for the launcher.
-                *(sys.executable, "-P", "-m", "edgecloud.launcher", "--", *program_command(job)),
+                *launcher_command(program_command(job)),
                 cwd=self._working_dir(job),
                 env=self._environment(job, index, uid, home, token_file),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -200,6 +223,7 @@ class Workers:
 
     async def _watch(self, worker: _Worker) -> None:
         """Wait for a process's end, and make sure that nothing of it is left."""
+        assert worker.process is not None
         code = await worker.process.wait()
         async with self._starting:
             self._sweep()
@@ -217,7 +241,7 @@ class Workers:
 
     def _sweep(self) -> None:
         """A launcher that was killed leaves its daemons to us (we are their subreaper): they go too."""
-        known = self._strangers.union(worker.process.pid for worker in self._workers.values())
+        known = self._strangers.union(worker.process.pid for worker in self._workers.values() if worker.process)
         for pid in linux.children(besides=known):
             log.warning("ending process %d, which a worker left behind", pid)
             try:
@@ -240,6 +264,7 @@ class Workers:
         self._on_pod(worker.pod, False)
 
     async def _end(self, worker: _Worker, first: signal.Signals) -> None:
+        assert worker.process is not None
         for word in (first, signal.SIGTERM, signal.SIGKILL):
             try:
                 worker.process.send_signal(word)

@@ -27,6 +27,7 @@ from edgecloud_operator.controller.cluster import (
     LaterError,
     RefusedError,
     StandbyError,
+    UnstartedError,
 )
 from edgecloud_operator.controller.controller import Controller
 from edgecloud_operator.controller.record import LAST_RETRY_SECONDS
@@ -983,6 +984,21 @@ def test_a_remedy_in_the_spec_is_tried_at_once() -> None:
             assert now() - asked < 1
 
     simulate(scenario())
+
+
+def test_a_stop_does_not_wait_for_a_start_that_fails_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        memory = Memory(fault=fails("create", about="Pod", error=UnstartedError))
+        async with running(memory):
+            memory.store(make_job())
+            await asyncio.sleep(40)
+            asked = now()
+            memory.change_spec(KEY, suspend=True)
+            await eventually(lambda: memory.phase() == "Suspended", "it is suspended", memory.phase)
+            assert now() - asked < 1
+
+    simulate(scenario())
+    assert caplog.messages[0] == "team/digits: the API server is away; it is tried again in 1 s"
 
 
 @pytest.mark.parametrize("least", [None, 1])

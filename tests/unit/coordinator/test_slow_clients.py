@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import resource
+import socket
 
 import pytest
 
@@ -122,3 +125,30 @@ def test_clients_that_do_not_read_their_answers() -> None:
             await eventually(lambda: len(asyncio.all_tasks()) <= tasks, "their handlers end", asyncio.all_tasks)
 
     finish(scenario())
+
+
+def test_that_there_are_no_descriptors_left_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reception, "FULL_SECONDS", 0.01)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario() -> None:
+        async with serving() as served:
+            with socket.socket() as client:
+                client.setblocking(False)
+                free = os.dup(client.fileno())
+                os.close(free)
+                try:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+                    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", served.port))
+                    await eventually(lambda: caplog.messages, "a line about it")
+                    for _ in range(5):  # and it is tried again as often, or nearly so
+                        await asyncio.sleep(reception.FULL_SECONDS)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+                await answers_well(served)
+
+    finish(scenario())
+    (line,) = caplog.messages
+    assert line.startswith("no connection can be accepted now: ") and line.endswith(": raise ulimit -n")

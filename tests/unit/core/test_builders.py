@@ -312,7 +312,7 @@ def test_a_pool_overrides_the_jobs_placement_and_resources() -> None:
 
 
 def test_what_each_rank_runs() -> None:
-    launcher = ["python", "-P", "-m", "edgecloud.launcher", "--"]
+    launcher = ["python", "-I", "-m", "edgecloud.launcher", "--"]
     program = {"command": ["python", "a.py"], "args": ["--fast"]}
     assert container(pod_of(program=program))["command"] == [*launcher, "python", "a.py", "--fast"]
     trainer = make_job(trainer={"data": {"name": "digits"}})
@@ -324,7 +324,7 @@ def test_an_image_of_the_users_own_gets_the_launcher_from_ours() -> None:
     (init,) = pod["spec"]["initContainers"]
     assert (init["image"], container(pod)["image"]) == (Settings().launcher_image, "image:1")
     file = init["command"][-1]
-    assert container(pod)["command"] == ["python3", file, "--", "python3", "a.py"]
+    assert container(pod)["command"] == ["python3", "-I", file, "--", "python3", "a.py"]
     (brought,) = init["volumeMounts"]
     assert brought["name"] in {volume["name"] for volume in pod["spec"]["volumes"]}
     assert {**brought, "readOnly": True} in container(pod)["volumeMounts"]
@@ -332,6 +332,22 @@ def test_an_image_of_the_users_own_gets_the_launcher_from_ours() -> None:
     assert init["resources"]["limits"] == init["resources"]["requests"], "a namespace with a quota asks for both"
     ours = pod_of(trainer={"data": {"name": "digits"}}, image="my/trainer:1")
     assert "initContainers" not in ours["spec"], "an image for the built-in trainer is made from ours"
+
+
+def test_in_an_image_of_the_users_own_there_is_a_home_that_can_be_written() -> None:
+    def said(**spec: Any) -> list[tuple[str, str | None]]:
+        names = ("HOME", "XDG_CACHE_HOME", "USER")
+        return [(one["name"], one.get("value")) for one in container(pod_of(**spec))["env"] if one["name"] in names]
+
+    program: dict[str, Any] = {"command": ["python3", "a.py"]}
+    ours = [("HOME", "/tmp"), ("XDG_CACHE_HOME", "/tmp/.cache"), ("USER", "edgecloud")]
+    assert said(program=program, image="debian:12") == ours
+    home = {"name": "HOME", "value": "/data"}
+    assert said(program=program | {"env": [home]}, image="debian:12") == [("HOME", "/data"), *ours[1:]]
+    template = {"spec": {"containers": [{"name": "worker", "env": [home]}]}}
+    merged = dict(said(program=program, image="debian:12", podTemplate=template))
+    assert merged == {"HOME": "/data", "XDG_CACHE_HOME": "/tmp/.cache", "USER": "edgecloud"}
+    assert said(program=program) == said(trainer={"data": {"name": "digits"}}, image="my/trainer:1") == []
 
 
 def test_the_environment_of_a_launcher() -> None:

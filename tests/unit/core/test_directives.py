@@ -132,6 +132,15 @@ def test_the_grace_of_a_stop_is_the_users() -> None:
     assert {told.grace_seconds for told in scene.settle().directives.values()} == {7.0}
 
 
+@pytest.mark.parametrize(
+    ("said", "asked"), [({"asks": True}, True), ({}, False), ({"asks": True, "round": 0, "state": "idle"}, False)]
+)
+def test_a_stop_says_to_all_whether_a_process_of_the_round_asks_for_it(said: dict[str, Any], asked: bool) -> None:
+    scene = Scene(workers=2).running().says(1, **said).says(0, draining=True)
+    stops = scene.settle().directives
+    assert {(told.action, told.asked) for told in stops.values()} == {("stop", asked)}
+
+
 @pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1), ("Suspended", 143)])
 def test_whoever_has_nothing_left_to_do_is_sent_home(phase: str, code: int) -> None:
     scene = Scene(workers=2).running().with_status(phase=phase, completion_time=None)

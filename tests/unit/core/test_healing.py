@@ -209,6 +209,7 @@ def test_a_forged_checkpoint_is_replaced_by_the_next_that_is_reported() -> None:
     assert scene.status.checkpoint == CheckpointStatus(step=5)
     for _ in range(3):
         scene.fails(0).fails(1).settle()
+        scene.later(60).settle()
         scene.running()
     scene.fails(0).fails(1).settle()
     assert scene.condition("Failed").reason == "RestartBudgetExceeded", (

@@ -131,6 +131,7 @@ def test_so_it_does_if_the_worker_on_it_was_given_up_for_silence() -> None:
     scene.fails(1, message="Connection reset by peer").later(5, heard=False).says(0).says(1).settle()
     assert (scene.rendezvous.round, scene.status.restarts) == (2, 1)
     scene.later(15, heard=False).says(0, state="running").says(1, state="running").settle()
+    scene.later(1, heard=False).says(0).says(1).settle()
     assert (scene.status.restarts, scene.budget.unpaid, scene.members) == (1, 1, (0, 1))
 
 

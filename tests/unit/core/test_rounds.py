@@ -249,6 +249,7 @@ def test_checkpoints_that_were_lost_do_not_keep_the_restarts_back_for_good() -> 
     for step in (900, 50, 100, 150):
         scene.running().all_say(progress=make_progress(step, checkpoint_step=step)).settle()
         scene.fails(1, signal="SIGKILL").settle()
+        scene.later(1).settle()
     assert (scene.status.phase, scene.status.restarts, scene.budget.spent) == ("Recovering", 4, 1)
 
 
@@ -287,9 +288,9 @@ def test_a_program_that_never_began_ends_the_job_in_the_launchers_words() -> Non
 def test_transient_failures_are_free_five_times_and_then_are_not() -> None:
     scene = Scene(restartPolicy={"maxRestarts": 1}).running()
     for number in range(1, MAX_UNPAID + 1):
-        scene.running().fails(1, 75, reason="Transient").later(5).settle()
+        scene.running().fails(1, 75, reason="Transient").later(20).settle()
         assert (scene.rendezvous.round, scene.status.restarts) == (number + 1, 0)
-    scene.running().fails(1, 75, reason="Transient").later(5).settle()
+    scene.running().fails(1, 75, reason="Transient").later(60).settle()
     assert scene.status.restarts == 1
     scene.running().fails(1, 75, reason="Transient").later(5).settle()
     assert scene.status.phase == "Failed"
@@ -531,9 +532,11 @@ def test_a_program_that_leaves_by_itself_goes_on_unpaid_and_not_for_ever() -> No
         scene.running().says(1, state="preempted")
         assert scene.settle().directives["pod-0"].action == "stop"
         scene.says(0, state="preempted").settle()
+        scene.later(60).settle()
         assert (scene.rendezvous.round, scene.status.restarts, scene.budget.unpaid) == (number + 1, 0, number)
         assert scene.status.last_failure is None
     scene.running().all_say(state="preempted").settle()
+    scene.later(60).settle()
     assert scene.status.restarts == 1
     assert scene.status.last_failure is not None
     assert "143 6 times without a newer checkpoint" in scene.status.last_failure.message

@@ -388,6 +388,7 @@ def test_gpu_time_is_that_of_the_rounds_that_have_ended() -> None:
     assert (scene.members, scene.status.gpu_seconds) == ((), 400)
     scene.vanishes(1).later(50).up(1).settle()
     scene.running().later(10).fails(0, signal="SIGKILL").settle()
+    scene.later(1).settle()
     assert (scene.rendezvous.round, scene.status.gpu_seconds) == (3, 440)
     scene.running().later(10).spec(suspend=True).settle()
     scene.all_say(state="preempted").later(5).settle()

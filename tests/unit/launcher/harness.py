@@ -51,6 +51,8 @@ class Coordinator:
         self.tokens: list[str] = []
         self.statuses: list[int] = []
         """Statuses for the next requests, before any are answered properly."""
+        self.old = False
+        """Whether it is of a release that knows no `asks` and `asked`."""
         self.holding = True
         self.witnesses: list[Callable[[], object]] = []
         """What else to show when a wait was in vain."""
@@ -113,6 +115,7 @@ class Coordinator:
                 return self.statuses.pop(0), b'{"error":"scripted"}'
             try:
                 assert path == PATH, path
+                assert not (self.old and "asks" in json.loads(body)), "an unknown word"
                 poll = PollRequest.parse(json.loads(body))
             except (pydantic.ValidationError, AssertionError, ValueError) as error:
                 self.errors.append(str(error))
@@ -124,7 +127,8 @@ class Coordinator:
             until = time.monotonic() + poll.hold
             while self.holding and not self._closing and self._is_known(poll) and time.monotonic() < until:
                 self._changed.wait(until - time.monotonic())
-            return 200, json.dumps(self._directive.dump()).encode()
+            said = {name: value for name, value in self._directive.dump().items() if not (self.old and name == "asked")}
+            return 200, json.dumps(said).encode()
 
     def _is_known(self, poll: PollRequest) -> bool:
         known = poll.ack

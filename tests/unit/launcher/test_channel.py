@@ -154,7 +154,7 @@ def test_a_file_that_was_shortened_or_deleted() -> None:
 def test_the_flag_and_the_mark() -> None:
     with ends() as (launcher, process):
         assert not launcher.attached and not process.stop_asked()
-        process.attach()
+        process.attach(os.getpid())
         launcher.stop()
         assert launcher.attached and process.stop_asked() and not process.end_told()
         launcher.end()

@@ -42,6 +42,23 @@ def test_refusals_are_tried_again_and_told_once(job: Job) -> None:
     assert launcher.stderr.count("the coordinator answers again") == 1
 
 
+def test_a_coordinator_of_an_earlier_release_is_told_nothing_that_it_does_not_know(job: Job) -> None:
+    """Nor is one that takes the place of a newer one, but for the one request that it refuses."""
+    job.coordinator.old = True
+    job.launch(job.script(STEPS))
+    job.coordinator.run(1)
+    job.coordinator.wait_for(lambda poll: poll.progress, "progress")
+    job.coordinator.old = False
+    job.coordinator.wait_for(lambda poll: poll.asks, "word that the process asks")
+    job.coordinator.old = True
+    eventually(lambda: job.coordinator.errors, "a refusal")
+    job.coordinator.errors.clear()
+    seen = len(job.coordinator.polls)
+    eventually(lambda: len(job.coordinator.polls) > seen + 2, "polls that are understood")
+    job.coordinator.say("stop", 1)
+    job.coordinator.wait_state("preempted", 1)
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_worker_that_is_nobodys_does_not_wait_for_ever(job: Job, status: int) -> None:
     """Its job was deleted and its Pod left behind: it had no round, and will be given none."""

@@ -8,6 +8,7 @@ import os
 import signal
 import typing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from edgecloud.launcher import failure
 from edgecloud.launcher.failure import Note
+from edgecloud.launcher.process import first_cause
 from edgecloud.launcher.verdict import End
 from edgecloud.protocol import FailureReason, FailureReport
 
@@ -40,6 +42,12 @@ def test_the_reasons_are_the_protocols() -> None:
         (End(signal=signal.SIGSEGV), "", "NonFinite", "Killed"),
         (End(signal=signal.SIGABRT), "what():  std::bad_alloc", None, "OutOfMemory"),
         (End(signal=signal.SIGABRT), "assertion failed", None, "Killed"),
+        (End(code=137), "", None, "Killed"),  # as a shell says it of its program
+        (End(code=139), "MemoryError", None, "Killed"),
+        (End(code=134), "what():  std::bad_alloc", None, "OutOfMemory"),
+        (End(code=137), "", "NonFinite", "NonFinite"),
+        (End(code=128), "", None, "ProgramError"),
+        (End(code=141), "", None, "ProgramError"),
         (End(code=1), "MemoryError", None, "OutOfMemory"),
         (End(code=1), "numpy.core._exceptions._ArrayMemoryError: Unable to allocate", None, "ProgramError"),
         (End(code=1), "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory", None, "OutOfMemory"),
@@ -67,6 +75,12 @@ def test_classify(end: End, text: str, noted: str | None, expected: str) -> None
             "it printed nothing",
         ),
         (End(signal=signal.SIGUSR2), "the last line", Note(), "killed by SIGUSR2\nthe last line"),
+        (
+            End(code=136),
+            "x",
+            Note(),
+            "killed by SIGFPE (arithmetic error, such as a division by zero in native code)\nx",
+        ),
     ],
 )
 def test_describe(end: End, output: str, note: Note, expected: str) -> None:
@@ -83,6 +97,17 @@ def test_whatever_is_printed_the_report_is_valid(text: str, end: End) -> None:
     report = failure.report(local_rank=0, rank=0, reason="ProgramError", message=message, at=1.0, end=end)
     FailureReport.parse(report)
     assert all(character.isprintable() or ord(character) >= 0xA0 or character in "\n\t" for character in message)
+
+
+def test_a_shells_word_for_a_signal_is_reported_as_both() -> None:
+    said = failure.report(local_rank=0, rank=0, reason="Killed", message="", at=1.0, end=End(code=137))
+    assert (said["exitCode"], said["signal"]) == (137, "SIGKILL")
+
+
+def test_a_shells_word_for_a_signal_names_the_first_cause() -> None:
+    victim, killed = (SimpleNamespace(end=End(code=code), local_rank=n) for n, code in enumerate((1, 137)))
+    cause, _ = first_cause([(typing.cast("Any", victim), Note(at=1.0)), (typing.cast("Any", killed), Note())])
+    assert cause is killed
 
 
 @pytest.mark.parametrize(

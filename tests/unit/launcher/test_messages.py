@@ -43,6 +43,7 @@ DIRECTIVES = st.builds(
     exit_code=st.integers(0, 255),
     reason=st.text(max_size=200),
     report_seconds=st.floats(0.05, 60),
+    asked=st.booleans(),
 )
 
 
@@ -59,7 +60,7 @@ def test_the_constants_are_the_protocols() -> None:
 @settings(deadline=None)
 def test_a_directive_is_read_as_it_was_meant(directive: protocol.Directive) -> None:
     read = parse_directive(json.dumps(directive.dump()).encode())
-    for name in ("action", "round", "grace_seconds", "exit_code", "reason", "report_seconds"):
+    for name in ("action", "round", "grace_seconds", "exit_code", "reason", "report_seconds", "asked"):
         assert getattr(read, name) == getattr(directive, name)
     if directive.action == "run":
         assert read.run is not None and directive.run is not None
@@ -72,6 +73,11 @@ def test_what_is_left_out_has_the_protocols_defaults() -> None:
     ours, theirs = parse_directive(b'{"action":"stop","round":1}'), protocol.Directive(action="stop", round=1)
     for name in ("grace_seconds", "exit_code", "reason", "report_seconds"):
         assert getattr(ours, name) == getattr(theirs, name)
+
+
+@pytest.mark.parametrize("asked", ["", ',"asked":null', ',"asked":"yes"'])
+def test_a_coordinator_that_does_not_know_the_word_is_told_apart(asked: str) -> None:
+    assert parse_directive(f'{{"action":"wait","round":1{asked}}}'.encode()).asked is None
 
 
 def test_a_round_whose_meeting_place_is_not_known_yet() -> None:

@@ -95,6 +95,11 @@ def test_the_tail_is_the_end(pieces: list[bytes]) -> None:
         ([b"a\n\nb\n"], b"[0] ", b"[0] a\n[0] \n[0] b\n"),
         ([b"x" * (MAX_LINE + 1), b"y\n"], b"[0] ", b"[0] " + b"x" * (MAX_LINE + 1) + b"\n[0] y\n"),
         ([], b"[0] ", b""),
+        ([b"\r1/9", b"\r2/9"], b"[0] ", b"[0] 1/9\n[0] 2/9\n"),  # a progress bar
+        ([b"1/9\r", b"2/9\r", b"\nend"], b"[0] ", b"[0] 1/9\n[0] 2/9\r\n[0] end\n"),
+        ([b"a\r", b"\nb\r\r\n", b"\n\rc\n"], b"[0] ", b"[0] a\r\n[0] b\r\r\n[0] \n[0] c\n"),
+        ([b"1\r2"], b"", b"1\r2"),
+        ([b"\r" * (MAX_LINE + 1), b"y\n"], b"[0] ", b"[0] "),
     ],
 )
 def test_lines(written: list[bytes], prefix: bytes, expected: bytes) -> None:
@@ -110,6 +115,19 @@ def test_lines(written: list[bytes], prefix: bytes, expected: bytes) -> None:
         return sink.data
 
     assert asyncio.run(work()).startswith(expected)
+
+
+def test_a_progress_bar_shows_while_it_grows() -> None:
+    async def work() -> bytes:
+        sink = Kept()
+        output = Output(asyncio.get_running_loop(), sink, b"[0] ")
+        os.write(output.writer, b"\r1/9\r2/9")
+        output.drain()
+        seen = sink.data
+        output.close()
+        return seen
+
+    assert asyncio.run(work()) == b"[0] 1/9\n"
 
 
 def test_a_pipe_that_others_hold_open_is_let_go() -> None:

@@ -97,6 +97,70 @@ def test_a_script_that_does_not_ask_gets_sigterm_at_once(job: Job, code: str) ->
     assert time.monotonic() - started < 10
 
 
+FOLLOWS = """
+    import os, signal, sys, time
+    from edgecloud import worker
+    rank = os.environ["RANK"]
+    signal.signal(signal.SIGTERM, lambda *_: open({told!r}, "w").write(rank) and sys.exit(1))
+    worker.report(step=1, **{{"rank" + rank: 1}})
+    while not (worker.should_stop() if rank == "{asker}" else os.path.exists({flag!r})):
+        time.sleep(0.005)
+    open({flag!r}, "w").write("stop")
+    if {leaves}:
+        sys.exit(143)
+    time.sleep(60)
+"""
+
+
+def follows(job: Job, *, asker: int, leaves: bool = True) -> list[str]:
+    """Rank `asker` alone asks, and tells the others through a file."""
+    flag, told = str(job.file("flag")), str(job.file("told"))
+    return job.script(FOLLOWS.format(asker=asker, flag=flag, told=told, leaves=leaves))
+
+
+def test_a_rank_that_learns_of_the_stop_from_another_gets_no_sigterm(job: Job) -> None:
+    """And whoever is on another worker than the one who asks is told so by the coordinator."""
+    job.launch(follows(job, asker=0))
+    job.coordinator.run(1, processes=2)
+    running(job, processes=2)
+    job.coordinator.wait_for(lambda poll: poll.asks, "word that a process asks")
+    job.coordinator.say("stop", 1, grace_seconds=30.0)
+    job.coordinator.wait_state("preempted", 1)
+    job.file("flag").unlink()
+    job.coordinator.run(2, first_rank=2)
+    job.coordinator.wait_state("running", 2)
+    job.coordinator.wait_for(lambda poll: poll.round == 2 and poll.progress, "progress of rank 2")
+    job.coordinator.say("stop", 2, grace_seconds=30.0, asked=True)
+    job.coordinator.wait_state("stopping", 2)
+    assert not any(poll.asks for poll in job.coordinator.polls if poll.round == 2)
+    job.file("flag").write_text("stop")
+    job.coordinator.wait_state("preempted", 2)
+    assert not job.file("told").exists()
+
+
+def test_who_does_not_follow_gets_sigterm_before_the_grace_is_over(job: Job) -> None:
+    launcher = job.launch(follows(job, asker=0, leaves=False))
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.say("stop", 1, grace_seconds=0.6)
+    job.coordinator.wait_state("preempted", 1)
+    assert job.wait_file("told") == "0" and job.wait_file("flag") == "stop"
+    assert "still there though asked to stop, now by SIGTERM: rank 0" in launcher.stderr
+
+
+def test_who_asked_and_is_gone_asks_no_more(job: Job) -> None:
+    """A shell's first command asked, its second one does not."""
+    first = job.script("from edgecloud import worker; worker.should_stop()", "first.py")
+    second = job.script(
+        "    import os, time" + READY.format(folder=str(job.folder)) + "    time.sleep(60)", "second.py"
+    )
+    job.launch(["sh", "-c", f"{' '.join(first)} && {' '.join(second)}"])
+    job.coordinator.run(1)
+    job.wait_file("ready")
+    job.coordinator.say("stop", 1, grace_seconds=60.0)
+    job.coordinator.wait_state("preempted", 1)
+
+
 @pytest.mark.parametrize("leave", ["sys.exit(1)", "raise KeyboardInterrupt", "os.abort()"])
 def test_a_rank_that_saves_is_not_killed_for_another_that_leaves_in_its_own_way(job: Job, leave: str) -> None:
     launcher = job.launch(

@@ -121,9 +121,28 @@ def test_only_who_asks_is_attached(channel: LauncherEnd) -> None:
     worker.report(step=1)
     assert not channel.attached
     assert worker.should_stop() is False
-    assert channel.attached
+    assert channel.attached and channel.asker == os.getpid()
     channel.stop()
     assert worker.should_stop() is True
+
+
+def test_of_several_processes_the_one_that_goes_on_to_ask_counts(channel: LauncherEnd) -> None:
+    script = """
+import os
+from edgecloud import worker
+def asker():
+    return int.from_bytes(open(os.environ["EDGECLOUD_CHANNEL"], "rb").read()[132:136], "little")
+worker.should_stop()
+child = os.fork()
+if child == 0:
+    worker.should_stop()
+    os._exit(0)
+os.waitpid(child, 0)
+assert asker() == child, asker()
+worker.should_stop()
+print(os.getpid())
+"""
+    assert int(run(script, EDGECLOUD_CHANNEL=str(channel.path)).stdout) == channel.asker
 
 
 def test_a_report_is_quick_and_asking_quicker(channel: LauncherEnd) -> None:

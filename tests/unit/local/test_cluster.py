@@ -11,13 +11,14 @@ import pytest
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Phase, TrainingJobStatus
-from edgecloud_operator.controller.cluster import AwayError, Cluster, ConflictError, LaterError
-from edgecloud_operator.core.builders import build_files, build_service
+from edgecloud_operator.controller.cluster import AwayError, Cluster, ConflictError, LaterError, UnstartedError
+from edgecloud_operator.core.builders import Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.observed import Service
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.local import LocalRun, Workdir, prepare
 from edgecloud_operator.local.cluster import LocalCluster
 from edgecloud_operator.local.run import _heard
+from edgecloud_operator.local.workers import Workers
 from tests.unit.local.jobs import made, make_job
 
 PENDING, RUNNING = TrainingJobStatus(phase="Pending"), TrainingJobStatus(phase="Running")
@@ -164,6 +165,18 @@ def test_what_cannot_be_made_is_tried_again(told: Told, workdir: Workdir) -> Non
     workdir.files.write_text("in the way")
     with pytest.raises(AwayError, match="files: File exists"):
         asyncio.run(told.cluster.create(job, config_map))
+
+
+def test_a_worker_that_cannot_be_started_now_is_named(told: Told, workdir: Workdir, tmp_path: Path) -> None:
+    """What may pass, as a full disk does; the log says nothing of a write."""
+    job = told.cluster.job
+    workers = told.cluster.workers = Workers(
+        workdir, tmp_path / "scratch", "http://127.0.0.1:9", lambda _pod, _there: None
+    )
+    (tmp_path / "scratch").write_text("no room for a folder")
+    with pytest.raises(UnstartedError, match=r"worker 1 can't be started: .*/scratch/.*: Not a directory"):
+        asyncio.run(told.cluster.create(job, build_pod(job, 1, "image", Settings())))
+    assert workers.pods() == ()
 
 
 # Signals

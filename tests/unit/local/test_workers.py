@@ -55,7 +55,9 @@ class House:
         return pod
 
     def process(self, index: int) -> psutil.Process:
-        return psutil.Process(self.workers._workers[self.of(index).uid].process.pid)
+        process = self.workers._workers[self.of(index).uid].process
+        assert process is not None
+        return psutil.Process(process.pid)
 
     def token(self, index: int) -> str:
         return (self.scratch / self.of(index).uid / "token").read_text()
@@ -166,11 +168,13 @@ def test_a_deleted_worker_is_terminating_and_then_gone(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_what_cannot_be_started_leaves_nothing(tmp_path: Path) -> None:
+def test_what_cannot_be_started_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LARGE", "x" * 200_000)  # more than the kernel takes
+
     async def scenario() -> None:
-        async with house(tmp_path, program={"command": ["a"], "workingDir": "/no/such/folder"}) as it:
+        async with house(tmp_path) as it:
             for _ in range(2):
-                with pytest.raises(FileNotFoundError):
+                with pytest.raises(OSError, match="Argument list too long"):
                     await it.workers.start(it.job, 0)
             assert it.pods == {} and list(it.scratch.iterdir()) == []
 
@@ -202,30 +206,55 @@ def test_the_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyP
     asyncio.run(scenario())
 
 
-def test_files_of_the_users_do_not_stand_in_for_the_standard_library(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", ["", "PYTHONPATH", "PYTHONHOME"])
+def test_what_is_for_the_users_program_is_not_for_the_launcher(tmp_path: Path, variable: str) -> None:
+    """Files beside it do not stand in for the standard library, wherever the program is to look for them."""
     (tmp_path / "select.py").write_text("raise SystemExit('mine')")
 
     async def scenario() -> None:
-        async with house(tmp_path, program={"command": ["a"], "workingDir": str(tmp_path)}) as it:
+        program: dict[str, Any] = {"command": ["a"], "workingDir": str(tmp_path)}
+        if variable:
+            program["env"] = [{"name": variable, "value": str(tmp_path)}]
+        async with house(tmp_path, program=program) as it:
             await it.workers.start(it.job, 0)
             log_file = tmp_path / "work" / "logs" / "worker-0.log"
             await eventually(lambda: it.of(0).dead or log_file.exists(), "it begins")
             assert not it.of(0).dead, it.of(0).why
+            assert not variable or it.process(0).environ()[variable] == str(tmp_path)
 
     asyncio.run(scenario())
 
 
 def test_what_a_launcher_says_before_it_has_its_log_is_why_it_ended(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, program={"command": ["a"], "env": [{"name": "PYTHONHOME", "value": "/none"}]}) as it:
+        async with house(tmp_path) as it:
             (tmp_path / "work" / "logs" / "worker-0.log").mkdir(parents=True)
-            await it.workers.start(it.job, 1)
-            it.job = prepare(make_job(), made(tmp_path / "other"), None)[0]
             await it.workers.start(it.job, 0)
-            await eventually(lambda: it.of(0).dead and it.of(1).dead, "their ends are seen")
+            await eventually(lambda: it.of(0).dead, "its end is seen")
             assert it.of(0).termination == Termination(exit_code=2)
             assert it.of(0).why.endswith("worker-0.log: Is a directory")
-            assert "Fatal Python error" in it.of(1).why
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("made_as", "said"), [("none", "is not there"), ("file", "is no folder, or within none")])
+def test_a_working_directory_that_is_none_is_the_end_of_it(tmp_path: Path, made_as: str, said: str) -> None:
+    folder = tmp_path / "folder"
+    if made_as == "file":
+        folder.write_text("")
+
+    async def scenario() -> None:
+        async with house(tmp_path, program={"command": ["a"], "workingDir": str(folder)}) as it:
+            for _ in range(2):
+                await it.workers.start(it.job, 1)
+            pod = it.of(1)
+            assert pod.dead and pod.termination is not None and pod.termination.failure is not None
+            assert pod.termination.failure.reason == "BadConfiguration"
+            where = f"spec.program.workingDir: {folder} {said}"
+            message = f"worker 1 can't be started: {where}: put it right, or name another folder"
+            assert pod.termination.failure.message == message
+            it.workers.delete(pod.uid)
+            await eventually(lambda: not it.pods, "it is gone")
 
     asyncio.run(scenario())
 
