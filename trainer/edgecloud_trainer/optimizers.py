@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -24,14 +24,14 @@ _MAPS: Final = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, nn.RNNCellBase)
 _WRAPPED: Final = ("step", "zero_grad", "add_param_group", "state_dict", "load_state_dict")
 
 
-def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def groups(model: nn.Module, weight_decay: float, *, by_dimensions: bool = False) -> list[dict[str, Any]]:
     """Parameter groups: matrices decay; vectors, which are biases and scales as a rule, don't."""
-    matrices, vectors = _kinds(model)
+    matrices, vectors = _kinds(model, by_dimensions)
     both = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in both if group["params"]]
 
 
-def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def _kinds(model: nn.Module, by_dimensions: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """What is trained, as matrices (convolutions too) and vectors.
 
     A vector may have several dimensions: a norm's weight [C, H, W], a scale [C, 1, 1] or weight_norm's [O, 1, 1, 1].
@@ -45,6 +45,8 @@ def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
                 of_maps.add(parameter)
 
     def is_matrix(one: nn.Parameter) -> bool:
+        if by_dimensions:
+            return one.ndim >= 2
         wide = sum(size > 1 for size in one.shape)
         return one.ndim >= 2 and one not in of_norms and (wide >= 2 or one in of_maps)
 
@@ -52,22 +54,24 @@ def _kinds(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     return [one for one in trained if is_matrix(one)], [one for one in trained if not is_matrix(one)]
 
 
-def build(model: nn.Module, spec: OptimizerSpec, *, classes: int) -> list[torch.optim.Optimizer]:
+def build(
+    model: nn.Module, spec: OptimizerSpec, *, classes: int, by_dimensions: bool = False
+) -> list[torch.optim.Optimizer]:
     """The optimisers of a model; the base learning rate of each group stands in `initial_lr`.
 
     Muon moves matrices and convolutions; vectors, and the last layer, are left to SGD beside it, without weight decay.
     The last layer is the last one with as many rows as there are classes: a model may make its head first. Where none
-    has, it is the last one.
+    has, it is the last one. by_dimensions: what has two or more counts as a matrix, as in earlier releases.
     """
     optimizers: list[torch.optim.Optimizer]
     if spec.name == "adamw":
         betas = (spec.momentum, 0.999)
-        decayed = groups(model, spec.weight_decay)
+        decayed = groups(model, spec.weight_decay, by_dimensions=by_dimensions)
         optimizers = [_plain(torch.optim.AdamW)(decayed, lr=spec.learning_rate, betas=betas, fused=_fused(decayed))]
     elif spec.name == "muon":
-        optimizers = _muon(model, spec, classes)
+        optimizers = _muon(model, spec, classes, by_dimensions)
     else:
-        optimizers = [_sgd(groups(model, spec.weight_decay), spec)]
+        optimizers = [_sgd(groups(model, spec.weight_decay, by_dimensions=by_dimensions), spec)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -104,8 +108,8 @@ def _fused(parameter_groups: Iterable[dict[str, Any]]) -> bool | None:
     return True if all(parameter.device.type == "cpu" for parameter in parameters) else None
 
 
-def _muon(model: nn.Module, spec: OptimizerSpec, classes: int) -> list[torch.optim.Optimizer]:
-    matrices, vectors = _kinds(model)
+def _muon(model: nn.Module, spec: OptimizerSpec, classes: int, by_dimensions: bool) -> list[torch.optim.Optimizer]:
+    matrices, vectors = _kinds(model, by_dimensions)
     last = ([one for one in matrices if one.shape[0] == classes] or matrices)[-1:]
     hidden = [one for one in matrices if all(one is not other for other in last)]
     rest = last + vectors
@@ -133,6 +137,29 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], multiplier: f
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * multiplier
+
+
+def regrouped(
+    states: Sequence[Mapping[str, Any]], then: Iterable[torch.optim.Optimizer], now: Iterable[torch.optim.Optimizer]
+) -> list[dict[str, Any]]:
+    """The state_dicts of optimisers `then` as those of `now`, which move the same parameters in other groups.
+
+    What is kept of a parameter goes with it, be it from Muon to SGD: both keep the same sum of gradients. The groups'
+    own values are those of now.
+    """
+    kept: dict[Tensor, Any] = {}
+    for optimizer, state in zip(then, states, strict=True):
+        kept |= {parameters(optimizer)[number]: values for number, values in state["state"].items()}
+    return [
+        optimizer.state_dict()
+        | {"state": {number: kept[one] for number, one in enumerate(parameters(optimizer)) if one in kept}}
+        for optimizer in now
+    ]
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Through all groups, as a state_dict numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def take_up(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from edgecloud_trainer import optimizers
@@ -14,6 +16,7 @@ from edgecloud_trainer.steps import Stepper
 
 _NAMED: Final = 3
 """Values that an error names."""
+_EARLIER: Final = ", as by an earlier release"
 
 
 def held(stepper: Stepper) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
@@ -34,19 +37,28 @@ def held(stepper: Stepper) -> tuple[dict[str, Tensor], dict[str, Any], list[str]
 def take_up(stepper: Stepper, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
     """Go on from what `held` gave.
 
+    What an earlier release has written, which took what are vectors for matrices, is gone on with by today's groups.
+
     Raises:
         ModelError: it is of another network than the model, whose code has been changed; nothing has been taken up.
     """
     weights = _named(tensors, "model.")
-    states = [
-        unflatten(name, tensors, rest[name]) if (name := f"optimizer{place}") in rest else {}
-        for place in range(len(stepper.optimizers))
-    ]
-    if difference := _other_weights(stepper, weights) or _other_trained(stepper, states):
+    names = itertools.takewhile(rest.__contains__, (f"optimizer{place}" for place in itertools.count()))
+    states = [unflatten(name, tensors, rest[name]) for name in names]
+    difference = _other_weights(stepper, weights)
+    if difference is None and (difference := _other_trained(stepper.optimizers, states)):
+        then = optimizers.build(
+            stepper.model, stepper.settings.optimizer, classes=len(stepper.dataset.classes), by_dimensions=True
+        )
+        if _other_trained(then, states) is None:
+            states, difference = optimizers.regrouped(states, then, stepper.optimizers), None
+    if difference is not None:
         name = stepper.settings.trainer.model
+        earlier = " or take the image of the release that wrote it" if difference.endswith(_EARLIER) else ""
         raise ModelError(
             f"step-{rest.get('step', '?')} is of another network than {name} makes now ({difference}): put its code"
-            " back and go on with a copy of checkpoints/ in another storage.subPath or --workdir, or begin anew there"
+            f" back{earlier} and go on with a copy of checkpoints/ in another storage.subPath or --workdir, or begin"
+            " anew there"
         )
     stepper.model.load_state_dict(weights)
     for optimizer, state in zip(stepper.optimizers, states, strict=True):
@@ -74,21 +86,20 @@ def _other_weights(stepper: Stepper, weights: Mapping[str, Tensor]) -> str | Non
     return "; ".join(said) or None
 
 
-def _other_trained(stepper: Stepper, states: Sequence[Mapping[str, Any]]) -> str | None:
+def _other_trained(made: Sequence[torch.optim.Optimizer], states: Sequence[Mapping[str, Any]]) -> str | None:
     """Whether other parameters are trained, or grouped or ordered otherwise; None if not."""
-    held = [[len(group["params"]) for group in state.get("param_groups", [])] for state in states]
-    made = [[len(group["params"]) for group in optimizer.param_groups] for optimizer in stepper.optimizers]
-    if held != made:
-        as_many = sum(map(sum, held)) == sum(map(sum, made))
-        what = "its parameters are grouped otherwise, as by an earlier release"
-        return what if as_many else "other parameters are trained"
-    for optimizer, state in zip(stepper.optimizers, states, strict=True):
-        now = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    before = [[len(group["params"]) for group in state["param_groups"]] for state in states]
+    now = [[len(group["params"]) for group in optimizer.param_groups] for optimizer in made]
+    if before != now:
+        as_many = sum(map(sum, before)) == sum(map(sum, now))
+        return f"its parameters are grouped otherwise{_EARLIER}" if as_many else "other parameters are trained"
+    for optimizer, state in zip(made, states, strict=True):
+        parameters = optimizers.parameters(optimizer)
         for number, values in state["state"].items():  # numbered through all groups
             for value in values.values():
                 # Beside what is of the parameter's shape there are counters.
-                if isinstance(value, Tensor) and value.ndim and value.shape != now[number].shape:
-                    return "other parameters are trained, or in another order, as by an earlier release"
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
+                    return f"other parameters are trained, or in another order{_EARLIER}"
     return None
 
 

@@ -60,6 +60,10 @@ class ExportCard(Model):
 
     version: Literal[1] = Field(VERSION, description="Version of this format.")
     format: Format = Field(description="What it was converted to.")
-    mirror: bool = Field(False, description="Takes the mean of an image's and its mirror image's logits by itself.")
+    mirror: bool = Field(
+        False,
+        description="Takes the mean of an image's and its mirror image's logits by itself; a file that an earlier "
+        "release exported gives their sum, with the same classes in the same order.",
+    )
     network: ModelCard = Field(description="Network and images.")
     run: RunCard = Field(description="Where the weights come from.")

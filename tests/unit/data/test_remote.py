@@ -588,6 +588,13 @@ def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
     assert filesystem.is_url(url) and filesystem.public(url) == shown
 
 
+def test_a_name_server_that_does_not_answer() -> None:
+    """It may the next time: as over http, the data aren't wrong for it."""
+    with pytest.raises(DataError, match=r"^ftp://-/x can't be reached, .*: check the URL and the network$") as caught:
+        filesystem.FileSystem("ftp://bob:hunter2@-/x")
+    assert caught.value.passing
+
+
 def test_listings_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each folder says that it holds more of them."""
     monkeypatch.setattr(filesystem, "MAX_FOLDERS", 40)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import ftplib
+import os
 import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,20 +165,83 @@ def listed(files: Any, root: str) -> set[str]:
     return {Path(path).name for path in files.ls(root, detail=False)}
 
 
-def test_a_store_that_only_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who may write objects may often neither read nor delete them; that was enough for a copy before."""
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Forbidden"), OSError("Forbidden: b/o/x"), ftplib.error_perm("550 Denied")]
+)
+def test_a_store_that_only_takes(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may write objects may often neither read nor delete them, which each store says in its own way."""
     there = f"memory:/{tmp_path}"
     names = whole(tmp_path, "onnx")
     deliver(tmp_path, names, there, str)
 
     def refused(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Forbidden")
+        raise error
 
     files = type(fsspec.filesystem("memory"))
     monkeypatch.setattr(files, "rm_file", refused)
     opened = files.open
     monkeypatch.setattr(files, "open", lambda *said, **more: refused() if "rb" in said else opened(*said, **more))
+    (tmp_path / "model.onnx").write_bytes(b"new")
     deliver(tmp_path, names, there, str)
+    assert fsspec.filesystem("memory").cat(f"{tmp_path}/model.onnx") == b"new"
+
+
+class SmbError(OSError):
+    """As smbprotocol has one: Python makes no FileNotFoundError of a derived class."""
+
+
+@pytest.mark.parametrize(
+    "error", [ftplib.error_perm("550 No such file."), SmbError(errno.ENOENT, "[NtStatus 0xc0000034]")]
+)
+def test_a_store_with_errors_of_its_own_for_what_is_not_there(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FTP and SMB, to which no first copy ever came."""
+    there, names = f"memory:/{tmp_path}", whole(tmp_path, "onnx")
+    files = type(fsspec.filesystem("memory"))
+
+    def own(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*said: Any, **more: Any) -> Any:
+            try:
+                return plain(*said, **more)
+            except FileNotFoundError:
+                raise error from None
+
+        return method
+
+    monkeypatch.setattr(files, "open", own(files.open))
+    monkeypatch.setattr(files, "rm_file", own(files.rm_file))
+    for _ in range(2):
+        deliver(tmp_path, names, there, str)
+        assert listed(fsspec.filesystem("memory"), str(tmp_path)) == set(names)
+    assert not caplog.messages
+
+
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A folder that any user may write to, and come to."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o777)
+        yield Path(made)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user")
+def test_over_files_of_another_user(folder: Path, everybodys: Path) -> None:
+    """The folder is everybody's; what another user's training has left there can neither be read nor written."""
+    ours = everybodys / "ours"
+    shutil.copytree(folder, ours)
+    there = everybodys / "there"
+    there.mkdir()
+    there.chmod(0o777)
+    for name in (REPORT, MARK):
+        (there / name).write_bytes(b"old")
+        (there / name).chmod(0o600)
+    os.seteuid(65534)
+    try:
+        deliver(ours, NAMES, str(there), str)
+    finally:
+        os.seteuid(0)
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == {"model.onnx": b"model", "report.json": b"{}"}
 
 
 def test_secrets_of_a_url_are_not_shown() -> None:

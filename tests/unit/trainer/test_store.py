@@ -177,6 +177,28 @@ def test_where_there_are_no_locks(root: Path, tmp_path: Path, monkeypatch: pytes
     assert sorted(path.name for path in tmp_path.glob("set*")) == ["set.images", "set.manifest.json"]
 
 
+def test_what_is_left_where_there_are_no_locks(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can say whether its process lives: after a day without a word it doesn't."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def killed(done: int, total: int) -> None:
+        raise KeyboardInterrupt  # as a kill, it leaves what there is
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            read(root, cache, on_progress=killed)
+    old, new = cache.glob("*.partial")
+    long_ago = time.time() - 90_000
+    for path in (*old.rglob("*"), old):
+        os.utime(path, (long_ago, long_ago))
+    read(root, cache)
+    assert list(cache.glob("*.partial")) == [new]
+
+
 def test_the_file_is_mapped_if_it_is_large(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = read(root, tmp_path / "cache")
     assert not isinstance(plain.train.pixels, np.memmap)

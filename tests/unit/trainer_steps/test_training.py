@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -421,15 +422,45 @@ def test_going_on_with_another_network(digits: Dataset, tmp_path: Path, change: 
     third.run()
 
 
-def test_going_on_from_a_release_that_took_scales_for_matrices(digits: Dataset, tmp_path: Path) -> None:
-    """Its momentum would be another parameter's."""
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Flatten(), nn.Linear(144, 10))
-    _, stepper = training(settings(tmp_path), digits, model=model)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_going_on_from_a_release_that_took_scales_for_matrices(digits: Dataset, tmp_path: Path, optimizer: str) -> None:
+    """What was kept of each parameter is its own in today's groups, whichever optimiser that is of."""
+    said = settings(tmp_path, optimizer={"name": optimizer})
+    made = (nn.Conv2d(1, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Conv2d(4, 1, 1), nn.Flatten(), nn.Linear(36, 10))
+    _, stepper = training(said, digits, model=nn.Sequential(*made))
+    named = dict(stepper.model.named_parameters())
     tensors, rest, _ = held(stepper)
-    groups = [{"params": [p for p in model.parameters() if (p.ndim >= 2) == many]} for many in (True, False)]
-    _, rest["optimizer0"] = flatten("optimizer0", torch.optim.SGD(groups).state_dict())
-    with pytest.raises(ModelError, match=r"its parameters are grouped otherwise, as by an earlier release\): put its"):
-        take_up(stepper, tensors, rest)
+    kept = {name: torch.full_like(parameter, place + 1.0) for place, (name, parameter) in enumerate(named.items())}
+    wide = [name for name in named if named[name].ndim >= 2]
+    flat = [name for name in named if named[name].ndim < 2]
+    grouped = [[wide[:-1]], [wide[-1:] + flat]] if optimizer == "muon" else [[wide, flat]]
+    for place, groups in enumerate(grouped):
+        of_then = torch.optim.SGD([{"params": [named[name] for name in group]} for group in groups])
+        for name in itertools.chain(*groups):
+            of_then.state[named[name]] = {"momentum_buffer": kept[name], "step": torch.tensor(1.0)}
+        flattened, rest[f"optimizer{place}"] = flatten(f"optimizer{place}", of_then.state_dict())
+        tensors |= flattened
+    decays = [[group["weight_decay"] for group in one.param_groups] for one in stepper.optimizers]
+    take_up(stepper, tensors, rest)
+    assert decays == [[group["weight_decay"] for group in one.param_groups] for one in stepper.optimizers]
+    found = {one: values for each in stepper.optimizers for one, values in each.state.items()}
+    assert len(found) == len(named)
+    assert all(torch.equal(found[named[name]]["momentum_buffer"], kept[name]) for name in named)
+    assert any(named["1.weight"] is one for one in stepper.optimizers[-1].param_groups[-1]["params"])
+
+
+def test_going_on_from_a_release_with_another_order(digits: Dataset, tmp_path: Path) -> None:
+    """Its momentum would be another parameter's; and the code may be the same as then."""
+    _, stepper = training(settings(tmp_path), digits, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    tensors, rest, _ = held(stepper)
+    other = torch.optim.SGD([{"params": [one]} for one in reversed(list(stepper.model.parameters()))])
+    other.state[other.param_groups[0]["params"][0]] = {"momentum_buffer": torch.zeros(10)}
+    flattened, rest["optimizer0"] = flatten("optimizer0", other.state_dict())
+    with pytest.raises(
+        ModelError,
+        match=r"in another order, as by an earlier release\): put its code back or take the image of the release",
+    ):
+        take_up(stepper, tensors | flattened, rest)
 
 
 class Bars(nn.Linear):

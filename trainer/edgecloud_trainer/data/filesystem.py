@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import copy
@@ -312,4 +313,7 @@ def _short(text: str) -> str:
 
 
 def _of_network(error: Exception) -> bool:
-    return isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] == "aiohttp"
+    # A name server's silence has numbers of its own, which are none of the system's.
+    return (
+        isinstance(error, (ConnectionError, socket.gaierror)) or type(error).__module__.partition(".")[0] == "aiohttp"
+    )

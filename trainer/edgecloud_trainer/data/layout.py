@@ -98,8 +98,8 @@ def arrange(
     """Find out which layout the names have, and read it.
 
     Either train/CLASS/.../FILE with test/ and val/ beside it if there are any, or CLASS/.../FILE. The splits' folders
-    may also be called training, testing, valid and validation, in capitals or not. One folder around all of it is
-    allowed. Files outside of these folders are passed over unless they are images.
+    may also be called training, testing, valid and validation, in capitals or not. A folder around all of it
+    is allowed, and several, one in the other. Files outside of these folders are passed over unless they are images.
 
     Args:
         names: paths with /, without clutter, in any order.

@@ -26,8 +26,12 @@ from edgecloud_trainer.data.observer import Observer, Stage
 PARTIAL: Final = ".partial"
 """The suffix of the folder where a file is made."""
 _IMAGES: Final = "images"
+_OWN: Final = f".own{PARTIAL}"
+"""The suffix of a folder that one process made for itself, without a lock."""
 _GIVEN_UP_SECONDS: Final = 3600
 """Without a word written, and without a process that holds the lock: until then it may be gone on with."""
+_DEAD_SECONDS: Final = 86400
+"""Likewise, where no lock tells whether its process lives."""
 
 
 def stored(cache: Path, key: str, read: Callable[[Path], tuple[Contents, Provenance]], observer: Observer) -> Stored:
@@ -66,9 +70,15 @@ def _sweep(cache: Path) -> None:
     """Take away what processes have left that were killed and that nobody has gone on with: their source is another
     by now, or isn't wanted any more."""
     for left in cache.glob(f"*{PARTIAL}"):
-        with suppress(OSError), (cache / f"{left.name.removesuffix(PARTIAL)}.lock").open("r+") as lock:
-            if time.time() - _touched(left) > _GIVEN_UP_SECONDS and take(lock):
-                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            age = time.time() - _touched(left)
+            if left.name.endswith(_OWN):
+                if age > _DEAD_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
+                continue
+            with (cache / f"{left.name.removesuffix(PARTIAL)}.lock").open("r+") as lock:
+                if age > _GIVEN_UP_SECONDS and take(lock):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def _touched(folder: Path) -> float:
@@ -78,7 +88,7 @@ def _touched(folder: Path) -> float:
 def _own(cache: Path, key: str, observer: Observer) -> Path:
     """A new folder for this process alone, where no lock keeps the others out of the common one."""
     observer.note(f"{cache} is on a file system without locks: each process that starts meanwhile reads the images too")
-    return Path(tempfile.mkdtemp(prefix=f"{key}-", suffix=PARTIAL, dir=cache))
+    return Path(tempfile.mkdtemp(prefix=f"{key}-", suffix=_OWN, dir=cache))
 
 
 @contextmanager

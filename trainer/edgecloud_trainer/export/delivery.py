@@ -7,9 +7,10 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from edgecloud.api.rules import export_violations
 from edgecloud.api.spec import ExportSpec
@@ -139,22 +140,29 @@ class _Folder:
         self._path = path
 
     def read(self, name: str) -> bytes:
-        """A file's first bytes, so many that too many are seen; none if it isn't there."""
+        """A file's first bytes, so many that too many are seen; none if it isn't there, or is another user's alone."""
         try:
             with (self._path / name).open("rb") as file:
                 return file.read(MAX_REPORT + 1)
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
             return b""
 
     def write(self, name: str, data: bytes) -> None:
-        (self._path / name).write_bytes(data)
+        with self._replacing(name) as written:
+            written.write(data)
 
     def put(self, source: Path, name: str) -> None:
+        with source.open("rb") as read, self._replacing(name) as written:
+            shutil.copyfileobj(read, written)
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[IO[bytes]]:
+        """A new file, which takes the old one's place at the end: whoever that is of."""
         target = self._path / name
         beside = target.with_name(f".{name}.{os.getpid()}")
         try:
-            with source.open("rb") as read, beside.open("wb") as written:
-                shutil.copyfileobj(read, written)
+            with beside.open("wb") as written:
+                yield written
                 written.flush()
                 os.fsync(written.fileno())
             beside.replace(target)
@@ -177,11 +185,15 @@ class _Store:
         self._files.makedirs(root, exist_ok=True)
 
     def read(self, name: str) -> bytes:
-        """Likewise; none, too, if it may not be read: who may write may not always do that."""
+        """Likewise; none, too, if it can't be read: who may write may not always do that.
+
+        Each store says in its own way that a file isn't there, and that it may not be read. What it is read for is
+        only which files are ours; whether the store can be reached shows when the new ones are written.
+        """
         try:
             with self._files.open(f"{self._root}/{name}", "rb") as file:
                 return bytes(file.read(MAX_REPORT + 1))
-        except (FileNotFoundError, IsADirectoryError, PermissionError):
+        except Exception:
             return b""
 
     def write(self, name: str, data: bytes) -> None:
@@ -195,8 +207,17 @@ class _Store:
             self._files.rm_file(f"{self._root}/{name}")
         except FileNotFoundError:
             pass
-        except (PermissionError, NotImplementedError) as error:  # the new files may be written over the old ones
-            log.warning("export.destination: %s can't be taken away there (%s)", name, type(error).__name__)
+        except Exception as error:  # the new files may be written over the old ones
+            if isinstance(error, (PermissionError, NotImplementedError)) or self._has(name):
+                log.warning("export.destination: %s can't be taken away there (%s)", name, type(error).__name__)
+
+    def _has(self, name: str) -> bool:
+        """Asked where a store has an error of its own for what isn't there."""
+        try:
+            self._files.invalidate_cache()
+            return bool(self._files.exists(f"{self._root}/{name}"))
+        except Exception:
+            return True
 
 
 def _folder(destination: str) -> Path | None:
