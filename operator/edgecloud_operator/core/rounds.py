@@ -192,7 +192,8 @@ def _failed(situation: _Situation) -> Step | None:
         left = CAUSE_SECONDS - (now - first).total_seconds()
         if left > 0 and not all(state.doing in ENDED for state in situation.states):
             return Step(status=status, wait=left)
-    if any(state.unseen and state.failure is cause for state in situation.states):
+    unseen = [state.failure for state in situation.states if state.unseen]
+    if cause.strong and all(failure in unseen for failure in failures if failure.strong):
         left = _until_told(situation)
         if left > 0:
             return Step(status=status, wait=left)

@@ -66,6 +66,7 @@ class WorldMachine(RuleBasedStateMachine):
         warm=st.integers(3, 10) | st.just(0),
         fuse=st.integers(0, 6),
         measured=st.sampled_from(("no", "no", "yes", "soon", "soon")),
+        shrinks=st.booleans(),
     )
     def begin(
         self,
@@ -79,6 +80,7 @@ class WorldMachine(RuleBasedStateMachine):
         warm: int,
         fuse: int,
         measured: str,
+        shrinks: bool,
     ) -> None:
         spec: dict[str, Any] = {
             "workers": workers,
@@ -100,6 +102,8 @@ class WorldMachine(RuleBasedStateMachine):
         assert self.world.operator is not None
         self.world.operator.fuse = fuse
         calm(self.world, warm)
+        if shrinks and workers > max(least, 1):
+            self.world.user_changes(workers=workers - 1)  # of a round that is well, if it is warm
         if measured == "soon":
             self.training_ends()
 

@@ -864,6 +864,14 @@ def test_who_is_gone_and_was_not_called_away_for_all_that_is_known_is_paid_for(s
     assert (scene.members, scene.status.restarts) == ((), 1)
 
 
+@pytest.mark.parametrize("skew", [-1.0, 0.0, 1.0])
+def test_a_cause_that_is_known_waits_for_nobody_else(skew: float) -> None:
+    """Whatever the clock of its worker says."""
+    scene = Scene(workers=3).running().later(8).operator_restarts().vanishes(1)
+    scene.fails(0, signal="SIGKILL", at=scene.now.timestamp() + skew).settle()
+    assert (scene.status.restarts, scene.members) == (1, ())
+
+
 def test_an_end_that_is_known_costs_what_it_does_though_the_others_have_stopped() -> None:
     """As of one that runs out of memory while it saves."""
     scene = Scene(workers=2).running().spec(workers=3).up(2).later(GROW_SECONDS)
