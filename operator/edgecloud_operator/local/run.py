@@ -16,6 +16,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, MeasuringStatus, Rendezvous
 from edgecloud.launcher import linux
 from edgecloud_operator.controller.controller import Controller
+from edgecloud_operator.coordinator.door import MAX_CONNECTIONS, Door
 from edgecloud_operator.coordinator.server import CoordinatorServer
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.core.measurer import measure_on
@@ -158,7 +159,10 @@ class LocalRun:
         return Ended(job=self._cluster.job, signal=self._stopped_by)
 
     async def start_controller(self) -> None:
-        """Start the part that is the operator: with an empty memory, on the address that the workers know."""
+        """Start the part that is the operator: with an empty memory, on the address that the workers know.
+
+        Nobody but this machine's own can reach it, and all of them have one address.
+        """
         assert self._listener is not None and self._workers is not None
         controller = Controller(
             self._cluster,
@@ -167,7 +171,8 @@ class LocalRun:
             on_status=self._display.show,
         )
         self._controller = controller
-        self._server = CoordinatorServer(controller.desk, self._workers.authenticate)
+        door = Door(strangers=MAX_CONNECTIONS, of_address=MAX_CONNECTIONS, at_once=MAX_CONNECTIONS)
+        self._server = CoordinatorServer(controller.desk, self._workers.authenticate, door=door)
         await controller.start()
         key = (self._cluster.job.metadata.namespace, self._cluster.job.metadata.name)
         controller.saw_job(self._cluster.job)
