@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from aiohttp import web
@@ -43,6 +44,8 @@ BACKLOG: Final = 1024
 HANDSHAKE_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.02
 """Between two looks at those who wait for room."""
+IN_AT_ONCE: Final = 50
+"""How many come in at a look: what those had whose room they take is given back only after it."""
 WAITING_BYTES: Final = 4 * 1024
 """What the system keeps of whom is not read yet, before it doubles it: the beginning of a handshake fits."""
 READING_BYTES: Final = 64 * 1024
@@ -288,7 +291,7 @@ class Reception:
     def _look_out(self) -> None:
         """See to those who wait: in comes who has room, and off goes who has waited too long."""
         self._look, now = None, asyncio.get_running_loop().time()
-        for sock, visit in self._waiting.admit(now):
+        for sock, visit in islice(self._waiting.admit(now), IN_AT_ONCE):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READING_BYTES)
             self._let_in(sock, visit)
         for host, sock in self._waiting.late(now):

@@ -52,15 +52,16 @@ class Waiting(Generic[T]):
         return out
 
     def admit(self, now: float) -> Iterator[tuple[T, Visit]]:
-        """Those that there is room for now."""
+        """Those that there is room for now; whoever is not asked for goes on waiting."""
         waiting = list(self._lines)
         while waiting:
             more = []
             for address in waiting:
                 if visit := self._door.enter(address, now):
-                    yield self._next(address), visit
+                    one = self._next(address)
                     if address in self._lines:
                         more.append(address)
+                    yield one, visit
             waiting = more
 
     def _next(self, address: str) -> T:
