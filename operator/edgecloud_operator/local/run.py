@@ -159,10 +159,7 @@ class LocalRun:
         return Ended(job=self._cluster.job, signal=self._stopped_by)
 
     async def start_controller(self) -> None:
-        """Start the part that is the operator: with an empty memory, on the address that the workers know.
-
-        Nobody but this machine's own can reach it, and all of them have one address.
-        """
+        """Start the part that is the operator: with an empty memory, on the address that the workers know."""
         assert self._listener is not None and self._workers is not None
         controller = Controller(
             self._cluster,
@@ -171,8 +168,7 @@ class LocalRun:
             on_status=self._display.show,
         )
         self._controller = controller
-        door = Door(strangers=MAX_CONNECTIONS, of_address=MAX_CONNECTIONS, at_once=MAX_CONNECTIONS)
-        self._server = CoordinatorServer(controller.desk, self._workers.authenticate, door=door)
+        self._server = CoordinatorServer(controller.desk, self._workers.authenticate, door=wide_door())
         await controller.start()
         key = (self._cluster.job.metadata.namespace, self._cluster.job.metadata.name)
         controller.saw_job(self._cluster.job)
@@ -231,6 +227,11 @@ class LocalRun:
 
     def _key(self) -> tuple[str, str]:
         return (self._cluster.job.metadata.namespace, self._cluster.job.metadata.name)
+
+
+def wide_door() -> Door:
+    """Nobody but this machine's own comes to it, and all of them have one address."""
+    return Door(strangers=MAX_CONNECTIONS, of_address=MAX_CONNECTIONS, at_once=MAX_CONNECTIONS)
 
 
 def _heard() -> tuple[signal.Signals, ...]:
