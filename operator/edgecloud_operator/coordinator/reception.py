@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from aiohttp.typedefs import Handler
 
 from edgecloud_operator.coordinator.admission import Refusal
 from edgecloud_operator.coordinator.door import Door, Visit
+from edgecloud_operator.coordinator.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,14 @@ LINGER_SECONDS: Final = 2.0
 BACKLOG: Final = 1024
 """Connections that wait to be accepted: a thousand launchers come back at once when the operator does."""
 HANDSHAKE_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 0.02
+"""Between two looks at those who wait for room."""
+IN_AT_ONCE: Final = 50
+"""How many come in at a look: what those had whose room they take is given back only after it."""
+WAITING_BYTES: Final = 4 * 1024
+"""What the system keeps of whom is not read yet, before it doubles it: the beginning of a handshake fits."""
+READING_BYTES: Final = 64 * 1024
+"""The same once it is."""
 FULL_SECONDS: Final = 0.2
 """Pause when the system has no more file descriptors for connections."""
 FULL_REMINDER_SECONDS: Final = 60.0
@@ -185,9 +195,13 @@ async def _one_request(request: web.Request, handler: Handler) -> web.StreamResp
 class Reception:
     """An aiohttp application's connections on one socket."""
 
-    def __init__(self, door: Door, on_refused: OnRefused, *, body: int) -> None:
-        """on_refused: told of whom is not let in. body: bytes that a request's body has at most."""
+    def __init__(self, door: Door, on_refused: OnRefused, *, body: int, waiting: int = 0) -> None:
+        """on_refused: told of whom is not let in. body: bytes that a request's body has at most. waiting: how many may
+        wait until there is room for them."""
         self._door = door
+        self._waiting: Waiting[socket.socket] = Waiting(door, waiting)
+        self._tls: ssl.SSLContext | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._on_refused = on_refused
         self._body = body
         self._runner: web.AppRunner | None = None
@@ -218,12 +232,18 @@ class Reception:
         self._listener = listener.dup()
         self._listener.setblocking(False)
         self._listener.listen(BACKLOG)
-        self._begin(self._accept(self._listener, tls))
+        self._tls = tls
+        self._begin(self._accept(self._listener))
 
     async def stop(self) -> None:
         """Close every connection and stop listening."""
         for task in list(self._tasks):
             task.cancel()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        for sock in self._waiting.clear():
+            sock.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._listener is not None:
             self._listener.close()
@@ -238,7 +258,7 @@ class Reception:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+    async def _accept(self, listener: socket.socket) -> None:
         """Let connections in one by one: each is counted before a TLS handshake is spent on it."""
         loop, silent_until = asyncio.get_running_loop(), 0.0
         while True:
@@ -251,15 +271,41 @@ class Reception:
                     log.warning("no connection can be accepted now: %s%s", error, remedy)
                 await asyncio.sleep(FULL_SECONDS)
                 continue
-            host = str(address[0])
-            visit = self._door.enter(host, loop.time())
-            if visit is not None:
-                task = self._begin(self._welcome(sock, visit, tls))
-                task.add_done_callback(partial(_shut, sock))
-                visit.close = task.cancel
-            else:
-                sock.close()
-                self._on_refused(Refusal("too-many-connections", host))
+            self._came(sock, str(address[0]), loop.time())
+            await asyncio.sleep(0)  # a burst must not be over before the first of it have been heard
+
+    def _came(self, sock: socket.socket, host: str, now: float) -> None:
+        visit = None if self._waiting.has(host) else self._door.enter(host, now)
+        if visit is not None:
+            self._let_in(sock, visit)
+            return
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING_BYTES)
+        if out := self._waiting.join(host, sock, now):
+            self._send_off(*out)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if self._look is None and self._waiting:
+            self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_out)
+
+    def _look_out(self) -> None:
+        """See to those who wait: in comes who has room, and off goes who has waited too long."""
+        self._look, now = None, asyncio.get_running_loop().time()
+        for sock, visit in islice(self._waiting.admit(now), IN_AT_ONCE):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READING_BYTES)
+            self._let_in(sock, visit)
+        for host, sock in self._waiting.late(now):
+            self._send_off(host, sock)
+        self._look_again()
+
+    def _let_in(self, sock: socket.socket, visit: Visit) -> None:
+        task = self._begin(self._welcome(sock, visit, self._tls))
+        task.add_done_callback(partial(_shut, sock))
+        visit.close = task.cancel
+
+    def _send_off(self, host: str, sock: socket.socket) -> None:
+        sock.close()
+        self._on_refused(Refusal("too-many-connections", host))
 
     async def _welcome(self, sock: socket.socket, visit: Visit, tls: ssl.SSLContext | None) -> None:
         assert self._runner is not None and self._runner.server is not None

@@ -18,6 +18,7 @@ from edgecloud_operator.coordinator.admission import STATUS_CODES, Identity, Ref
 from edgecloud_operator.coordinator.desk import Desk
 from edgecloud_operator.coordinator.door import Door
 from edgecloud_operator.coordinator.reception import Reception, visit_of
+from edgecloud_operator.coordinator.waiting import MAX_WAITING
 from edgecloud_operator.subject import about
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class CoordinatorServer:
         self._authenticate = authenticate
         self._leading = leading
         self._door = door or Door()
-        self._reception = Reception(self._door, desk.refuse, body=MAX_BODY_BYTES)
+        self._reception = Reception(self._door, desk.refuse, body=MAX_BODY_BYTES, waiting=MAX_WAITING)
 
     async def start(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Answer on a socket that is bound already, over TLS if a context is given.

@@ -33,6 +33,7 @@ from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import comes_to_nothing, free, pause, reckoned
 from edgecloud_operator.core.resting import at_rest, begun_anew, stopping, warned, without_lost
 from edgecloud_operator.core.rounds import advance, stopped
+from edgecloud_operator.core.writes import has_begun
 
 
 def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Settings | None = None) -> Plan:
@@ -183,7 +184,7 @@ def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
 
 def _run(context: Context, old: TrainingJobStatus) -> Plan:
     """The life of a job that is neither finished nor suspended."""
-    if context.job.spec.has_too_large_template() and _missing(context):
+    if _unmade(context, old) and _missing(context):
         refused = replace(context.observed, refused=("AdmissionDenied", TOO_LARGE))
         context = replace(context, observed=refused)
     job, observed, now = context.job, context.observed, context.now
@@ -268,7 +269,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Sequence[dic
     if half := half_gang(context, status):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
-    if job.spec.has_too_large_template():
+    if _unmade(context, status):
         return (), _done(context, status), False
     if observed.service is None:
         # The Service last: where it is, the files were made as well, whatever happened in between.
@@ -281,6 +282,11 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Sequence[dic
     # Nobody sees whether they are still there, and without them the Pods would wait on their nodes for ever.
     files = build_files(job)
     return Children(*([lambda: files] if files else []), *pods), _done(context, status), False
+
+
+def _unmade(context: Context, status: TrainingJobStatus) -> bool:
+    """Whether no Pod is made of a template that is too large. One that an earlier release began with trains on."""
+    return context.job.spec.has_too_large_template() and not has_begun(status)
 
 
 def _missing(context: Context) -> list[int]:

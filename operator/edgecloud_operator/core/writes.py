@@ -1,10 +1,11 @@
-"""When a status is written: what matters at once, mere progress seldom. Pure."""
+"""When a status is written: what matters at once, mere progress seldom; and how strictly a child is taken. Pure."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final, Literal
 
+from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TrainingJobStatus
 from edgecloud_operator.core.conditions import of_generation
 
@@ -61,6 +62,20 @@ def write_class(old: TrainingJobStatus | None, new: TrainingJobStatus) -> WriteC
     shown = {"checkpoint": None} | _PROGRESS
     before, after = (_without_shown(of_generation(status, 0).model_copy(update=shown)) for status in (old, new))
     return "shown" if before == after else "round"
+
+
+def has_begun(status: TrainingJobStatus | None) -> bool:
+    """Whether there was a round: what is refused of a new job has been put up with by then."""
+    return status is not None and status.rendezvous is not None and status.rendezvous.round > 0
+
+
+def field_validation(job: TrainingJob) -> Literal["Strict", "Warn"]:
+    """What the API server does about a child's field that it does not know.
+
+    Strict: the child is refused, and the field named, and not dropped without a word: a misspelt nodeSelector would be
+    none. A job that has begun trains on without it (Warn), as it has until then: an earlier release did not ask.
+    """
+    return "Warn" if has_begun(job.status) else "Strict"
 
 
 def _without_shown(status: TrainingJobStatus) -> TrainingJobStatus:

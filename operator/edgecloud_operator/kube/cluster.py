@@ -23,7 +23,7 @@ from edgecloud_operator.controller.cluster import (
 from edgecloud_operator.coordinator.desk import JobKey
 from edgecloud_operator.core.health import UNASKED_WEBHOOK, patience_left
 from edgecloud_operator.core.plan import Delete, Event
-from edgecloud_operator.core.writes import write_class
+from edgecloud_operator.core.writes import field_validation, write_class
 from edgecloud_operator.kube.client import (
     AlreadyExistsError,
     ApiError,
@@ -63,6 +63,8 @@ STORED_REMEDY: Final = (
 UNREAD_REMEDY: Final = "upgrade the operator to the release of the cluster's TrainingJob resource, or correct the job"
 RULE_REMEDY: Final = "have the admission rule changed by whoever runs the cluster"
 OTHER_REMEDY: Final = "look at the API server's log"
+UNREAD_AT_ONCE: Final = 200
+"""Jobs that cannot be read of which is told in one go: there is room for the events of others."""
 _TOO_LARGE_STATUS: Final = 413
 _TOO_LARGE: Final = re.compile(r"request is too large|larger than max")
 """etcd's refusals of what the API server would have taken, in its own voice and in gRPC's; they come as a 500."""
@@ -70,9 +72,6 @@ _ADMISSION: Final = re.compile(rf"{UNASKED_WEBHOOK}|denied (the )?request")
 """Whatever the status that comes with it: a webhook chooses its own, and one that can't be asked is a 500."""
 _OF_SPEC: Final = re.compile(r"\bspec(\.\w+)*: ")
 """A field that no write of a status has touched."""
-_STRICT: Final = {"fieldValidation": "Strict"}
-"""A field that the server does not know is refused, by name, and not dropped without a word: a misspelt nodeSelector
-would be none. What we write ourselves has to be known to Kubernetes 1.30, the oldest that the chart takes."""
 _QUOTA: Final = re.compile(r"(exceeded|failed|insufficient|status unknown for) quota")
 """How the API server's quota words its refusals; a quota that has just been made counts nothing yet."""
 
@@ -145,6 +144,8 @@ class KubeCluster:
     async def create(self, job: TrainingJob, child: dict[str, Any]) -> None:
         kind: Kind = child["kind"]
         namespace, name = job.metadata.namespace, child["metadata"]["name"]
+        # What we write ourselves has to be known to Kubernetes 1.30, the oldest that the chart takes.
+        query = {"fieldValidation": field_validation(job)}
         # Files come with each batch of Pods, and mostly are there: a used-up quota would refuse them nevertheless.
         made = await self._see(kind, namespace, name) if kind == "ConfigMap" else None
         for _ in range(2):
@@ -152,7 +153,7 @@ class KubeCluster:
                 break
             self._check()
             try:
-                made = await self._client.request("POST", path(kind, namespace), query=_STRICT, body=child)
+                made = await self._client.request("POST", path(kind, namespace), query=query, body=child)
             except AlreadyExistsError:
                 made = await self._see(kind, namespace, name)  # if it has just gone, its place is free now
             except ApiError as error:
@@ -210,8 +211,12 @@ class KubeCluster:
         self._recorder.add(which, event, round=rendezvous.round)
 
     def tell_unread(self) -> None:
-        """Record an event at each job that cannot be read: nothing else of it would be seen to."""
-        for which, why in self._store.take_unread() if self._acts() else ():
+        """Record an event at each job that cannot be read: nothing else of it would be seen to.
+
+        At a bounded number of them, and no more than can wait to be recorded; at the others the next time.
+        """
+        fit = min(UNREAD_AT_ONCE, self._recorder.room) if self._acts() else 0
+        for which, why in self._store.take_unread(fit):
             said = f"this release of the operator does not understand the job, and leaves it alone: {why}"
             self._recorder.add(which, Event(type="Warning", reason="NotUnderstood", message=f"{said}; {UNREAD_REMEDY}"))
 

@@ -70,6 +70,11 @@ class Recorder:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def room(self) -> int:
+        """How many more events may wait to be recorded."""
+        return self._waiting.maxsize - self._waiting.qsize()
+
     def add(self, job: Mark, event: Event, *, round: int = 0) -> None:
         """Record an event soon. round: the newest one of the job."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from edgecloud_operator.coordinator.admission import Identity, Refusal
@@ -19,10 +20,13 @@ REMEMBERED: Final = 20_000
 """Tokens whose signature need not be verified again."""
 
 
-def identify(claims: Claims, store: Store, now: float) -> Identity | Refusal:
+def identify(
+    claims: Claims, store: Store, now: float, unseen: Callable[[str], bool] = lambda _namespace: False
+) -> Identity | Refusal:
     """Whom the claims of a verified token stand for.
 
-    not-ready: perhaps a Pod that a watch will tell of in a moment.
+    unseen: whether a namespace can't be looked into at the moment. not-ready: perhaps a Pod that a watch will tell of
+    in a moment, or one of such a namespace.
     """
     if refusal := expired(claims, now):
         return refusal
@@ -31,6 +35,8 @@ def identify(claims: Claims, store: Store, now: float) -> Identity | Refusal:
     seen = store.worker(claims.pod_uid)
     job = store.job(seen.key) if seen else None
     if seen is None or job is None:
+        if unseen(claims.namespace):
+            return Refusal("not-ready", "this Pod's namespace cannot be looked into now; ask again")
         if claims.issued + LATE_SECONDS < now:
             return Refusal("unknown-pod", "this Pod is no worker of a TrainingJob")
         return Refusal("not-ready", "this Pod, or its job, has not been seen yet; ask again")
@@ -50,7 +56,9 @@ def identify(claims: Claims, store: Store, now: float) -> Identity | Refusal:
 class Identities:
     """The coordinator's authentication."""
 
-    def __init__(self, store: Store, keys: Keys) -> None:
+    def __init__(self, store: Store, keys: Keys, unseen: Callable[[str], bool] = lambda _namespace: False) -> None:
+        """unseen: whether a namespace can't be looked into at the moment."""
+        self._unseen = unseen
         self._store = store
         self._keys = keys
         self._verified: OrderedDict[bytes, Claims] = OrderedDict()
@@ -67,7 +75,7 @@ class Identities:
         if keys is None:
             return Refusal("not-ready", "the cluster's keys have not been read yet; ask again")
         claims = self._claims(token, keys)
-        return claims if isinstance(claims, Refusal) else identify(claims, self._store, time.time())
+        return claims if isinstance(claims, Refusal) else identify(claims, self._store, time.time(), self._unseen)
 
     def _claims(self, token: str, keys: KeySet) -> Claims | Refusal:
         if keys is not self._by:

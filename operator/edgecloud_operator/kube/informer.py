@@ -84,6 +84,10 @@ class Informer:
             failed_resyncs=self._failed_resyncs,
         )
 
+    def leaves_out(self, namespace: str) -> bool:
+        """Whether a namespace that is named is left out, for it can't be listed."""
+        return namespace in self._left_out
+
     async def prime(self) -> None:
         """List everything, jobs first; as often as it takes."""
         pause = FIRST_PAUSE

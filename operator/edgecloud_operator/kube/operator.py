@@ -148,7 +148,8 @@ class _Operator:
             if options.lease
             else None
         )
-        identities = Identities(self._store, Keys(partial(read_cluster_keys, client)))
+        keys = Keys(partial(read_cluster_keys, client))
+        identities = Identities(self._store, keys, self._informer.leaves_out)
         self._server = CoordinatorServer(self._controller.desk, identities.authenticate, leading=self._speaks)
         metrics.read(
             Readings(

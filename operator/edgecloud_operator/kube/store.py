@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final, Literal, Protocol
 
 from edgecloud.api.job import TrainingJob
@@ -130,10 +131,9 @@ class Store:
             if ours and not seen.pod.dead and not seen.pod.terminating:
                 yield known
 
-    def take_unread(self) -> list[tuple[Mark, str]]:
-        """The jobs that cannot be read, and why: each but once for as long as the same keeps it from being read."""
-        taken, self._unread = list(self._unread.values()), {}
-        return taken
+    def take_unread(self, limit: int) -> list[tuple[Mark, str]]:
+        """So many of the jobs that cannot be read, and why: each but once while the same keeps it from being read."""
+        return [self._unread.pop(key) for key in list(islice(self._unread, limit))]
 
     def is_gone(self, uid: str) -> bool:
         """Whether the object of that uid was seen, and seen to go."""

@@ -63,17 +63,6 @@ def test_strangers_of_a_few_addresses_keep_nobody_out() -> None:
     assert (door.open, closed) == (MAX_STRANGERS, ["10.0.0.0"])
 
 
-def test_hundreds_of_workers_behind_one_address_come_in() -> None:
-    door = Door()
-    for first in range(0, 1000, MAX_OF_ADDRESS):
-        visits = [door.enter("10.0.0.1", 0.0) for _ in range(MAX_OF_ADDRESS + 1)]
-        assert visits.pop() is None
-        for number, visit in enumerate(visits):
-            assert visit is not None
-            door.know(visit, f"pod-{(first + number) // 2}")
-    assert door.open > 1000
-
-
 def test_a_workers_newest_connections_count() -> None:
     door, closed = Door(), list[int]()
     for number in range(10):

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import logging
+from itertools import count
 
 import pytest
 
 from edgecloud.protocol import Directive
+from edgecloud_operator.coordinator import waiting
 from edgecloud_operator.coordinator.admission import Identity, Refusal
-from edgecloud_operator.coordinator.door import Door
+from edgecloud_operator.coordinator.door import MAX_OF_ADDRESS, Door
 from edgecloud_operator.coordinator.reception import HEAD_BYTES
 from tests.unit.coordinator.served import Served, eventually, finish, identity, knows, report, serving, soon
 
@@ -167,6 +169,47 @@ def test_who_says_nothing_makes_room() -> None:
             assert await is_closed(silent[0])
             for _, writer in silent:
                 writer.close()
+
+    finish(scenario())
+
+
+def test_hundreds_of_workers_behind_one_address_come_in() -> None:
+    """All connect before the first of them can say who it is; a silent one of another address has no part in it."""
+    workers = [identity("digits", number) for number in range(150)]
+
+    async def scenario() -> None:
+        async with serving(*workers, door=Door()) as served:
+            served.desk.publish(
+                ("team", "digits"), {who.pod_uid: WAIT for who in workers}, current_round=0, finished=False
+            )
+            streams = await asyncio.gather(*(served.connect(b"") for _ in range(2 * len(workers))))
+            await eventually(lambda: served.door.open == MAX_OF_ADDRESS, "as many are in as may be strangers")
+            await asyncio.gather(*(exchanged(served, who, one) for who, one in zip(2 * workers, streams, strict=True)))
+            assert (served.door.open, served.desk.refused) == (len(streams), {})
+            for _, writer in streams:
+                writer.close()
+
+    async def exchanged(served: Served, who: Identity, one: Streams) -> None:
+        body = json.dumps(report(who, sequence=next(sequence))).encode()
+        status, _ = await exchange(one, served.head(who, len(body)) + body)
+        assert status in (200, 409)  # its other connection may have been faster
+
+    sequence = count(1)
+    finish(scenario())
+
+
+def test_who_waits_for_room_in_vain_is_sent_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "WAIT_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with serving(door=Door(of_address=2)) as served:
+            silent = [await served.connect(b"POST /") for _ in range(5)]
+            for late in silent[2:]:
+                assert await is_closed(late)
+            assert (served.door.open, served.desk.refused) == (2, {"too-many-connections": 3})
+            waits = [await served.connect(b"") for _ in range(2)]
+        for one in (*silent[:2], *waits):
+            assert await is_closed(one), "nor does one wait for a server that has stopped"
 
     finish(scenario())
 

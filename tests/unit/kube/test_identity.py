@@ -74,6 +74,16 @@ def test_nobody(payload: Any, reason: str) -> None:
     assert who(payload) == reason
 
 
+def test_a_worker_of_a_namespace_that_is_left_out_asks_again() -> None:
+    """The Role there may come back; a launcher that is nobody's would be told so for hours."""
+    late = pod(pod={"uid": "never-seen"}, namespace="b") | {"iat": NOW - LATE_SECONDS - 1}
+    claims = verify(signed(late), key_set("a"), NOW)
+    assert isinstance(claims, Claims)
+    for left_out, reason in (("b", "not-ready"), ("c", "unknown-pod")):
+        found = identify(claims, a_store(), NOW, lambda namespace, out=left_out: namespace == out)  # type: ignore[misc]
+        assert isinstance(found, Refusal) and found.reason == reason
+
+
 def test_what_measures_is_no_worker() -> None:
     """It has no token of ours; somebody could have one made for it."""
     store = a_store()

@@ -109,8 +109,10 @@ def test_a_namespace_that_is_forbidden_is_left_out(caplog: pytest.LogCaptureFixt
             client = Client(access(host))
             try:
                 informer = Informer(client, store, ("a", "b"))
+                assert informer.leaves_out("a"), "nothing has been seen of it yet"
                 await informer.list_all()
                 await informer.list_all()
+                assert [informer.leaves_out(namespace) for namespace in "abc"] == [False, True, False]
                 informer._told("TrainingJob", "ADDED", held["trainingjobs"]("b"))
                 assert list(listener.jobs) == [("a", "digits")]
                 assert informer._relisted.is_set(), "it may be allowed now"

@@ -19,6 +19,8 @@ from edgecloud_operator.controller.cluster import DeniedError, LaterError, Refus
 from edgecloud_operator.core.builders import build_files, build_service
 from edgecloud_operator.core.health import LEFTOVER_SECONDS
 from edgecloud_operator.core.plan import Delete, Event
+from edgecloud_operator.kube import cluster as cluster_module
+from edgecloud_operator.kube import events as events_module
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.client import Client, UnauthorizedError, UnavailableError
 from edgecloud_operator.kube.cluster import DENIED_REMEDIES, OTHER_REMEDY, RULE_REMEDY, STORED_REMEDY, KubeCluster
@@ -119,6 +121,20 @@ def test_a_quota_that_others_are_counted_in_is_asked_again_soon() -> None:
     with pytest.raises(LaterError, match="resourcequotas") as raised:
         finish(asks(answer, lambda cluster: cluster.create(see_job(make_job()), build_service(see_job(make_job())))))
     assert raised.value.seconds == 1.0
+
+
+def test_a_field_that_the_server_does_not_know_is_refused_of_a_new_job_alone() -> None:
+    """A job that began when nobody asked must not stop at the first worker that it loses."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.query["fieldValidation"])
+        return web.json_response(await request.json() | {"metadata": {"name": "digits", "namespace": "team"}})
+
+    for status in ({}, {"rendezvous": {"round": 0}}, {"rendezvous": {"round": 3}}):
+        job = see_job(make_job(status=status))
+        finish(asks(answer, lambda cluster, job=job: cluster.create(job, build_service(job))))  # type: ignore[misc]
+    assert asked == ["Strict", "Strict", "Warn"]
 
 
 FILES: dict[str, Any] = {"workers": 1, "program": {"command": ["python", "a.py"], "files": {"a.py": "1"}}}
@@ -370,3 +386,38 @@ def test_a_job_of_a_newer_release_is_told_that_the_operator_does_not_understand_
         JOB_UID,
     )
     assert "leaves it alone: spec.colour: Extra inputs are not permitted; upgrade the operator" in told["message"]
+
+
+def test_of_more_jobs_than_events_may_wait_the_rest_is_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "UNREAD_AT_ONCE", 4)
+    monkeypatch.setattr(events_module, "WAITING", 6)
+    monkeypatch.setattr(events_module, "PAUSE_SECONDS", 0.0)
+    made: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        made.append((await request.json())["involvedObject"]["name"])
+        return web.json_response({})
+
+    async def scenario() -> None:
+        store = Store()
+        store.connect(Listener())
+        for number in range(10):
+            store.saw("TrainingJob", make_job(name=f"j{number}", uid=f"u{number}", spec={"colour": "red"}))
+        async with served(answer) as host:
+            client = Client(access(host))
+            recorder = Recorder(client)
+            cluster = KubeCluster(client, store, recorder)
+            try:
+                for room in (2, 0, 0):
+                    cluster.tell_unread()
+                    assert recorder.room == room
+                await recorder.start()
+                await eventually(lambda: len(made) == 6, "those that could wait")
+                cluster.tell_unread()
+                await eventually(lambda: len(made) == 10, "and then the rest")
+            finally:
+                await recorder.stop()
+                await client.close()
+
+    finish(scenario())
+    assert made == [f"j{number}" for number in range(10)]

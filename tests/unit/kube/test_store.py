@@ -226,15 +226,15 @@ def test_an_unreadable_job_is_left_alone(store: Store, told: Listener, caplog: p
     store.saw("Pod", make_pod(0, version=7, status={"phase": "Running"}))
     assert told.take() == ["no job"]
     assert len([one for one in caplog.records if "left alone" in one.message]) == 1
-    [(which, why)] = store.take_unread()
-    assert (which.name, which.version, store.take_unread()) == ("digits", 5, [])
+    [(which, why)] = store.take_unread(9)
+    assert (which.name, which.version, store.take_unread(9)) == ("digits", 5, [])
     assert "spec.colour" in why
     store.saw("TrainingJob", make_job(version=8))
     assert told.take() == ["job 8", "pod-0 Running"]
     store.saw("TrainingJob", make_job(version=9, spec={"colour": "red"}))
     store.gone("TrainingJob", make_job(version=10))
     assert told.take() == ["no job"]
-    assert store.take_unread() == []
+    assert store.take_unread(9) == []
 
 
 def test_of_an_unreadable_job_is_told_what_is_news(store: Store) -> None:
@@ -244,7 +244,7 @@ def test_of_an_unreadable_job_is_told_what_is_news(store: Store) -> None:
         ({"colour": "red"}, {"colour": "blue"}, {"workers": -1}, {"managedBy": "a.io/b"}), 1
     ):
         store.saw("TrainingJob", make_job(version=version, spec={"workers": 1, "x": 1} | fields))
-        told.append(len(store.take_unread()))
+        told.append(len(store.take_unread(9)))
     assert told == [1, 0, 1, 0]
 
 

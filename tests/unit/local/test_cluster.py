@@ -17,7 +17,7 @@ from edgecloud_operator.core.observed import Service
 from edgecloud_operator.core.plan import Delete, Event
 from edgecloud_operator.local import LocalRun, Workdir, prepare
 from edgecloud_operator.local.cluster import LocalCluster
-from edgecloud_operator.local.run import _heard
+from edgecloud_operator.local.run import _heard, wide_door
 from edgecloud_operator.local.workers import Workers
 from tests.unit.local.jobs import made, make_job
 
@@ -271,3 +271,8 @@ def test_events_are_passed_on(told: Told) -> None:
 
     asyncio.run(scenario())
     assert told.events == [event]
+
+
+def test_a_thousand_workers_of_this_machine_need_not_wait_at_the_door() -> None:
+    door = wide_door()
+    assert all(door.enter("127.0.0.1", 0.0) for _ in range(2000))
