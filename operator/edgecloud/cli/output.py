@@ -90,7 +90,12 @@ def print_json(value: Any) -> None:
     """
     shown = codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
     text = json.dumps(value, indent=2, ensure_ascii=not shown)
-    click.echo(_NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text))
+    click.echo(_NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else _escaped(found[0]), text))
+
+
+def _escaped(character: str) -> str:
+    """As JSON may spell any character; its own writer leaves DEL as it is."""
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 def end_of_output(error: OutputError) -> int:

@@ -13,8 +13,10 @@ PIPE = 64 * 1024
 """What a pipe holds: the most that a process that has ended can have left in it."""
 KEPT = 16 * 1024
 MAX_LINE = 64 * 1024
-_BLANK_REWIND, _REWIND = re.compile(rb"^\r+(?![\r\n])", re.MULTILINE), re.compile(rb"\r+(?![\r\n])")
-"""Back to the start of the line, from there and from further on; with a line feed behind it, it is another's way to end
+_BLANK_REWIND, _REWIND = re.compile(rb"^\r+(?![\r\n])", re.MULTILINE), re.compile(rb"(?<!\r)\r+(?![\r\n])")
+"""Looked for from the first of a run only: each of a long one would look through all that follow.
+
+Back to the start of the line, from there and from further on; with a line feed behind it, it is another's way to end
 a line."""
 
 

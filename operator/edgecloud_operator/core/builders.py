@@ -130,7 +130,8 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
         "serviceAccountName": spec.service_account_name,
     }
     pod["spec"] |= {key: value for key, value in placement.items() if value}
-    return templated(pod, spec.template())
+    result = templated(pod, spec.template())
+    return _with_home(result) if _is_foreign(job) else result
 
 
 def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +151,38 @@ def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str,
         result["metadata"]["annotations"] = (annotations if isinstance(annotations, Mapping) else {}) | ours
     result["spec"]["restartPolicy"] = pod["spec"]["restartPolicy"]
     return result
+
+
+def _with_home(pod: dict[str, Any]) -> dict[str, Any]:
+    """A Pod of a foreign image, whose worker has a home that it can write, unless somebody may have given it one."""
+    containers = pod["spec"].get("containers")
+    if not isinstance(containers, list):
+        return pod  # a template says so, and the server will refuse it
+    return pod | {"spec": pod["spec"] | {"containers": [_at_home(container) for container in containers]}}
+
+
+def _at_home(container: Any) -> Any:
+    if not isinstance(container, Mapping) or container.get("name") != CONTAINER:
+        return container
+    if not isinstance(container.get("env"), list):
+        return container
+    theirs = {variable.get("name") for variable in _mappings(container.get("env"))}
+    ours = {"USER": _HOME["USER"]} if "HOME" in theirs or _may_have_home(container) else _HOME
+    added = [{"name": name, "value": value} for name, value in ours.items() if name not in theirs]
+    return {**container, "env": [*container["env"], *added]}
+
+
+def _may_have_home(container: Mapping[str, Any]) -> bool:
+    """Whether the image's own home, or one from a ConfigMap, may be good: ours would hide what lies there."""
+    security = container.get("securityContext")
+    writable = isinstance(security, Mapping) and security.get("readOnlyRootFilesystem") is not True
+    mounts = [str(mount.get("mountPath")) for mount in _mappings(container.get("volumeMounts"))]
+    return writable or bool(container.get("envFrom")) or any(path.startswith(("/home", "/root")) for path in mounts)
+
+
+def _mappings(items: Any) -> list[Mapping[str, Any]]:
+    """What of a list is an object: of a template nobody has checked it."""
+    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
 def _is_foreign(job: TrainingJob) -> bool:
@@ -218,9 +251,6 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     for variable in (program.env if program else None) or ():
         said = variable.dump()
         variables.append(said | {"value": verbatim(said["value"])} if "value" in said else said)
-    if _is_foreign(job):
-        theirs = {variable["name"] for variable in variables}
-        variables += [{"name": name, "value": value} for name, value in _HOME.items() if name not in theirs]
     # -I: neither a select.py among the user's files nor the PYTHONPATH of the program is for the launcher.
     launcher = ["python3", "-I", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-I", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {

@@ -343,10 +343,24 @@ def test_in_an_image_of_the_users_own_there_is_a_home_that_can_be_written() -> N
     ours = [("HOME", "/tmp"), ("XDG_CACHE_HOME", "/tmp/.cache"), ("USER", "edgecloud")]
     assert said(program=program, image="debian:12") == ours
     home = {"name": "HOME", "value": "/data"}
-    assert said(program=program | {"env": [home]}, image="debian:12") == [("HOME", "/data"), *ours[1:]]
-    template = {"spec": {"containers": [{"name": "worker", "env": [home]}]}}
-    merged = dict(said(program=program, image="debian:12", podTemplate=template))
-    assert merged == {"HOME": "/data", "XDG_CACHE_HOME": "/tmp/.cache", "USER": "edgecloud"}
+    # Caches lie in the home that there is.
+    assert said(program=program | {"env": [home]}, image="debian:12") == [("HOME", "/data"), ours[2]]
+
+    def with_template(**worker: Any) -> list[tuple[str, str | None]]:
+        template = {"spec": {"containers": [{"name": "worker"} | worker]}}
+        return said(program=program, image="debian:12", podTemplate=template)
+
+    assert with_template(env=[home]) == [("HOME", "/data"), ours[2]]
+    assert with_template(volumeMounts=[{"name": "images", "mountPath": "/images"}]) == ours
+    # The image's own home, or one that a ConfigMap names, may hold something that ours would hide.
+    assert with_template(volumeMounts=[{"name": "home", "mountPath": "/home/jovyan"}]) == [ours[2]]
+    assert with_template(envFrom=[{"configMapRef": {"name": "home"}}]) == [ours[2]]
+    assert with_template(securityContext={"readOnlyRootFilesystem": False}) == [ours[2]]
+    # What is no object, or no list, the server refuses.
+    odd: list[Any] = [None, "x", ["x"], [{"name": "worker", "env": "HOME", "volumeMounts": "/home"}]]
+    odd += [[{"name": "worker", "env": value}] for value in (None, ["HOME"], {"a": 1})]
+    for containers in odd:
+        assert pod_of(program=program, image="debian:12", podTemplate={"spec": {"containers": containers}})
     assert said(program=program) == said(trainer={"data": {"name": "digits"}}, image="my/trainer:1") == []
 
 

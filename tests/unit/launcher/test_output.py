@@ -99,6 +99,7 @@ def test_the_tail_is_the_end(pieces: list[bytes]) -> None:
         ([b"1/9\r", b"2/9\r", b"\nend"], b"[0] ", b"[0] 1/9\n[0] 2/9\r\n[0] end\n"),
         ([b"a\r", b"\nb\r\r\n", b"\n\rc\n"], b"[0] ", b"[0] a\r\n[0] b\r\r\n[0] \n[0] c\n"),
         ([b"1\r2"], b"", b"1\r2"),
+        ([b"\r" * MAX_LINE, b"\n"], b"[0] ", b"[0] " + b"\r" * MAX_LINE + b"\n"),  # half a minute, if in squares
         ([b"\r" * (MAX_LINE + 1), b"y\n"], b"[0] ", b"[0] "),
     ],
 )
