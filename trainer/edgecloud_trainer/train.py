@@ -101,8 +101,8 @@ def _trained(said: Settings, dataset: Dataset, model: nn.Module) -> Finished:
 
     device = ready.take_device(said, model)
     ready.use_threads(said)
+    device = group.join(said, device)  # first, for it tells the arithmetic that the model is tried in
     stepper = steps.Stepper(said, device, dataset, model)
-    group.join(said, device)
     try:
         course = training.Training(said, device, dataset, stepper)
         with ending.watched(course) if ending.deaf(device, said.world_size) else contextlib.nullcontext():
