@@ -15,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from edgecloud_trainer.devices import Device
+from edgecloud_trainer.reaching import reach
 from edgecloud_trainer.settings import Settings
 
 T = TypeVar("T")
@@ -51,12 +52,16 @@ def join(settings: Settings, device: Device) -> Device:
 
     Raises:
         MixtureError: some ranks compute on GPUs and some on CPUs; on every rank alike.
+        UnreachableError: as `reach`.
     """
     if settings.world_size == 1:
         return device
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if settings.rank > 0:
+        reach(address, port, rank=settings.rank, limit=MEETING.total_seconds())
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
+        address,
+        port,
         settings.world_size,
         is_master=settings.rank == 0,
         timeout=MEETING,

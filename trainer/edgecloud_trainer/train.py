@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     from edgecloud_trainer import data, devices, group, models, ready, settings, standby, steps, title, training
     from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
     from edgecloud_trainer.export import delivery, stage
+    from edgecloud_trainer.reaching import UnreachableError
 
     try:
         said = settings.read()
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _end(FAILED, "NonFinite", str(error))
     except SupersededError as error:
         return _end(TRANSIENT, "Transient", str(error), seenRound=error.seen)
-    except group.DisagreementError as error:
+    except (group.DisagreementError, UnreachableError) as error:
         return _end(TRANSIENT, "Transient", str(error))
     except CheckpointError as error:
         return _end(FAILED, "ProgramError", str(error))
