@@ -164,8 +164,8 @@ def ours(said: Any) -> Iterator[str]:
     dataset, model = ready.make_ready(said)
     device = ready.take_device(said, model)
     ready.use_threads(said)
+    device = group.join(said, device)
     stepper = Stepper(said, device, dataset, model)
-    group.join(said, device)
     assignment = even(said.trainer.shards, said.world_size)
     yield arithmetic_name(device.autocast)
     for number in count():

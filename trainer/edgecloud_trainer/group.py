@@ -7,6 +7,7 @@ import datetime
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from edgecloud_trainer.devices import Device
+from edgecloud_trainer.reaching import reach
 from edgecloud_trainer.settings import Settings
 
 T = TypeVar("T")
@@ -42,17 +44,24 @@ class MixtureError(RuntimeError):
     and the result was asked to be exact."""
 
 
-def join(settings: Settings, device: Device) -> None:
+def join(settings: Settings, device: Device) -> Device:
     """Enter the group that the environment names; alone, there is none.
+
+    Returns:
+        the device, with the arithmetic that goes with the other ranks' in this round.
 
     Raises:
         MixtureError: some ranks compute on GPUs and some on CPUs; on every rank alike.
+        UnreachableError: as `reach`.
     """
     if settings.world_size == 1:
-        return
+        return device
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if settings.rank > 0:
+        reach(address, port, rank=settings.rank, limit=MEETING.total_seconds())
     store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
+        address,
+        port,
         settings.world_size,
         is_master=settings.rank == 0,
         timeout=MEETING,
@@ -61,9 +70,11 @@ def join(settings: Settings, device: Device) -> None:
     )
     _refuse_backends(store, settings, device)  # with all the time of the meeting, for some may still be on their way
     store.set_timeout(TIMEOUT)
+    device = _scaling_alike(store, settings, device)
     dist.init_process_group(
         device.backend, store=store, rank=settings.rank, world_size=settings.world_size, timeout=TIMEOUT
     )
+    return device
 
 
 def _refuse_backends(
@@ -91,6 +102,28 @@ def _refuse_backends(
         f"the workers compute on different devices, and can't exchange anything (their backends: {backends}): write"
         " trainer.device: cpu, or ask for GPUs in every pool"
     )
+
+
+def _scaling_alike(
+    store: dist.Store,  # type: ignore[name-defined]
+    settings: Settings,
+    device: Device,
+) -> Device:
+    """With `precision: auto`, have all ranks take fp16 if it is the best of one: every GPU does it.
+
+    Its gradients are scaled by what only those who compute in it know of, and can't be added to others' (bf16's and
+    fp32's, which nobody scales, go together). With `sync: local` each rank adds up its own; a deterministic training
+    takes no fp16, and refuses other mixtures.
+    """
+    spec = settings.trainer
+    if spec.precision != "auto" or spec.deterministic or settings.local:
+        return device
+    store.set(f"scales/{settings.rank}", str(device.scales_loss))
+    said = store.multi_get([f"scales/{rank}" for rank in range(settings.world_size)])
+    if device.scales_loss or str(True).encode() not in said:
+        return device
+    log.info("precision: fp16, for the GPU of rank %d doesn't multiply in bf16", said.index(str(True).encode()))
+    return replace(device, autocast=torch.float16)
 
 
 def leave() -> None:

@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     from edgecloud_trainer import data, devices, group, models, ready, settings, standby, steps, title, training
     from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
     from edgecloud_trainer.export import delivery, stage
+    from edgecloud_trainer.reaching import UnreachableError
 
     try:
         said = settings.read()
@@ -81,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _end(FAILED, "NonFinite", str(error))
     except SupersededError as error:
         return _end(TRANSIENT, "Transient", str(error), seenRound=error.seen)
-    except group.DisagreementError as error:
+    except (group.DisagreementError, UnreachableError) as error:
         return _end(TRANSIENT, "Transient", str(error))
     except CheckpointError as error:
         return _end(FAILED, "ProgramError", str(error))
@@ -101,8 +102,8 @@ def _trained(said: Settings, dataset: Dataset, model: nn.Module) -> Finished:
 
     device = ready.take_device(said, model)
     ready.use_threads(said)
+    device = group.join(said, device)  # first, for it tells the arithmetic that the model is tried in
     stepper = steps.Stepper(said, device, dataset, model)
-    group.join(said, device)
     try:
         course = training.Training(said, device, dataset, stepper)
         with ending.watched(course) if ending.deaf(device, said.world_size) else contextlib.nullcontext():

@@ -144,7 +144,9 @@ class TrainerSpec(Model):
     optimizer: OptimizerSpec | None = Field(None, description="How the weights are moved.")
     schedule: ScheduleSpec | None = Field(None, description="How the learning rate goes.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Arithmetic of forward and backward; auto: what the device does well. fp16 needs CUDA."
+        "auto",
+        description="Arithmetic of forward and backward; auto: what the device does well, and fp16 on all GPUs if one"
+        " of them lacks bf16. fp16 needs CUDA.",
     )
     channels_last: bool | None = Field(None, description="Memory format; default: what the device does well.")
     compile: bool = Field(False, description="true: torch.compile.")

@@ -65,6 +65,35 @@ def test_ranks_with_gpus_and_ranks_without_are_refused(gpus: int) -> None:
         assert "trainer.device: cpu, or ask for GPUs in every pool" in said
 
 
+def arithmetic(settings: Settings) -> object:
+    """What a rank computes in, that would take the one of the environment by itself: any CPU does each, slowly."""
+    import torch
+
+    from edgecloud_trainer import devices, group
+
+    found = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[os.environ["GOOD"]]
+    return group.join(settings, replace(devices.choose(settings), autocast=found)).autocast
+
+
+@pytest.mark.parametrize(
+    ("good", "sync", "computes"),
+    [
+        (("bf16", "fp16"), "every", ["torch.float16"] * 2),
+        (("fp16", "bf16"), "local", ["torch.float16", "torch.bfloat16"]),
+        (("fp32", "bf16"), "every", ["None", "torch.bfloat16"]),
+    ],
+)
+def test_ranks_that_add_up_their_gradients_scale_them_alike(
+    good: tuple[str, str], sync: str, computes: list[str]
+) -> None:
+    """Of an A100 and a V100 one took bf16 and one fp16, whose gradients are 65536 times as large."""
+    port = free_port()
+    job = {"trainer": {"data": {"name": "digits"}, "precision": "auto", "sync": {"mode": sync}}}
+    ranks = [Rank(arithmetic, rank, port, job=job, GOOD=good[rank]) for rank in (0, 1)]
+    with ended(*ranks):
+        assert [one.end() for one in ranks] == [(said, 0) for said in computes]
+
+
 def test_a_port_that_is_taken_ends_rank_0_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         rank = Rank(meet, 0, other.getsockname()[1])

@@ -12,7 +12,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from edgecloud_trainer import train
+from edgecloud_trainer import devices, train
 from edgecloud_trainer.settings import Settings
 from tests.ports import free_port
 from tests.unit.trainer_steps.ranks import Rank, ended
@@ -58,6 +58,43 @@ def test_who_fails_alone_says_so_before_it_waits_for_the_others(tmp_path: Path) 
     assert [code for _, code in ends] == [1, 1]
     assert "joined: True; this rank alone" in ends[1][0]
     assert "by peer" in ends[0][0]
+
+
+class Tells(nn.Sequential):
+    """Says what it is trained in."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise ValueError(f"in {torch.get_autocast_dtype('cpu')}")
+        logits: torch.Tensor = super().forward(input)
+        return logits
+
+
+def tells(*, classes: int, channels: int, height: int, width: int) -> nn.Module:
+    return Tells(nn.Flatten(), nn.Linear(channels * height * width, classes))
+
+
+def rank_on_a_gpu(_: Settings) -> object:
+    """Of a kind that takes the environment's arithmetic; any CPU does each, slowly."""
+    good: torch.dtype = getattr(torch, os.environ["GOOD"])
+    devices._good = lambda device: good
+    return train.main([]), Path(os.environ["EDGECLOUD_FAILURE_FILE"]).read_text()
+
+
+def test_a_model_is_tried_in_the_arithmetic_that_the_ranks_agreed_on(tmp_path: Path) -> None:
+    port = free_port()
+    told = job("tells")
+    told["trainer"]["precision"] = "auto"
+    ranks = [
+        Rank(
+            rank_on_a_gpu, rank, port, job=told, GOOD=good, **folders(tmp_path),
+            EDGECLOUD_FAILURE_FILE=str(tmp_path / f"why-{rank}"),
+        )
+        for rank, good in enumerate(("bfloat16", "float16"))
+    ]  # fmt: skip
+    with ended(*ranks):
+        for said, code in [one.end() for one in ranks]:
+            assert code == 0 and said.startswith("(2, ") and "in torch.float16" in said, said
 
 
 def leaves() -> int:
