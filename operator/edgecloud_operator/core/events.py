@@ -36,8 +36,6 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
         count = len(after.members)
         workers = f"{count} worker" + ("s" if count != 1 else "")
         events.append(Event(type="Normal", reason="RoundOpened", message=f"round {after.round} with {workers}"))
-        if old.checkpoint is not None and new.checkpoint is None:
-            events.append(Event(type="Warning", reason="CheckpointsLost", message=_LOST))
     events += _of_measuring(old, new)
     for kind in ("Blocked", "Stalled"):
         condition = conditions.get(new, kind)
@@ -102,10 +100,6 @@ def _measures(export: dict[str, Any]) -> str:
     return f"{export.get('format')}{node}: {', '.join(said)}"
 
 
-_LOST: Final = (
-    "no worker is left that had the checkpoints: without spec.storage.claimName, where they outlive the Pods, the job"
-    " starts from the beginning"
-)
 _SENTENCES = {
     "Running": "all workers are running",
     "Suspended": "the job is suspended",
