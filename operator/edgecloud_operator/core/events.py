@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from edgecloud.api.status import TERMINAL, Condition, Reason, Rendezvous, TrainingJobStatus
-from edgecloud_operator.core import conditions
+from edgecloud_operator.core import backoff, conditions
 from edgecloud_operator.core.plan import Event
 
 MAX_MESSAGE: Final = 1024
@@ -31,6 +31,8 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
                 message=f"worker {failure.worker}{rank}: {how} in round {failure.round}",
             )
         )
+    if paused := backoff.news(old, new):
+        events.append(Event(type="Normal", reason="RoundDelayed", message=paused))
     before, after = old.rendezvous or Rendezvous(), new.rendezvous or Rendezvous()
     if after.round != before.round and after.members:
         count = len(after.members)
