@@ -28,7 +28,7 @@ on all ranks. A script that trains in one process asks `should_stop()` directly.
 
 Every rank may simply call it. Where one alone does, and tells the others, that is as good: as soon as any rank of the
 job has asked, none gets a SIGTERM but those that are still there 5 s before `stopGraceSeconds` are over (half of them,
-if they are less than 10), and SIGKILL at their end.
+if they are less than 10) and do not ask themselves. Who asks may save until they are over; then comes SIGKILL, for all.
 
 This module imports neither torch nor anything else outside the standard library.
 """

@@ -104,7 +104,8 @@ class Group:
 
         Where none of the job's processes looks at the flag, SIGTERM is the asking. Where one does, here or elsewhere,
         the others learn of it from that one, and a SIGTERM would end them before they have: it is for those who are
-        still there when the grace is nearly over, and could not be reached otherwise.
+        still there when the grace is nearly over, and could not be reached otherwise. Not for one that looks at the
+        flag: it has seen it, and may be saving to the grace's end.
         """
         self.stopping = True
         early = not (asked_elsewhere or self.asks)
@@ -117,10 +118,11 @@ class Group:
         self._kill_within(grace)
 
     def _signal_late(self) -> None:
-        names = ", ".join(f"rank {process.rank}" for process in self._processes if process.alive)
-        if names:
+        late = [process for process in self._processes if process.alive and not process.asks]
+        if late:
+            names = ", ".join(f"rank {process.rank}" for process in late)
             self._log(f"still there though asked to stop, now by SIGTERM: {names}")
-        for process in self._processes:
+        for process in late:
             process.signal(signal.SIGTERM)
 
     def stop_hard(self) -> None:
@@ -161,8 +163,10 @@ class Group:
 
     def _note_a_rude_end(self, process: Process, end: End) -> None:
         """No failure; but whoever misses a checkpoint finds in the log why there is none."""
-        rude = process.verdict == verdict.STOPPED and end.exit_code not in (0, verdict.PREEMPTED_CODE)
-        if rude and not (self._hard or self._killed):
+        rude = end.exit_code not in (0, verdict.PREEMPTED_CODE)
+        # To one that would have left by itself SIGTERM came too early, or nobody of it looked any more.
+        rude = rude or (end.signal == signal.SIGTERM and process.channel.attached)
+        if rude and process.verdict == verdict.STOPPED and not (self._hard or self._killed):
             how = end.signal_name or f"exit code {end.code}"
             self._log(f"rank {process.rank} was asked to stop, and ended with {how}")
 

@@ -7,11 +7,13 @@ from typing import Final
 
 from edgecloud.api.base import utc
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import Budget, LastFailure, Rendezvous, TrainingJobStatus
+from edgecloud.api.status import Budget, Condition, LastFailure, Rendezvous, TrainingJobStatus
 from edgecloud_operator.core import conditions
 
 LAST_SECONDS: Final = 60.0
 """The longest pause."""
+NEWS_SECONDS: Final = 4.0
+"""A pause from which on it is told as an event as well: who watches would take the job for stuck."""
 _SAYS, _WHY = "the next round is opened at ", " failures without a newer checkpoint: "
 
 
@@ -43,15 +45,43 @@ def told(job: TrainingJob, status: TrainingJobStatus, now: datetime) -> Training
     running, until, budget = conditions.get(status, "Running"), _until(status), status.budget or Budget()
     if running is None or until is None:
         return status
-    closed = running.message.partition(_WHY)[2] if running.message.startswith(_SAYS) else running.message
-    message = f"{_SAYS}{utc(until)}, after {budget.spent + budget.unpaid}{_WHY}{closed}"
+    message = f"{_SAYS}{utc(until)}, after {budget.spent + budget.unpaid}{_WHY}{_closed_by(running)}"
     generation = job.metadata.generation
     return conditions.put(status, "Running", "False", running.reason, now=now, message=message, generation=generation)
+
+
+def over(job: TrainingJob, status: TrainingJobStatus, now: datetime) -> TrainingJobStatus:
+    """The status of a job that waits so no longer, but maybe for workers: it says again what closed the round."""
+    running, generation = conditions.get(status, "Running"), job.metadata.generation
+    if running is None or not running.message.startswith(_SAYS):
+        return status
+    closed = _closed_by(running)
+    return conditions.put(status, "Running", "False", running.reason, now=now, message=closed, generation=generation)
+
+
+def news(old: TrainingJobStatus, new: TrainingJobStatus) -> str:
+    """What a person is told of a pause that has just begun; nothing of a short one.
+
+    Without the time of day, so that the same pause of the same job is one event, which is counted.
+    """
+    before, running, budget = conditions.get(old, "Running"), conditions.get(new, "Running"), new.budget or Budget()
+    length = pause_after(budget)
+    if running is None or not running.message.startswith(_SAYS) or length < NEWS_SECONDS:
+        return ""
+    if before is not None and before.message == running.message:
+        return ""
+    failures = budget.spent + budget.unpaid
+    return f"the next round is opened in {length:.0f} s, after {failures} failures without a newer checkpoint"
 
 
 def dated(failure: LastFailure, opened_at: datetime | None, now: datetime) -> LastFailure:
     """A failure of the round at a time that can be: its worker's clock may be wrong."""
     return failure.model_copy(update={"at": min(max(failure.at, opened_at or failure.at), now)})
+
+
+def _closed_by(running: Condition) -> str:
+    """What the condition says of the round before, with or without a pause."""
+    return running.message.partition(_WHY)[2] if running.message.startswith(_SAYS) else running.message
 
 
 def _until(status: TrainingJobStatus) -> datetime | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from edgecloud.api.status import TERMINAL, Condition, Reason, Rendezvous, TrainingJobStatus
-from edgecloud_operator.core import conditions
+from edgecloud_operator.core import backoff, conditions
 from edgecloud_operator.core.plan import Event
 
 MAX_MESSAGE: Final = 1024
@@ -31,13 +31,13 @@ def events_between(old: TrainingJobStatus, new: TrainingJobStatus) -> tuple[Even
                 message=f"worker {failure.worker}{rank}: {how} in round {failure.round}",
             )
         )
+    if paused := backoff.news(old, new):
+        events.append(Event(type="Normal", reason="RoundDelayed", message=paused))
     before, after = old.rendezvous or Rendezvous(), new.rendezvous or Rendezvous()
     if after.round != before.round and after.members:
         count = len(after.members)
         workers = f"{count} worker" + ("s" if count != 1 else "")
         events.append(Event(type="Normal", reason="RoundOpened", message=f"round {after.round} with {workers}"))
-        if old.checkpoint is not None and new.checkpoint is None:
-            events.append(Event(type="Warning", reason="CheckpointsLost", message=_LOST))
     events += _of_measuring(old, new)
     for kind in ("Blocked", "Stalled"):
         condition = conditions.get(new, kind)
@@ -102,10 +102,6 @@ def _measures(export: dict[str, Any]) -> str:
     return f"{export.get('format')}{node}: {', '.join(said)}"
 
 
-_LOST: Final = (
-    "no worker is left that had the checkpoints: without spec.storage.claimName, where they outlive the Pods, the job"
-    " starts from the beginning"
-)
 _SENTENCES = {
     "Running": "all workers are running",
     "Suspended": "the job is suspended",

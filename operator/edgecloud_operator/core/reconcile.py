@@ -31,7 +31,15 @@ from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Children, Delete, Plan
 from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import comes_to_nothing, free, pause, reckoned
-from edgecloud_operator.core.resting import at_rest, begun_anew, stopping, warned, without_lost
+from edgecloud_operator.core.resting import (
+    at_rest,
+    begins_anew,
+    begun_anew,
+    stopping,
+    warned,
+    warned_anew,
+    without_lost,
+)
 from edgecloud_operator.core.rounds import advance, stopped
 from edgecloud_operator.core.writes import has_begun
 
@@ -191,7 +199,8 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     before = old.rendezvous or Rendezvous()
     status = with_progress(job, old, observed, now, members_of=before)
     step = advance(job, status, observed, now)
-    status = begun_anew(context, old, step.status)
+    anew = begins_anew(context, old, step.status)
+    status = begun_anew(context, step.status) if anew else step.status
     if step.succeeded:
         return _trained(context, old, status)
     if step.failed:
@@ -217,7 +226,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
     create, delete, held = _children(context, old)
     # One that measures what is trained again, for somebody has set the status back.
     delete += tuple(_delete(pod) for pod in observed.measurers if pod.owned and not pod.terminating)
-    return context.plan(
+    plan = context.plan(
         old,
         status,
         status_first=first,
@@ -227,6 +236,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
         directives=directives(job, old, observed, stop=step.stop),
         requeue_after=max(0.05, min(waits)) if waits else None,
     )
+    return warned_anew(context, old, plan) if anew and step.status.checkpoint is not None else plan
 
 
 def _measure(context: Context, old: TrainingJobStatus) -> Plan:

@@ -304,6 +304,7 @@ def _open(
     """
     if left := backoff.pause(job, status, now):
         return Step(status=backoff.told(job, status, now), wait=left)
+    status = backoff.over(job, status, now)
     there = candidates(job, observed, now)
     if not enough(job, there):
         return Step(status=status)

@@ -60,6 +60,33 @@ def test_the_next_round_waits(times: int, length: float) -> None:
     assert round_cause(waiting, scene.status) == "Killed", "which is still told from the condition"
 
 
+def test_a_pause_that_is_over_is_not_spoken_of_while_a_worker_is_missing() -> None:
+    scene = crashes(Scene(**MANY), 5)
+    scene.vanishes(1).settle()
+    assert "the next round is opened at" in scene.condition("Running").message
+    closed_at = scene.condition("Running").last_transition_time
+    assert not open_after(scene, 120)
+    condition = scene.condition("Running")
+    assert (condition.reason, condition.message) == ("RoundClosed", "worker 1: Killed")
+    assert condition.last_transition_time == closed_at
+    waiting = scene.status
+    assert open_after(scene.up(1), 0)
+    assert round_cause(waiting, scene.status) == "Killed"
+
+
+@pytest.mark.parametrize(("times", "said"), [(4, []), (5, ["4 s, after 5"]), (10, ["60 s, after 10"])])
+def test_a_long_pause_is_told_once(times: int, said: list[str]) -> None:
+    """In a local run nothing else would tell."""
+    scene = crashes(Scene(**MANY), times - 1).later(60)
+    scene.settle()
+    scene.running().later(5).fails(1, signal="SIGKILL")
+    told: list[str] = []
+    for _ in range(5):
+        told += [event.message for event in scene.act().events if event.reason == "RoundDelayed"]
+        scene.later(0.5)
+    assert told == [f"the next round is opened in {words} failures without a newer checkpoint" for words in said]
+
+
 def test_a_newer_checkpoint_makes_an_end_of_it() -> None:
     scene = crashes(Scene(**MANY), 6)
     assert open_after(scene, 60)

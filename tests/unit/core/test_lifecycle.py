@@ -167,6 +167,10 @@ def test_a_job_that_waits_for_workers_is_suspended_at_once() -> None:
     assert [target.uid for target in plan.delete] == ["pod-0"]
 
 
+TRAINER: dict[str, Any] = {"trainer": {"data": {"name": "digits"}}}
+UNLESS = ", unless the program keeps its checkpoints elsewhere"
+
+
 def said(scene: Scene) -> list[str]:
     """What is written until nothing is left to write, in events."""
     events: list[str] = []
@@ -177,7 +181,7 @@ def said(scene: Scene) -> list[str]:
 
 def test_without_a_claim_the_checkpoints_go_with_the_pods_and_the_status_says_so() -> None:
     """It said that the job stood at 90 %, stopped at a checkpoint, and resumed it began at 0."""
-    scene = Scene(workers=1).running()
+    scene = Scene(workers=1, **TRAINER).running()
     scene.says(0, progress=make_progress(9, total_steps=10, checkpoint_step=9)).settle()
     scene.fails(0, signal="SIGKILL").settle()
     scene.running()
@@ -207,9 +211,33 @@ def test_a_program_with_volumes_of_its_own_may_keep_its_checkpoints_there() -> N
     assert scene.status.checkpoint is not None and scene.status.checkpoint.step == 9
 
 
+def test_a_program_may_keep_its_checkpoints_where_nobody_sees_them() -> None:
+    """One that had them in a bucket was said to start from the beginning at each drain, and stood without progress."""
+    scene = Scene(workers=1).running()
+    scene.says(0, progress=make_progress(9, total_steps=10, checkpoint_step=9)).settle()
+    scene.says(0, draining=True, state="preempted").settle()
+    scene.vanishes(0).launchers.clear()
+    scene.settle()
+    plan = scene.up(0).act()
+    assert [event.reason for event in plan.events] == ["RoundOpened", "CheckpointsLost"]
+    assert plan.events[-1].message.endswith(UNLESS)
+    scene.running()
+    assert scene.status.checkpoint is not None and scene.status.progress is not None
+    scene.spec(suspend=True).settle()
+    assert scene.condition("Suspended").message.endswith(UNLESS)
+    scene.says(0, state="preempted").settle()
+    scene.vanishes(0).launchers.clear()
+    scene.settle()
+    assert scene.condition("Suspended").message.endswith(UNLESS)
+    assert said(scene.spec(suspend=False).up(0)) == ["RoundOpened"], "it was told"
+    assert scene.status.checkpoint.step == 9
+    scene.running().all_say(progress=make_progress(1, total_steps=10, checkpoint_step=1)).settle()
+    assert (scene.status.checkpoint.step, scene.status.progress.step) == (1, 1)
+
+
 def test_resumed_before_its_pods_are_gone_it_has_what_they_hold() -> None:
     for going in (False, True):
-        scene = Scene(workers=1).running()
+        scene = Scene(workers=1, **TRAINER).running()
         scene.says(0, progress=make_progress(9, checkpoint_step=9)).settle()
         scene.spec(suspend=True).settle()
         scene.says(0, state="preempted").act()
@@ -246,7 +274,7 @@ def lost(*indices: int, **spec: Any) -> Scene:
 
 
 def test_a_job_that_loses_every_copy_says_so_and_begins_anew() -> None:
-    scene = lost(0, 1)
+    scene = lost(0, 1, **TRAINER)
     assert said(scene) == ["RoundOpened", "CheckpointsLost"]
     assert (scene.status.checkpoint, scene.status.progress) == (None, None)
     assert (scene.budget.checkpoint_step, scene.budget.highest_step, scene.budget.falls) == (0, 9, 1)
@@ -279,16 +307,19 @@ def test_a_copy_that_may_be_left_is_not_said_to_be_lost() -> None:
     assert scene.members == (0,) and scene.status.checkpoint is not None
 
 
-def test_to_lose_every_copy_again_and_again_ends_the_job() -> None:
-    scene = Scene(workers=1, restartPolicy={"maxRestarts": 2}).accepted()
-    for _ in range(100):
-        scene.up().settle()
+@pytest.mark.parametrize("steps", [(5,), (9, 5), (5, 7, 3), (5, None)])
+@pytest.mark.parametrize("spec", [{}, TRAINER], ids=["program", "trainer"])
+def test_to_lose_every_copy_again_and_again_ends_the_job(spec: dict[str, Any], steps: tuple[int | None, ...]) -> None:
+    scene = Scene(workers=1, restartPolicy={"maxRestarts": 2}, **spec).accepted()
+    for number in range(100):
+        scene.later(60).up().settle()
         if scene.status.phase == "Failed":
             break
-        scene.all_say(state="running", progress=make_progress(5, checkpoint_step=5)).settle()
+        progress = make_progress(9, checkpoint_step=steps[number % len(steps)])
+        scene.all_say(state="running", progress=progress).settle()
         scene.dies(0, 137, out_of_memory=True).settle()
         scene.vanishes(0)
-    assert scene.status.phase == "Failed" and scene.status.restarts <= 2 * (MAX_FALLS + 1)
+    assert scene.status.phase == "Failed" and scene.status.restarts <= 3 * (MAX_FALLS + len(steps))
 
 
 def test_a_job_that_has_not_run_loses_nothing() -> None:

@@ -106,16 +106,14 @@ FOLLOWS = """
     while not (worker.should_stop() if rank == "{asker}" else os.path.exists({flag!r})):
         time.sleep(0.005)
     open({flag!r}, "w").write("stop")
-    if {leaves}:
-        sys.exit(143)
-    time.sleep(60)
+    sys.exit(143)
 """
 
 
-def follows(job: Job, *, asker: int, leaves: bool = True) -> list[str]:
+def follows(job: Job, *, asker: int) -> list[str]:
     """Rank `asker` alone asks, and tells the others through a file."""
     flag, told = str(job.file("flag")), str(job.file("told"))
-    return job.script(FOLLOWS.format(asker=asker, flag=flag, told=told, leaves=leaves))
+    return job.script(FOLLOWS.format(asker=asker, flag=flag, told=told))
 
 
 def test_a_rank_that_learns_of_the_stop_from_another_gets_no_sigterm(job: Job) -> None:
@@ -138,14 +136,29 @@ def test_a_rank_that_learns_of_the_stop_from_another_gets_no_sigterm(job: Job) -
     assert not job.file("told").exists()
 
 
-def test_who_does_not_follow_gets_sigterm_before_the_grace_is_over(job: Job) -> None:
-    launcher = job.launch(follows(job, asker=0, leaves=False))
-    job.coordinator.run(1)
-    running(job)
-    job.coordinator.say("stop", 1, grace_seconds=0.6)
+def test_who_does_not_follow_gets_sigterm_before_the_grace_is_over_and_who_asked_may_save_until_then(job: Job) -> None:
+    launcher = job.launch(
+        job.script(f"""
+        import os, signal, sys, time
+        from edgecloud import worker
+        told, saved = {str(job.file("told"))!r}, {str(job.file("saved"))!r}
+        if os.environ["RANK"] == "0":
+            signal.signal(signal.SIGTERM, lambda *_: open(told, "w").close() or sys.exit(1))
+            worker.report(step=1, rank0=1)
+            time.sleep(60)
+        worker.should_stop()
+        worker.report(step=1, rank1=1)
+        while not (worker.should_stop() and os.path.exists(told)): time.sleep(0.005)
+        open(saved, "w").write("yes")
+        sys.exit(143)
+    """)
+    )
+    job.coordinator.run(1, processes=2)
+    running(job, processes=2)
+    job.coordinator.say("stop", 1, grace_seconds=1.6)
     job.coordinator.wait_state("preempted", 1)
-    assert job.wait_file("told") == "0" and job.wait_file("flag") == "stop"
-    assert "still there though asked to stop, now by SIGTERM: rank 0" in launcher.stderr
+    assert job.wait_file("saved") == "yes"
+    assert "still there though asked to stop, now by SIGTERM: rank 0\n" in launcher.stderr
 
 
 def test_who_asked_and_is_gone_asks_no_more(job: Job) -> None:
@@ -154,11 +167,12 @@ def test_who_asked_and_is_gone_asks_no_more(job: Job) -> None:
     second = job.script(
         "    import os, time" + READY.format(folder=str(job.folder)) + "    time.sleep(60)", "second.py"
     )
-    job.launch(["sh", "-c", f"{' '.join(first)} && {' '.join(second)}"])
+    launcher = job.launch(["sh", "-c", f"{' '.join(first)} && {' '.join(second)}"])
     job.coordinator.run(1)
     job.wait_file("ready")
     job.coordinator.say("stop", 1, grace_seconds=60.0)
     job.coordinator.wait_state("preempted", 1)
+    assert "rank 0 was asked to stop, and ended with SIGTERM" in launcher.stderr
 
 
 @pytest.mark.parametrize("leave", ["sys.exit(1)", "raise KeyboardInterrupt", "os.abort()"])
