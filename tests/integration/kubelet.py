@@ -108,7 +108,7 @@ class Kubelet:
         paths = {key: str(path) for key, path in names.items()}
         paths["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `python` is ours
         command = [expanded(one, environment) for one in container["command"]]
-        assert command[0] == "python" and command[1] in ("-I", "-P")
+        assert command[:2] == ["python", "-I"], command
         command[1] = "-P"  # an image has EdgeCloud installed; here it may be on PYTHONPATH alone
         with (home / "output").open("wb") as output:
             process = self._spawn([sys.executable, *command[1:]], os.environ | environment | paths, home, output)
