@@ -7,7 +7,7 @@ is read by.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from edgecloud.api.spec import ResourceRequirements, TrainingJobSpec
 from edgecloud.api.template import CONTAINER, TOO_LARGE, TOO_LARGE_REMEDY
@@ -15,6 +15,12 @@ from edgecloud.api.types import amount
 
 Unmade = tuple[tuple[str | int, ...], str, str]
 """Path below spec, message, remedy."""
+_ELSEWHERE: Final = {
+    "command": "write what each process runs into spec.program.command",
+    "args": "write them into spec.program.args",
+    "image": "write it into spec.image",
+}
+"""What a template doesn't say of the container that trains, and where it is said."""
 
 
 def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
@@ -36,11 +42,18 @@ def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
 
 
 def _containers(containers: Any) -> Iterator[Unmade]:
-    """A container that isn't the worker's stands beside it, and needs an image of its own."""
+    """The worker's starts the launcher, in the job's image. Another stands beside it, and needs one of its own."""
     for index, container in enumerate(containers if isinstance(containers, list) else ()):
-        if isinstance(container, Mapping) and container.get("name") != CONTAINER and not container.get("image"):
+        if not isinstance(container, Mapping):
+            continue
+        place = ("podTemplate", "spec", "containers", index)
+        if container.get("name") == CONTAINER:
+            for field, where in _ELSEWHERE.items():
+                if field in container:
+                    yield (*place, field), f"the container named {CONTAINER} starts EdgeCloud's launcher", where
+        elif not container.get("image"):
             yield (
-                ("podTemplate", "spec", "containers", index),
+                place,
                 f"a container that is not named {CONTAINER} stands beside the one that trains, and this has no image",
                 f"write name: {CONTAINER} to say more of the one that trains, or give this one an image",
             )

@@ -15,6 +15,7 @@ from edgecloud_operator.core.merge import merged
 ROOT: Final = "/edgecloud"
 LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
+_LAUNCHERS: Final = ("edgecloud.launcher", LAUNCHER_FILE)
 _LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 USER: Final = 1000
 _HOME: Final = {"HOME": "/tmp", "XDG_CACHE_HOME": "/tmp/.cache", "USER": "edgecloud"}  # noqa: S108 - the Pod's own
@@ -123,8 +124,9 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     if _is_foreign(job):
         pod["spec"]["initContainers"] = [_launcher_container(settings)]
     placement = {
-        "nodeSelector": (pool.node_selector if pool else None) or spec.node_selector,
-        "tolerations": list((pool.tolerations if pool else None) or spec.tolerations or ())
+        # An empty one of a pool's takes the job's away.
+        "nodeSelector": pool.node_selector if pool and pool.node_selector is not None else spec.node_selector,
+        "tolerations": list((pool.tolerations if pool and pool.tolerations is not None else spec.tolerations) or ())
         + _gpu_toleration(job, index),
         "priorityClassName": spec.priority_class_name,
         "serviceAccountName": spec.service_account_name,
@@ -149,7 +151,25 @@ def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str,
     if ours := pod["metadata"].get("annotations"):
         result["metadata"]["annotations"] = (annotations if isinstance(annotations, Mapping) else {}) | ours
     result["spec"]["restartPolicy"] = pod["spec"]["restartPolicy"]
+    if result["spec"].get("hostNetwork") is True:
+        # Kubernetes' default there is the node's own DNS, which knows neither the workers nor the operator.
+        result["spec"].setdefault("dnsPolicy", "ClusterFirstWithHostNet")
+    _keep_command(pod["spec"], result["spec"])
     return result
+
+
+def _keep_command(pod: dict[str, Any], result: dict[str, Any]) -> None:
+    """The container that trains starts the launcher, whatever a stored template has it run in its place.
+
+    Without the launcher each Pod would do all of the work, alone. A command that names it may start it its own way.
+    """
+    (ours,), theirs = pod["containers"], result.get("containers")
+    first = theirs[0] if isinstance(theirs, list) and theirs else None
+    if not isinstance(first, dict) or first.get("name") != ours["name"] or first.get("command") == ours["command"]:
+        return
+    if not any(name in str(first.get("command")) for name in _LAUNCHERS):
+        kept = {key: value for key, value in first.items() if key != "args"}
+        result["containers"] = [kept | {"command": ours["command"]}, *theirs[1:]]
 
 
 def _is_foreign(job: TrainingJob) -> bool:
