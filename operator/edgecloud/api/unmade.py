@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from edgecloud.api.accelerators import unused
 from edgecloud.api.spec import ResourceRequirements, TrainingJobSpec
 from edgecloud.api.template import CONTAINER, TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud.api.types import amount
@@ -28,6 +29,7 @@ def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
     if spec.has_too_large_template():
         yield ("podTemplate",), TOO_LARGE, TOO_LARGE_REMEDY
     yield from _containers((spec.template().get("spec") or {}).get("containers"))
+    yield from unused(spec)
     yield from _resources(spec.resources, ())
     for index, pool in enumerate(spec.pools or ()):
         yield from _resources(pool.resources, ("pools", index))
@@ -60,9 +62,17 @@ def _containers(containers: Any) -> Iterator[Unmade]:
 
 
 def _resources(resources: ResourceRequirements | None, path: tuple[str | int, ...]) -> Iterator[Unmade]:
-    """What a device plugin offers, such as nvidia.com/gpu, is counted."""
+    """What a device plugin offers, such as nvidia.com/gpu, is counted, and a limit gives it."""
+    limits = (resources.limits if resources else None) or {}
     for part in ("limits", "requests"):
         for name, value in (getattr(resources, part, None) or {}).items():
+            where = (*path, "resources", part, name)
             if "/" in name and amount(value) % 1:
-                where = (*path, "resources", part, name)
                 yield where, f"{name} is counted in whole ones", "write a whole number, such as 1"
+            elif part == "requests" and _of_plugin(name) and amount(value) != amount(limits.get(name, 0)):
+                message = f"{name} is given by limits, and what is requested of it has to be the same"
+                yield where, message, f"write {name}: {value} below limits, and leave it out here"
+
+
+def _of_plugin(name: str) -> bool:
+    return "/" in name and not name.partition("/")[0].endswith("kubernetes.io")

@@ -164,12 +164,12 @@ def _keep_command(pod: dict[str, Any], result: dict[str, Any]) -> None:
     Without the launcher each Pod would do all of the work, alone. A command that names it may start it its own way.
     """
     (ours,), theirs = pod["containers"], result.get("containers")
-    first = theirs[0] if isinstance(theirs, list) and theirs else None
+    first, *others = theirs if isinstance(theirs, list) and theirs else [None]
     if not isinstance(first, dict) or first.get("name") != ours["name"] or first.get("command") == ours["command"]:
         return
     if not any(name in str(first.get("command")) for name in _LAUNCHERS):
         kept = {key: value for key, value in first.items() if key != "args"}
-        result["containers"] = [kept | {"command": ours["command"]}, *theirs[1:]]
+        result["containers"] = [kept | {"command": ours["command"]}, *others]
 
 
 def _is_foreign(job: TrainingJob) -> bool:

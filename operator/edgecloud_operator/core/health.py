@@ -10,7 +10,6 @@ from typing import Final
 
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
-from edgecloud.api.template import TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud.strangers import one_line
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
@@ -19,6 +18,7 @@ from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.rounds import steps_until
 from edgecloud_operator.core.stuck import stuck, undeleted, waits_for_pods
+from edgecloud_operator.core.unmakeable import remedy_of
 
 STALLED_SECONDS: Final = 600.0
 """No new step for this long, in a job that reports steps."""
@@ -189,8 +189,8 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
 def _remedy(spec: TrainingJobSpec, reason: Reason, words: str, *, measuring: bool) -> str:
     if reason == "AdmissionDenied" and UNASKED_WEBHOOK in words:
         return WEBHOOK_REMEDY
-    if words == TOO_LARGE:
-        return TOO_LARGE_REMEDY
+    if reason == "AdmissionDenied" and (remedy := remedy_of(spec, words)):
+        return remedy
     if reason == "AdmissionDenied" and UNKNOWN_FIELD in words:
         return UNKNOWN_FIELD_REMEDY
     if measuring:

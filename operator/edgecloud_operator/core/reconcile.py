@@ -10,7 +10,6 @@ from typing import Any
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
-from edgecloud.api.template import TOO_LARGE
 from edgecloud_operator.core import conditions, measuring, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
@@ -33,6 +32,7 @@ from edgecloud_operator.core.progress import with_progress
 from edgecloud_operator.core.reckoning import comes_to_nothing, free, pause, reckoned
 from edgecloud_operator.core.resting import at_rest, begun_anew, stopping, warned, without_lost
 from edgecloud_operator.core.rounds import advance, stopped
+from edgecloud_operator.core.unmakeable import unmakeable
 
 
 def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Settings | None = None) -> Plan:
@@ -183,8 +183,8 @@ def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
 
 def _run(context: Context, old: TrainingJobStatus) -> Plan:
     """The life of a job that is neither finished nor suspended."""
-    if context.job.spec.has_too_large_template() and _missing(context):
-        refused = replace(context.observed, refused=("AdmissionDenied", TOO_LARGE))
+    if (words := unmakeable(context.job, old)) and _missing(context):
+        refused = replace(context.observed, refused=("AdmissionDenied", words))
         context = replace(context, observed=refused)
     job, observed, now = context.job, context.observed, context.now
     before = old.rendezvous or Rendezvous()
@@ -268,7 +268,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Sequence[dic
     if half := half_gang(context, status):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
-    if job.spec.has_too_large_template():
+    if unmakeable(job, status):
         return (), _done(context, status), False
     if observed.service is None:
         # The Service last: where it is, the files were made as well, whatever happened in between.

@@ -434,7 +434,7 @@ def test_the_built_in_trainer_finds_its_configuration_in_the_environment() -> No
         ({"nvidia.com/mig-1g.10gb": 1}, 1, 0, 1),
         ({"nvidia.com/mig-1g.10gb": 2, "nvidia.com/mig-3g.40gb": "1"}, 3, 0, 1),
         ({"nvidia.com/gpu.shared": 1}, 1, 0, 1),
-        ({"nvidia.com/gpu": 0, "cpu": "8", "amd.com/gpu": 1, "nvidia.com/gpumem": 4000}, 0, 0, 1),
+        ({"nvidia.com/gpu": 0, "cpu": "8", "xilinx.com/fpga": 1, "nvidia.com/gpumem": 4000}, 0, 0, 1),
     ],
 )
 def test_whatever_gpu_is_asked_for_the_trainer_uses_it(
