@@ -25,7 +25,7 @@ from edgecloud_operator.core.health import (
     with_stalled,
 )
 from edgecloud_operator.core.measurer import measure_on, unreachable
-from edgecloud_operator.core.members import member_states
+from edgecloud_operator.core.members import blind, member_states
 from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Children, Delete, Plan
 from edgecloud_operator.core.progress import with_progress
@@ -299,7 +299,8 @@ def _done(context: Context, status: TrainingJobStatus) -> tuple[Delete, ...]:
         _delete(pod)
         for pod in observed.pods
         if pod.owned and not pod.terminating and pod.uid not in members
-        if _done_with(job, pod, paid, held=held and comes_to_nothing(job, status, pod, observed))
+        if blind(observed.launchers.get(pod.uid))
+        or _done_with(job, pod, paid, held=held and comes_to_nothing(job, status, pod, observed))
     )
 
 
