@@ -65,6 +65,12 @@ UNKNOWN_FIELD_REMEDY: Final = (
     " spec.program.env, which stays as it was created (delete the job then, and apply it corrected)"
 )
 """The same where what is refused is a field that Kubernetes does not know, such as a misspelt one."""
+GATED: Final = "SchedulingGated"
+"""How the words begin of a Pod that no scheduler may look at yet."""
+GATED_REMEDY: Final = (
+    "it waits for whoever set the gate, such as a queue (kubectl describe pod): look there whether the job is admitted"
+)
+"""The same where there may be room, but a Pod is not to have it yet."""
 WITHOUT_FEWER: Final[dict[Reason, str]] = {
     "Unschedulable": "free GPUs or other resources that it asks for",
     "QuotaExceeded": "raise the quota or free what it counts",
@@ -193,6 +199,8 @@ def _remedy(spec: TrainingJobSpec, reason: Reason, words: str, *, measuring: boo
         return remedy
     if reason == "AdmissionDenied" and UNKNOWN_FIELD in words:
         return UNKNOWN_FIELD_REMEDY
+    if reason == "Unschedulable" and words.startswith(GATED):
+        return GATED_REMEDY
     if measuring:
         return MEASURING_REMEDIES[reason]
     if spec.worker_count() == 1 or (spec.pools and spec.min_workers is not None):
