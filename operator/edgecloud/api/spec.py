@@ -35,7 +35,7 @@ MAX_PROCESSES: Final = 64
 """Training processes in one worker."""
 WHOLE_GPU: Final = "nvidia.com/gpu"
 """The GPUs that a worker has a process for each of, unless the user says otherwise; a share or slice is for one."""
-_GPU: Final = re.compile(r"nvidia\.com/(gpu|gpu\..+|mig-.+)")
+GPU: Final = re.compile(r"nvidia\.com/(gpu|gpu\..+|mig-.+)")
 """What NVIDIA's device plugin offers GPUs as: whole, shared (gpu.shared), in slices (mig-1g.10gb)."""
 
 Argument = Annotated[str, Field(max_length=4096, pattern=WITHOUT_NUL, json_schema_extra=NUL_REMEDY)]
@@ -298,7 +298,7 @@ class TrainingJobSpec(Model):
     def gpus_of(self, index: int) -> int:
         """NVIDIA GPUs of worker `index`: whole ones, and shares and MIG slices by whatever name they are offered."""
         limits = self.resources_of(index).limits or {}
-        named = (amount(value) for name, value in limits.items() if _GPU.fullmatch(name))
+        named = (amount(value) for name, value in limits.items() if GPU.fullmatch(name))
         return sum(int(value) for value in named)
 
     def whole_gpus_of(self, index: int) -> int:

@@ -7,14 +7,21 @@ is read by.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
+from edgecloud.api.accelerators import unused
 from edgecloud.api.spec import ResourceRequirements, TrainingJobSpec
 from edgecloud.api.template import CONTAINER, TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud.api.types import amount
 
 Unmade = tuple[tuple[str | int, ...], str, str]
 """Path below spec, message, remedy."""
+_ELSEWHERE: Final = {
+    "command": "write what each process runs into spec.program.command",
+    "args": "write them into spec.program.args",
+    "image": "write it into spec.image",
+}
+"""What a template doesn't say of the container that trains, and where it is said."""
 
 
 def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
@@ -22,6 +29,7 @@ def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
     if spec.has_too_large_template():
         yield ("podTemplate",), TOO_LARGE, TOO_LARGE_REMEDY
     yield from _containers((spec.template().get("spec") or {}).get("containers"))
+    yield from unused(spec)
     yield from _resources(spec.resources, ())
     for index, pool in enumerate(spec.pools or ()):
         yield from _resources(pool.resources, ("pools", index))
@@ -36,20 +44,35 @@ def unmade(spec: TrainingJobSpec) -> Iterator[Unmade]:
 
 
 def _containers(containers: Any) -> Iterator[Unmade]:
-    """A container that isn't the worker's stands beside it, and needs an image of its own."""
+    """The worker's starts the launcher, in the job's image. Another stands beside it, and needs one of its own."""
     for index, container in enumerate(containers if isinstance(containers, list) else ()):
-        if isinstance(container, Mapping) and container.get("name") != CONTAINER and not container.get("image"):
+        if not isinstance(container, Mapping):
+            continue
+        place = ("podTemplate", "spec", "containers", index)
+        if container.get("name") == CONTAINER:
+            for field, where in _ELSEWHERE.items():
+                if field in container:
+                    yield (*place, field), f"the container named {CONTAINER} starts EdgeCloud's launcher", where
+        elif not container.get("image"):
             yield (
-                ("podTemplate", "spec", "containers", index),
+                place,
                 f"a container that is not named {CONTAINER} stands beside the one that trains, and this has no image",
                 f"write name: {CONTAINER} to say more of the one that trains, or give this one an image",
             )
 
 
 def _resources(resources: ResourceRequirements | None, path: tuple[str | int, ...]) -> Iterator[Unmade]:
-    """What a device plugin offers, such as nvidia.com/gpu, is counted."""
+    """What a device plugin offers, such as nvidia.com/gpu, is counted, and a limit gives it."""
+    limits = (resources.limits if resources else None) or {}
     for part in ("limits", "requests"):
         for name, value in (getattr(resources, part, None) or {}).items():
+            where = (*path, "resources", part, name)
             if "/" in name and amount(value) % 1:
-                where = (*path, "resources", part, name)
                 yield where, f"{name} is counted in whole ones", "write a whole number, such as 1"
+            elif part == "requests" and _of_plugin(name) and amount(value) != amount(limits.get(name, 0)):
+                message = f"{name} is given by limits, and what is requested of it has to be the same"
+                yield where, message, f"write {name}: {value} below limits, and leave it out here"
+
+
+def _of_plugin(name: str) -> bool:
+    return "/" in name and not name.partition("/")[0].endswith("kubernetes.io")

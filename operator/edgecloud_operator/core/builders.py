@@ -10,15 +10,15 @@ from edgecloud.api.job import API_VERSION, KIND, TrainingJob
 from edgecloud.api.template import CONTAINER
 from edgecloud_operator.core import names
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
+from edgecloud_operator.core.home import with_home
 from edgecloud_operator.core.merge import merged
 
 ROOT: Final = "/edgecloud"
 LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
+_LAUNCHERS: Final = ("edgecloud.launcher", LAUNCHER_FILE)
 _LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 USER: Final = 1000
-_HOME: Final = {"HOME": "/tmp", "XDG_CACHE_HOME": "/tmp/.cache", "USER": "edgecloud"}  # noqa: S108 - the Pod's own
-"""What our own images say of themselves. In others nobody has a home that can be written, or, with our user, a name."""
 _NOT_OF_TEMPLATES: Final = frozenset(
     ("name", "generateName", "namespace", "uid", "selfLink", "resourceVersion", "generation", "creationTimestamp",
      "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "managedFields")
@@ -123,15 +123,16 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     if _is_foreign(job):
         pod["spec"]["initContainers"] = [_launcher_container(settings)]
     placement = {
-        "nodeSelector": (pool.node_selector if pool else None) or spec.node_selector,
-        "tolerations": list((pool.tolerations if pool else None) or spec.tolerations or ())
+        # An empty one of a pool's takes the job's away.
+        "nodeSelector": pool.node_selector if pool and pool.node_selector is not None else spec.node_selector,
+        "tolerations": list((pool.tolerations if pool and pool.tolerations is not None else spec.tolerations) or ())
         + _gpu_toleration(job, index),
         "priorityClassName": spec.priority_class_name,
         "serviceAccountName": spec.service_account_name,
     }
     pod["spec"] |= {key: value for key, value in placement.items() if value}
     result = templated(pod, spec.template())
-    return _with_home(result) if _is_foreign(job) else result
+    return with_home(result, CONTAINER) if _is_foreign(job) else result
 
 
 def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,39 +151,25 @@ def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str,
     if ours := pod["metadata"].get("annotations"):
         result["metadata"]["annotations"] = (annotations if isinstance(annotations, Mapping) else {}) | ours
     result["spec"]["restartPolicy"] = pod["spec"]["restartPolicy"]
+    if result["spec"].get("hostNetwork") is True:
+        # Kubernetes' default there is the node's own DNS, which knows neither the workers nor the operator.
+        result["spec"].setdefault("dnsPolicy", "ClusterFirstWithHostNet")
+    _keep_command(pod["spec"], result["spec"])
     return result
 
 
-def _with_home(pod: dict[str, Any]) -> dict[str, Any]:
-    """A Pod of a foreign image, whose worker has a home that it can write, unless somebody may have given it one."""
-    containers = pod["spec"].get("containers")
-    if not isinstance(containers, list):
-        return pod  # a template says so, and the server will refuse it
-    return pod | {"spec": pod["spec"] | {"containers": [_at_home(container) for container in containers]}}
+def _keep_command(pod: dict[str, Any], result: dict[str, Any]) -> None:
+    """The container that trains starts the launcher, whatever a stored template has it run in its place.
 
-
-def _at_home(container: Any) -> Any:
-    if not isinstance(container, Mapping) or container.get("name") != CONTAINER:
-        return container
-    if not isinstance(container.get("env"), list):
-        return container
-    theirs = {variable.get("name") for variable in _mappings(container.get("env"))}
-    ours = {"USER": _HOME["USER"]} if "HOME" in theirs or _may_have_home(container) else _HOME
-    added = [{"name": name, "value": value} for name, value in ours.items() if name not in theirs]
-    return {**container, "env": [*container["env"], *added]}
-
-
-def _may_have_home(container: Mapping[str, Any]) -> bool:
-    """Whether the image's own home, or one from a ConfigMap, may be good: ours would hide what lies there."""
-    security = container.get("securityContext")
-    writable = isinstance(security, Mapping) and security.get("readOnlyRootFilesystem") is not True
-    mounts = [str(mount.get("mountPath")) for mount in _mappings(container.get("volumeMounts"))]
-    return writable or bool(container.get("envFrom")) or any(path.startswith(("/home", "/root")) for path in mounts)
-
-
-def _mappings(items: Any) -> list[Mapping[str, Any]]:
-    """What of a list is an object: of a template nobody has checked it."""
-    return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+    Without the launcher each Pod would do all of the work, alone. A command that names it may start it its own way.
+    """
+    (ours,), theirs = pod["containers"], result.get("containers")
+    first, *others = theirs if isinstance(theirs, list) and theirs else [None]
+    if not isinstance(first, dict) or first.get("name") != ours["name"] or first.get("command") == ours["command"]:
+        return
+    if not any(name in str(first.get("command")) for name in _LAUNCHERS):
+        kept = {key: value for key, value in first.items() if key != "args"}
+        result["containers"] = [kept | {"command": ours["command"]}, *others]
 
 
 def _is_foreign(job: TrainingJob) -> bool:

@@ -10,7 +10,6 @@ from typing import Final
 
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud.api.status import Phase, Reason, Rendezvous, TrainingJobStatus
-from edgecloud.api.template import TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud.strangers import one_line
 from edgecloud_operator.core import conditions
 from edgecloud_operator.core.context import Context
@@ -19,6 +18,7 @@ from edgecloud_operator.core.members import SILENT_SECONDS, MemberState, member_
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.rounds import steps_until
 from edgecloud_operator.core.stuck import stuck, undeleted, waits_for_pods
+from edgecloud_operator.core.unmakeable import remedy_of
 
 STALLED_SECONDS: Final = 600.0
 """No new step for this long, in a job that reports steps."""
@@ -65,6 +65,12 @@ UNKNOWN_FIELD_REMEDY: Final = (
     " spec.program.env, which stays as it was created (delete the job then, and apply it corrected)"
 )
 """The same where what is refused is a field that Kubernetes does not know, such as a misspelt one."""
+GATED: Final = "SchedulingGated"
+"""How the words begin of a Pod that no scheduler may look at yet."""
+GATED_REMEDY: Final = (
+    "it waits for whoever set the gate, such as a queue (kubectl describe pod): look there whether the job is admitted"
+)
+"""The same where there may be room, but a Pod is not to have it yet."""
 WITHOUT_FEWER: Final[dict[Reason, str]] = {
     "Unschedulable": "free GPUs or other resources that it asks for",
     "QuotaExceeded": "raise the quota or free what it counts",
@@ -189,10 +195,12 @@ def with_blocked(context: Context, status: TrainingJobStatus) -> tuple[TrainingJ
 def _remedy(spec: TrainingJobSpec, reason: Reason, words: str, *, measuring: bool) -> str:
     if reason == "AdmissionDenied" and UNASKED_WEBHOOK in words:
         return WEBHOOK_REMEDY
-    if words == TOO_LARGE:
-        return TOO_LARGE_REMEDY
+    if reason == "AdmissionDenied" and (remedy := remedy_of(spec, words)):
+        return remedy
     if reason == "AdmissionDenied" and UNKNOWN_FIELD in words:
         return UNKNOWN_FIELD_REMEDY
+    if reason == "Unschedulable" and words.startswith(GATED):
+        return GATED_REMEDY
     if measuring:
         return MEASURING_REMEDIES[reason]
     if spec.worker_count() == 1 or (spec.pools and spec.min_workers is not None):

@@ -65,6 +65,20 @@ def heard(launcher: Launcher | None, now: datetime) -> bool:
     return launcher is not None and (now - launcher.heard_at).total_seconds() < SILENT_SECONDS
 
 
+def blind(launcher: Launcher | None) -> bool:
+    """Whether a worker has failed for want of a GPU. Its Pod, and each process in it, sees what it was made with."""
+    report = launcher.report if launcher else None
+    return (
+        report is not None
+        and report.failure is not None
+        and (report.state, report.failure.reason)
+        == (
+            "failed",
+            "GPUNotVisible",
+        )
+    )
+
+
 def member_states(
     spec: TrainingJobSpec, rendezvous: Rendezvous, observed: Observed, now: datetime
 ) -> tuple[MemberState, ...]:

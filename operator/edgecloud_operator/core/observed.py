@@ -46,6 +46,8 @@ class Pod:
     terminating: bool = False
     leaves_by: datetime | None = None
     """When one that is being deleted is to be gone at the latest."""
+    finalizers: tuple[str, ...] = ()
+    """What has to let go of it before it goes; the first few."""
     waits_since: datetime | None = None
     """Since when it has waited on its node to be started there; None if it does not."""
     running_since: datetime | None = None

@@ -10,7 +10,6 @@ from typing import Any
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import TERMINAL, Reason, Rendezvous, TrainingJobStatus
-from edgecloud.api.template import TOO_LARGE
 from edgecloud_operator.core import conditions, measuring, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
@@ -26,7 +25,7 @@ from edgecloud_operator.core.health import (
     with_stalled,
 )
 from edgecloud_operator.core.measurer import measure_on, unreachable
-from edgecloud_operator.core.members import member_states
+from edgecloud_operator.core.members import blind, member_states
 from edgecloud_operator.core.observed import Observed, Pod
 from edgecloud_operator.core.plan import Children, Delete, Plan
 from edgecloud_operator.core.progress import with_progress
@@ -41,7 +40,7 @@ from edgecloud_operator.core.resting import (
     without_lost,
 )
 from edgecloud_operator.core.rounds import advance, stopped
-from edgecloud_operator.core.writes import has_begun
+from edgecloud_operator.core.unmakeable import unmakeable
 
 
 def reconcile(job: TrainingJob, observed: Observed, now: datetime, settings: Settings | None = None) -> Plan:
@@ -192,8 +191,8 @@ def _suspended(context: Context, old: TrainingJobStatus) -> Plan:
 
 def _run(context: Context, old: TrainingJobStatus) -> Plan:
     """The life of a job that is neither finished nor suspended."""
-    if _unmade(context, old) and _missing(context):
-        refused = replace(context.observed, refused=("AdmissionDenied", TOO_LARGE))
+    if (words := unmakeable(context.job, old)) and _missing(context):
+        refused = replace(context.observed, refused=("AdmissionDenied", words))
         context = replace(context, observed=refused)
     job, observed, now = context.job, context.observed, context.now
     before = old.rendezvous or Rendezvous()
@@ -279,7 +278,7 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Sequence[dic
     if half := half_gang(context, status):
         # Then all or nothing again, but not before all are gone: who is on the way out holds what the others need.
         return (), tuple(_delete(pod) for pod in half if not pod.terminating), True
-    if _unmade(context, status):
+    if unmakeable(job, status):
         return (), _done(context, status), False
     if observed.service is None:
         # The Service last: where it is, the files were made as well, whatever happened in between.
@@ -292,11 +291,6 @@ def _children(context: Context, status: TrainingJobStatus) -> tuple[Sequence[dic
     # Nobody sees whether they are still there, and without them the Pods would wait on their nodes for ever.
     files = build_files(job)
     return Children(*([lambda: files] if files else []), *pods), _done(context, status), False
-
-
-def _unmade(context: Context, status: TrainingJobStatus) -> bool:
-    """Whether no Pod is made of a template that is too large. One that an earlier release began with trains on."""
-    return context.job.spec.has_too_large_template() and not has_begun(status)
 
 
 def _missing(context: Context) -> list[int]:
@@ -315,7 +309,8 @@ def _done(context: Context, status: TrainingJobStatus) -> tuple[Delete, ...]:
         _delete(pod)
         for pod in observed.pods
         if pod.owned and not pod.terminating and pod.uid not in members
-        if _done_with(job, pod, paid, held=held and comes_to_nothing(job, status, pod, observed))
+        if blind(observed.launchers.get(pod.uid))
+        or _done_with(job, pod, paid, held=held and comes_to_nothing(job, status, pod, observed))
     )
 
 

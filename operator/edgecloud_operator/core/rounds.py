@@ -16,6 +16,7 @@ from edgecloud_operator.core.members import (
     ENDED,
     SILENT_SECONDS,
     MemberState,
+    blind,
     heard,
     member_states,
     silent,
@@ -83,7 +84,7 @@ def candidates(job: TrainingJob, observed: Observed, now: datetime) -> dict[int,
         launcher = observed.launchers.get(pod.uid)
         if not pod.owned or pod.dead or pod.terminating or pod.index >= job.spec.worker_count():
             continue
-        if launcher is not None and heard(launcher, now) and not launcher.report.draining:
+        if launcher is not None and heard(launcher, now) and not launcher.report.draining and not blind(launcher):
             found[pod.index] = pod.uid
     return found
 

@@ -19,8 +19,15 @@ WAITING_SECONDS: Final = 120.0
 
 
 def undeleted(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] | None:
-    """Which of these Pods its node does not let go, if any: reason, whom it is about, and words as of stuck()."""
+    """Which of these Pods its node, or a finalizer, does not let go, if any: reason, whom it is about, and words as of
+    stuck()."""
     for pod in pods:
+        if pod.finalizers and (pod.dead or not pod.node) and pod.leaves_by is not None and overdue(context, pod):
+            words = (
+                f"a Pod {pod.name} was to be gone by {utc(pod.leaves_by)}, and its finalizers hold it"
+                f" ({', '.join(pod.finalizers)}); remove them (kubectl edit pod {pod.name})"
+            )
+            return "NameTaken", "", words
         # Only a kubelet lets a Pod of its node go; what holds up one without a node is not known here.
         if pod.node and pod.leaves_by is not None and overdue(context, pod):
             words = f"was to be gone by {utc(pod.leaves_by)}, and its node {pod.node} does not confirm that it is"
@@ -30,7 +37,7 @@ def undeleted(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] 
 
 def overdue(context: Context, pod: Pod) -> bool:
     """Whether a Pod that is being deleted was to be gone long ago, as when its node is lost."""
-    return pod.owned and not pod.dead and _overdue(context, pod) <= 0
+    return pod.owned and _overdue(context, pod) <= 0
 
 
 def stuck(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] | None:
@@ -59,8 +66,9 @@ def stuck(context: Context, pods: Sequence[Pod]) -> tuple[Reason, str, str] | No
 
 def waits_for_pods(context: Context) -> list[float]:
     """Seconds until each Pod would be worth a word if nothing changes about it; infinite, or past, for most."""
-    pods = [pod for pod in (*context.observed.pods, *context.observed.measurers) if pod.owned and not pod.dead]
-    return [wait(context, pod) for pod in pods for wait in (_overdue, _unheard, _waiting)]
+    pods = [pod for pod in (*context.observed.pods, *context.observed.measurers) if pod.owned]
+    waits = [wait(context, pod) for pod in pods if not pod.dead for wait in (_unheard, _waiting)]
+    return waits + [_overdue(context, pod) for pod in pods]
 
 
 def _overdue(context: Context, pod: Pod) -> float:

@@ -190,6 +190,7 @@ def see_pod(raw: Any) -> SeenPod | None:
         created_at=created_at,
         terminating=metadata.get("deletionTimestamp") is not None,
         leaves_by=moment(metadata.get("deletionTimestamp")),
+        finalizers=tuple(text(one, 253) for one in sequence(metadata.get("finalizers"))[:3]),
         waits_since=waits_since(phase, container, status, spec),
         running_since=running_since(phase, container, status),
         node=text(spec.get("nodeName"), 253),

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from edgecloud.api.status import Reason
+from edgecloud_operator.core.health import GATED
 from edgecloud_operator.core.observed import PodPhase
 from edgecloud_operator.kube.parts import MAX_MESSAGE, mapping, moment, sequence, text
 
@@ -54,7 +55,10 @@ def blocked(phase: PodPhase, status: dict[str, Any]) -> tuple[Reason, str] | Non
             return reason, f"{word}: {said}" if said else word
     for condition in map(mapping, sequence(status.get("conditions"))):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            said = text(condition.get("message"), MAX_MESSAGE) or text(condition.get("reason"), 64)
+            said, why = text(condition.get("message"), MAX_MESSAGE), text(condition.get("reason"), 64)
+            if why == GATED:
+                return "Unschedulable", f"{GATED}: {said}" if said else GATED
+            said = said or why
             return ("VolumeNotBound" if _VOLUME.search(said) else "Unschedulable"), said or "not scheduled"
     return None
 

@@ -165,8 +165,9 @@ def test_templates_that_the_server_refuses(space: Space, node: Kubelet) -> None:
 
 
 def test_templates_that_take_away_what_makes_a_worker(space: Space, running: OperatorProcess) -> None:
-    """The Pods are made as they were asked for; that their launchers are never heard is shown after half a minute
-    (test_blocked.py). What a template has no say in is whose they are, what they are called, and that they run once."""
+    """The Pods are made as they were asked for; that a launcher is never heard is shown after half a minute
+    (test_blocked.py). What a template has no say in is whose they are, what they are called, that they run once, and
+    that they start a launcher."""
     space.submit("command", podTemplate=container(command=None, image="mine:1"))
     space.submit("env", podTemplate=container(env=None))
     space.submit("again", podTemplate={"spec": {"restartPolicy": "Always", "terminationGracePeriodSeconds": 0}})
@@ -175,7 +176,8 @@ def test_templates_that_take_away_what_makes_a_worker(space: Space, running: Ope
         assert [one["name"] for one in pod["metadata"]["ownerReferences"]] == [job]
         assert pod["spec"]["restartPolicy"] == "Never"
         assert [one["name"] for one in pod["spec"]["containers"]] == ["worker"]
-    assert "command" not in pods["command"]["spec"]["containers"][0]
+    (worker,) = pods["command"]["spec"]["containers"]
+    assert (worker["image"], "edgecloud.launcher" in worker["command"]) == ("mine:1", True)
     assert "env" not in pods["env"]["spec"]["containers"][0]
     assert all(condition(space, job, "Accepted")["status"] == "True" for job in pods)
 

@@ -38,7 +38,7 @@ def running(controlled: ControlPlane, space: Space, tmp_path: Path) -> Iterator[
 
 def submit(space: Space, name: str = "digits", **spec: Any) -> dict[str, Any]:
     """A job of the built-in trainer, in whose place a program runs that is soon done."""
-    command = ["python", "-m", "edgecloud.launcher", "--", "sleep", "0.5"]
+    command = ["python", "-I", "-m", "edgecloud.launcher", "--", "sleep", "0.5"]
     worker = {"name": "worker", "command": command, "env": [{"name": "EDGECLOUD_STANDBY", "value": "0"}]}
     fields: dict[str, Any] = {
         "workers": 1,

@@ -83,6 +83,28 @@ def test_a_container_of_a_template_is_the_workers_or_has_an_image(container: dic
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "where"),
+    [
+        ("command", ["python", "train.py"], "spec.program.command"),
+        ("args", ["--fast"], "spec.program.args"),
+        ("image", "pytorch", "spec.image"),
+    ],
+)
+def test_what_a_template_does_not_say_of_the_container_that_trains(field: str, value: Any, where: str) -> None:
+    """It would take the launcher's place, and each Pod would do all of the work."""
+    template = {
+        "spec": {"containers": [{"name": "beside", field: value, "image": "a"}, {"name": "worker", field: value}]}
+    }
+    asked = resource({"workers": 1, "program": {"command": ["a"]}, "podTemplate": template})
+    assert TrainingJob.parse(asked, stored=True).spec.template() == template
+    with pytest.raises(ValidationError) as raised:
+        TrainingJob.parse(asked)
+    (entry,) = raised.value.errors()
+    assert entry["loc"] == ("spec", "podTemplate", "spec", "containers", 1, field)
+    assert entry["ctx"]["remedy"].endswith(where)
+
+
+@pytest.mark.parametrize(
     ("template", "read"),
     [
         ({"imagePullSecrets": [], "spec": {"x": None}, "apiVersion": "v1"}, {"spec": {"x": None}}),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecloud.api.job import TrainingJob
+from edgecloud.api.template import PodTemplate
 from edgecloud_operator.core.builders import (
     EXTRA_GRACE_SECONDS,
     POD_LAYOUT,
@@ -23,7 +24,7 @@ from edgecloud_operator.core.builders import (
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.measurer import build_measurer
 from edgecloud_operator.core.merge import merged
-from tests.unit.core.build import MEASURED, make_job
+from tests.unit.core.build import MEASURED, make_job, respec
 from tests.unit.core.expansion import expanded
 from tests.unit.core.profile import tries
 
@@ -311,6 +312,38 @@ def test_a_pool_overrides_the_jobs_placement_and_resources() -> None:
     assert "resources" not in container(pod_of())
 
 
+def test_a_pool_opts_out_of_the_jobs_placement() -> None:
+    """What it leaves out is the job's; what it has empty is empty."""
+    out: dict[str, Any] = {"name": "edge", "workers": 1, "nodeSelector": {}, "tolerations": []}
+    spec: dict[str, Any] = {"nodeSelector": {"gpu": "a100"}, "tolerations": [THEIRS]}
+    pod = pod_of(1, **spec, pools=[{"name": "cloud", "workers": 1}, out])["spec"]
+    assert not {"nodeSelector", "tolerations"} & pod.keys()
+
+
+WRAPPED = ["bash", "-c", "source env.sh; exec python -m edgecloud.launcher -- python a.py"]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [({"command": ["bash"], "args": ["-c", "x"]}, None), ({"command": None}, None), ({"command": WRAPPED}, WRAPPED)],
+)
+def test_a_stored_template_does_not_take_the_launchers_place(said: dict[str, Any], kept: Any) -> None:
+    """Each Pod would do all of the work, alone."""
+    containers = [{"name": "beside", "image": "b", "command": ["c"]}, {"name": "worker", "env": []} | said]
+    job = respec(make_job(), pod_template=PodTemplate.parse({"spec": {"containers": containers}}))
+    made = build_pod(job, 0, "image:1", Settings())["spec"]["containers"]
+    assert (made[0]["command"], made[0].get("args")) == (kept or container(pod_of())["command"], None)
+    assert made[1:] == containers[:1]
+
+
+def test_a_pod_on_its_nodes_network_asks_the_clusters_dns() -> None:
+    """Else it asks its node's, which knows neither the other workers nor the operator's Service."""
+    assert pod_of(podTemplate={"spec": {"hostNetwork": True}})["spec"]["dnsPolicy"] == "ClusterFirstWithHostNet"
+    said = {"hostNetwork": True, "dnsPolicy": "None"}
+    assert pod_of(podTemplate={"spec": said})["spec"]["dnsPolicy"] == "None"
+    assert "dnsPolicy" not in pod_of(podTemplate={"spec": {"hostNetwork": False}})["spec"]
+
+
 def test_what_each_rank_runs() -> None:
     launcher = ["python", "-I", "-m", "edgecloud.launcher", "--"]
     program = {"command": ["python", "a.py"], "args": ["--fast"]}
@@ -415,7 +448,7 @@ def test_the_built_in_trainer_finds_its_configuration_in_the_environment() -> No
         ({"nvidia.com/mig-1g.10gb": 1}, 1, 0, 1),
         ({"nvidia.com/mig-1g.10gb": 2, "nvidia.com/mig-3g.40gb": "1"}, 3, 0, 1),
         ({"nvidia.com/gpu.shared": 1}, 1, 0, 1),
-        ({"nvidia.com/gpu": 0, "cpu": "8", "amd.com/gpu": 1, "nvidia.com/gpumem": 4000}, 0, 0, 1),
+        ({"nvidia.com/gpu": 0, "cpu": "8", "xilinx.com/fpga": 1, "nvidia.com/gpumem": 4000}, 0, 0, 1),
     ],
 )
 def test_whatever_gpu_is_asked_for_the_trainer_uses_it(

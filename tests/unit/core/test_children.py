@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgecloud.api.job import TrainingJob
+from edgecloud.api.spec import ResourceRequirements
 from edgecloud.api.template import MAX_TEMPLATE_SIZE, TOO_LARGE, TOO_LARGE_REMEDY
 from edgecloud_operator.core.observed import Service
 from edgecloud_operator.core.plan import Children, Plan
@@ -95,6 +96,21 @@ def test_a_template_that_is_too_large_is_told_before_there_is_a_job() -> None:
     assert (error["ctx"]["message"], error["ctx"]["remedy"]) == (TOO_LARGE, TOO_LARGE_REMEDY)
     less = {"metadata": {"annotations": {"note": "x" * (MAX_TEMPLATE_SIZE - 100)}}}
     assert made(Scene(podTemplate=less).accepted().settle()) == ["Pod/digits-worker-0", "Pod/digits-worker-1"]
+
+
+UNCOUNTED = ResourceRequirements.parse({"limits": {"amd.com/gpu": 4}})
+
+
+def test_no_pod_holds_an_accelerator_that_the_trainer_does_not_count() -> None:
+    """It would train on the CPU. A stored job whose workers have trained so trains on."""
+    scene = Scene(trainer={"data": {"name": "digits"}}).spec(resources=UNCOUNTED).accepted()
+    scene.service = None
+    assert (made(scene.settle()), scene.condition("Blocked").reason) == ([], "AdmissionDenied")
+    message = scene.condition("Blocked").message
+    assert message.startswith('spec.resources.limits["amd.com/gpu"]: amd.com/gpu is not counted')
+    assert "; delete the job, write trainer.device: cuda" in message
+    scene = Scene(trainer={"data": {"name": "digits"}}).running().spec(resources=UNCOUNTED)
+    assert made(scene.vanishes(1).settle()) == ["Pod/digits-worker-1"]
 
 
 def test_a_service_that_was_deleted_comes_back() -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from edgecloud_operator.core.events import MAX_MESSAGE
 from edgecloud_operator.core.health import (
+    GATED,
+    GATED_REMEDY,
     LEFTOVER_SECONDS,
     MEASURING_REMEDIES,
     REMEDIES,
@@ -346,3 +348,12 @@ def test_the_clusters_words_come_without_what_a_terminal_would_obey() -> None:
     scene.refused = ("AdmissionDenied", "denied by\x1b[2J\nrule.")
     scene.settle()
     assert scene.condition("Blocked").message.startswith("denied by [2J rule; change spec")
+
+
+@pytest.mark.parametrize("spec", [{"workers": 1}, {"workers": 2}])
+def test_a_gated_pod_waits_for_its_queue(spec: dict[str, Any]) -> None:
+    """To free GPUs would not bring it up: no scheduler looks at it."""
+    scene = Scene(**spec).accepted().up().changes(0, phase="Pending", blocked=("Unschedulable", f"{GATED}: blocked"))
+    scene.settle()
+    message = scene.condition("Blocked").message
+    assert message == f"digits-worker-0: {GATED}: blocked; {GATED_REMEDY}"

@@ -124,7 +124,7 @@ def test_the_workers_template_counts_where_it_is_for_this_pod_too() -> None:
             "imagePullSecrets": [{"name": "registry"}],
             "securityContext": {"runAsUser": 2000, "fsGroup": 2000},
             "nodeSelector": {"cloud": "true"},
-            "containers": [{"name": "worker", "image": "mine"}, {"name": "beside", "image": "x"}],
+            "containers": [{"name": "worker", "workingDir": "/mine"}, {"name": "beside", "image": "x"}],
             "hostNetwork": True,
             "restartPolicy": "Always",
         },

@@ -926,3 +926,23 @@ def test_nobody_joins_a_program_that_is_at_its_end() -> None:
     assert scene.later(2 * GROW_SECONDS).settle().directives["pod-0"].action == "run"
     scene.says(0, state="succeeded").settle()
     assert scene.status.phase == "Succeeded"
+
+
+def test_a_worker_that_sees_no_gpu_is_made_anew() -> None:
+    """Another try in its Pod would see none either, until the budget is spent. One restart is paid, once."""
+    scene = Scene(workers=2, storage={"claimName": "models"}).running().later(60)
+    scene.says(0, state="stopping").fails(1, reason="GPUNotVisible")
+    assert scene.act().delete == (), "what it costs is written first"
+    gone = scene.settle().delete
+    assert [(one.name, one.uid) for one in gone] == [("digits-worker-1", "pod-1")]
+    assert (scene.members, scene.status.restarts) == ((), 1)
+    scene.operator_restarts()
+    scene.says(0, state="stopping").fails(1, reason="GPUNotVisible")
+    assert [one.uid for one in scene.settle().delete] == ["pod-1"] and not scene.members
+    scene.changes(1, terminating=True)
+    assert scene.settle().delete == ()
+    plan = scene.vanishes(1).settle()
+    assert [child["metadata"]["name"] for child in plan.create] == ["digits-worker-1"]
+    scene.up(1).later(15).settle()
+    assert (scene.members, scene.status.restarts, scene.rendezvous.round) == ((0, 1), 1, 2)
+    assert scene.rendezvous.members[1].pod_uid != "pod-1"

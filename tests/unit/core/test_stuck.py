@@ -9,7 +9,7 @@ import pytest
 
 from edgecloud_operator.core.health import REMEDIES
 from edgecloud_operator.core.stuck import UNHEARD_SECONDS, WAITING_SECONDS
-from tests.unit.core.build import MEASURED, Scene
+from tests.unit.core.build import MEASURED, NOW, Scene
 
 RWO = {"claimName": "models", "accessMode": "ReadWriteOnce"}
 
@@ -49,12 +49,32 @@ def test_a_pod_whose_node_does_not_confirm_its_deletion(phase: str) -> None:
     assert blocked(scene) == (reason, message)
 
 
-@pytest.mark.parametrize("change", [{"owned": False}, {"phase": "Failed"}, {"over": True}, {"leaves_by": None}])
+@pytest.mark.parametrize("change", [{"owned": False}, {"leaves_by": None}])
 def test_only_what_is_overdue_is_said_to_be(change: dict[str, Any]) -> None:
     scene = Scene(workers=1).accepted().up(0)
     scene.changes(0, **({"phase": "Pending", "terminating": True, "leaves_by": scene.now} | change))
     scene.later(3600, heard=False).settle()
     assert blocked(scene)[0] != "WorkerSilent"
+
+
+@pytest.mark.parametrize("change", [{"phase": "Failed"}, {"phase": "Pending", "running_since": None, "node": ""}])
+def test_a_pod_that_its_finalizers_hold(change: dict[str, Any]) -> None:
+    """It keeps its name, and no other one is made: a queue's controller that is gone leaves such Pods."""
+    scene = Scene(workers=1).accepted().up(0)
+    scene.changes(0, terminating=True, leaves_by=scene.now, finalizers=("kueue.x-k8s.io/managed",), **change)
+    scene.launchers.clear()
+    scene.later(UNHEARD_SECONDS - 1).settle()
+    assert (blocked(scene), scene.decide().requeue_after) == (("", ""), 1)
+    scene.later(1).settle()
+    reason, message = blocked(scene)
+    assert reason == "NameTaken"
+    assert "its finalizers hold it (kueue.x-k8s.io/managed); remove them (kubectl edit pod digits-worker-0)" in message
+
+
+def test_a_dead_pod_whose_node_does_not_confirm_its_deletion() -> None:
+    scene = Scene(workers=1).accepted().up(0).changes(0, phase="Failed", terminating=True, leaves_by=NOW)
+    scene.later(UNHEARD_SECONDS, heard=False).settle()
+    assert blocked(scene)[0] == "WorkerSilent"
 
 
 def test_a_launcher_that_is_heard_is_not_lost() -> None:

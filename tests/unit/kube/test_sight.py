@@ -194,6 +194,8 @@ def test_a_pod_that_goes() -> None:
     assert (going.terminating, going.leaves_by) == (True, NOON)
     assert (staying.terminating, staying.leaves_by) == (False, None)
     assert seen(make_pod(deletionTimestamp="soon")).terminating
+    assert seen(make_pod(finalizers=["a/b", 7, "c/d", "e/f"])).finalizers == ("a/b", "", "c/d")
+    assert staying.finalizers == seen(make_pod(finalizers="a/b")).finalizers == ()
     assert seen(make_pod(creationTimestamp=None)).created_at == EPOCH
 
 
@@ -221,6 +223,9 @@ def test_a_pod_that_goes() -> None:
          ("Unschedulable", "0/3 nodes are available")),
         (status("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]),
          ("Unschedulable", "SchedulingGated")),
+        (status("Pending", conditions=[{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                                        "message": "Scheduling is blocked due to non-empty scheduling gates"}]),
+         ("Unschedulable", "SchedulingGated: Scheduling is blocked due to non-empty scheduling gates")),
         (status("Pending", conditions=[{"type": "PodScheduled", "status": "False",
                                         "message": "pod has unbound immediate PersistentVolumeClaims"}]),
          ("VolumeNotBound", "pod has unbound immediate PersistentVolumeClaims")),
