@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -393,6 +393,7 @@ def optimizer(**said: Any) -> dict[str, Any]:
 
 @heavy
 @given(strategies.specs)
+@example({"trainer": {"data": {}, "optimizer": {}}})
 def test_nothing_changes_by_itself(spec: dict[str, Any]) -> None:
     compare_changes(spec, copy.deepcopy(spec))
     written = TrainingJobSpec.parse(spec).dump()
