@@ -67,16 +67,9 @@ def heard(launcher: Launcher | None, now: datetime) -> bool:
 
 def blind(launcher: Launcher | None) -> bool:
     """Whether a worker has failed for want of a GPU. Its Pod, and each process in it, sees what it was made with."""
-    report = launcher.report if launcher else None
-    return (
-        report is not None
-        and report.failure is not None
-        and (report.state, report.failure.reason)
-        == (
-            "failed",
-            "GPUNotVisible",
-        )
-    )
+    if launcher is None or launcher.report.failure is None:
+        return False
+    return launcher.report.state == "failed" and launcher.report.failure.reason == "GPUNotVisible"
 
 
 def member_states(
