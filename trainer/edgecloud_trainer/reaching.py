@@ -15,7 +15,7 @@ TRY_SECONDS: Final = 10.0
 SAY_SECONDS: Final = 60.0
 GIVE_UP_SECONDS: Final = 300.0
 """Without any answer. Another round meets elsewhere, or ends as this one, with its reason in the job's status."""
-_PAUSES: Final = (0.1, 1.0)
+_PAUSES: Final = (0.02, 1.0)
 """Between two tries, in seconds: at first, and at most."""
 
 
