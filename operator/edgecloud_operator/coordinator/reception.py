@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from functools import partial
-from itertools import islice
 from typing import Any, Final
 
 from aiohttp import web
@@ -45,7 +45,7 @@ HANDSHAKE_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.02
 """Between two looks at those who wait for room."""
 IN_AT_ONCE: Final = 50
-"""How many come in at a look: what those had whose room they take is given back only after it."""
+"""How many come in at a look, or in a turn of the loop: what those had whose room they take is given back only then."""
 WAITING_BYTES: Final = 4 * 1024
 """What the system keeps of whom is not read yet, before it doubles it: the beginning of a handshake fits."""
 READING_BYTES: Final = 64 * 1024
@@ -261,7 +261,7 @@ class Reception:
     async def _accept(self, listener: socket.socket) -> None:
         """Let connections in one by one: each is counted before a TLS handshake is spent on it."""
         loop, silent_until = asyncio.get_running_loop(), 0.0
-        while True:
+        for number in itertools.count(1):
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
@@ -272,7 +272,10 @@ class Reception:
                 await asyncio.sleep(FULL_SECONDS)
                 continue
             self._came(sock, str(address[0]), loop.time())
-            await asyncio.sleep(0)  # a burst must not be over before the first of it have been heard
+            if number % IN_AT_ONCE == 0:
+                # A burst must not be over before the first of it have been heard; but not one by one, for a turn of the
+                # loop may take as long as a decision about a thousand workers.
+                await asyncio.sleep(0)
 
     def _came(self, sock: socket.socket, host: str, now: float) -> None:
         visit = None if self._waiting.has(host) else self._door.enter(host, now)
@@ -291,7 +294,7 @@ class Reception:
     def _look_out(self) -> None:
         """See to those who wait: in comes who has room, and off goes who has waited too long."""
         self._look, now = None, asyncio.get_running_loop().time()
-        for sock, visit in islice(self._waiting.admit(now), IN_AT_ONCE):
+        for sock, visit in itertools.islice(self._waiting.admit(now), IN_AT_ONCE):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READING_BYTES)
             self._let_in(sock, visit)
         for host, sock in self._waiting.late(now):
