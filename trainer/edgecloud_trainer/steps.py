@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from edgecloud_trainer.reduction import NONE, ExactReduction, FastReduction, Par
 from edgecloud_trainer.schedule import factor
 from edgecloud_trainer.settings import Settings
 from edgecloud_trainer.shards import Assignment, own
+from edgecloud_trainer.taps import IdleTaps
 
 _NOT_FINITE: Final = (
     "the loss, a gradient, a weight or a running statistic is not finite: lower optimizer.learningRate, set"
@@ -79,7 +80,10 @@ class Stepper:
         self.total_steps = spec.epochs * self.steps_per_epoch
         self.batch = min(spec.batch_size, len(dataset.train.labels))
         self.bounds = shard_bounds(self.batch, spec.shards)
-        trial.check(settings, device, dataset, model, bounds=self.bounds, autocast=self.autocast)
+        taps = IdleTaps()
+        trial.check(settings, device, dataset, model, bounds=self.bounds, autocast=lambda: self._watched(taps))
+        self._idle_taps = taps if taps.found and device.device.type == "cpu" else None
+        """None as a rule: it takes a call of Python for each operation of a backward."""
         self._forward: Callable[[Tensor], Tensor] = torch.compile(model) if spec.compile else model
         self._augmenter = Augmenter(spec.data.augment, spec.seed)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -209,7 +213,8 @@ class Stepper:
         loss = functional.cross_entropy(
             logits, labels, reduction="sum", label_smoothing=self.settings.trainer.label_smoothing
         )
-        self.scaler.scale(loss / self._divisor).backward()  # type: ignore[no-untyped-call]
+        with self._idle_taps or contextlib.nullcontext():
+            self.scaler.scale(loss / self._divisor).backward()  # type: ignore[no-untyped-call]
         part = Part(
             loss_sum=loss.detach(),
             correct=(logits.detach().argmax(1) == labels).sum(),
@@ -261,6 +266,11 @@ class Stepper:
         if self.device.autocast is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.device.type, dtype=self.device.autocast)
+
+    @contextlib.contextmanager
+    def _watched(self, taps: IdleTaps) -> Iterator[None]:
+        with self.autocast(), taps:
+            yield
 
     def _update(self, totals: Totals, number: int) -> None:
         """Move the weights, with which step `number` is done. Every rank does the same to the same numbers."""

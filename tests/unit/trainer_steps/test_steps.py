@@ -213,3 +213,34 @@ def test_random_numbers_of_other_libraries_are_the_shards(digits: Dataset) -> No
         found.append(stepper.model.drawn)
         random.random()
     assert found[0] == found[1] and len(set(found[0])) == 6
+
+
+class Tiny(nn.Module):
+    """Strides over one pixel, with the padding around it, when the memory is full of NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3, stride=2, padding=1, groups=16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.conv(nn.functional.adaptive_avg_pool2d(images, 1).repeat(1, 16, 1, 1))
+        if features.requires_grad:
+            features.register_hook(self.dirty)
+        logits: torch.Tensor = self.head(features.flatten(1))
+        return logits
+
+    def dirty(self, _gradient: torch.Tensor) -> None:
+        kept = [torch.full((count,), float("nan")) for count in (16, 144, 160, 1024) for _ in range(40)]
+        del kept
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_no_memory_gets_into_the_weights(digits: Dataset, deterministic: bool) -> None:
+    torch.manual_seed(0)
+    model = Tiny()
+    before = model.conv.weight.detach().clone()
+    plain = {"name": "adamw", "learningRate": 0.01, "weightDecay": 0.0}
+    after = trained(digits, model, precision="bf16", deterministic=deterministic, optimizer=plain)[0].conv.weight
+    moved = (after != before).flatten(0, 1).any(0)
+    assert moved.tolist() == [[False] * 3, [False, True, False], [False] * 3]
