@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -97,8 +98,12 @@ class Children:
         self._queue.add_after(key, later.seconds)
 
     def _refused(self, key: JobKey, record: Record, refusal: RefusedError) -> None:
-        """Note a refusal, for the Blocked condition, and try again the later the more there were in a row."""
-        pause = pause_after(record.refusals, LAST_REFUSAL_SECONDS)
+        """Note a refusal, for the Blocked condition, and try again the later the more there were in a row.
+
+        How much later is left to chance: of two jobs that were refused for the same quota in the same moment one would
+        for ever take what the other waits for, just before that looks, and give it back just after.
+        """
+        pause = pause_after(record.refusals, LAST_REFUSAL_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
         if record.refused is None or record.refused[0] != refusal.reason:
             log.warning("%s/%s: a child was refused (%s): %s", *key, refusal.reason, refusal.message)
             record.refused_since = datetime.now(UTC)
