@@ -263,7 +263,7 @@ def test_the_only_copy_of_what_was_trained_is_kept(space: Space, running: Operat
         )
         assert space.uids("kept")["kept-worker-0"] == kept
         # Which is room enough for the first: it goes on with what it has.
-        # Both try each half minute or more often, and the one that has to give back what it got may be the first at times.
+        # Both try each half minute or sooner, and the one that has to give back what it got may be the first at times.
         assert reaches(space, "kept", "Running", seconds=180)["rendezvous"]["round"] == 2
         assert space.uids("kept")["kept-worker-0"] == kept
 
