@@ -344,12 +344,16 @@ def _smaller_since(job: TrainingJob, status: TrainingJobStatus, observed: Observ
 
 
 def _highest(status: TrainingJobStatus, observed: Observed) -> int:
-    """The highest round that anybody knows of: the status, a launcher, or a process that met one in its storage."""
+    """The highest round that anybody knows of: the status, a launcher, or a process that met one in its storage.
+
+    A launcher also knows of one that it was told to begin, and will when the processes of the last one have ended.
+    """
     own = (status.rendezvous or Rendezvous()).round
     rounds = [own]
     for launcher in observed.launchers.values():
-        failure = launcher.report.failure
+        failure, ack = launcher.report.failure, launcher.report.ack
         rounds += [launcher.report.round, (failure.seen_round or 0) if failure else 0]
+        rounds += [ack.round] if ack is not None and ack.action == "run" else []
     # A forged number may cost its job some rounds, but not drive it out of their range.
     return max(number for number in rounds if number <= own + BELIEVED_ROUNDS)
 

@@ -44,24 +44,23 @@ class Books:
         """A worker takes a round up: what must then hold."""
         order, number = told.run, told.round
         assert order is not None
-        part = (order.first_rank, order.processes, order.world_size, order.master_address, order.master_port)
-        # Where a user set the status back, a number may be given again while somebody has still to begin the old one.
-        lives = [
-            life
-            for (life, opened), members in sorted(self.opened.items(), reverse=True)
-            if opened == number and uid in members
-            if (members.index(uid), len(members)) == (order.group_rank, order.group_size)
-        ]
-        assert lives, f"{uid} is told to run in round {number} and is no member of it, or not at that place"
-        told_before = ((life, self.parts.get((life, number), {}).values()) for life in lives)
-        life = next((life for life, parts in told_before if all(one[2:] == part[2:] for one in parts)), lives[0])
+        life, members = self.members_of(number)
         key = (life, number, index)
         assert key not in self.begun, f"worker {index} starts twice in round {number}"
         self.begun.add(key)
+        assert uid in members, f"{uid} is told to run in round {number} and is no member of it"
+        assert order.group_rank == members.index(uid)
+        assert order.group_size == len(members)
         parts = self.parts.setdefault((life, number), {})
-        parts[index] = part
-        assert len({one[2:] for one in parts.values()}) == 1, f"round {number} is not the same to all: {parts}"
-        ranks = [rank for one in parts.values() for rank in range(one[0], one[0] + one[1])]
+        parts[index] = (
+            order.first_rank,
+            order.processes,
+            order.world_size,
+            order.master_address,
+            order.master_port,
+        )
+        assert len({part[2:] for part in parts.values()}) == 1, f"round {number} is not the same to all: {parts}"
+        ranks = [rank for part in parts.values() for rank in range(part[0], part[0] + part[1])]
         assert len(set(ranks)) == len(ranks), f"a rank is given twice in round {number}: {parts}"
         assert max(ranks) < order.world_size
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgecloud.api.status import Budget
+from edgecloud.protocol import Acknowledged
 from edgecloud_operator.core.failures import MAX_UNPAID
 from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.rounds import BELIEVED_ROUNDS, CAUSE_SECONDS, GROW_SECONDS, SMALLER_SECONDS
@@ -469,6 +470,23 @@ def test_a_status_that_was_wiped_goes_on_above_what_the_launchers_know() -> None
     scene.job = scene.job.with_status(None)
     scene.settle()
     assert (scene.rendezvous.round, scene.status.restarts) == (6, 0)
+
+
+def test_a_round_that_a_launcher_has_still_to_begin_is_not_given_again() -> None:
+    """It takes it up when the processes of the last one have ended: beside others, who would be in another one."""
+    scene = Scene().running()
+    scene.all_say(round=1, state="stopping", ack=Acknowledged(action="run", round=2))
+    scene.job = scene.job.with_status(None)
+    scene.settle()
+    assert scene.rendezvous.round == 3
+
+
+def test_a_directive_that_begins_nothing_is_no_round() -> None:
+    scene = Scene().running()
+    scene.all_say(round=1, state="idle", ack=Acknowledged(action="wait", round=5))
+    scene.job = scene.job.with_status(None)
+    scene.settle()
+    assert scene.rendezvous.round == 2
 
 
 # Being called away
