@@ -179,6 +179,15 @@ def default_address(port: int) -> str | None:
     help="How often a job's mere progress is written into its status; changes of phase or round are at once.",
 )
 @click.option(
+    "--give-back-seconds",
+    type=click.FloatRange(min=0),
+    default=Settings.give_back_seconds,
+    show_envvar=True,
+    metavar="SECONDS",
+    help="How long, and at most twice as long, a job that has not trained keeps the nodes of some of its workers while "
+    "no scheduler finds any for the others; then all are deleted, and made anew soon after. 0: for ever.",
+)
+@click.option(
     "--liveness-port",
     type=click.IntRange(0, 65535),
     default=8081,
@@ -201,6 +210,7 @@ def main(
     edge_image: str,
     launcher_image: str,
     progress_seconds: float,
+    give_back_seconds: float,
     liveness_port: int,
     log_format: Format,
     log_level: str,
@@ -250,6 +260,7 @@ def main(
         edge_image=edge_image,
         launcher_image=launcher_image,
         progress_seconds=progress_seconds,
+        give_back_seconds=give_back_seconds,
         liveness=(EVERY, liveness_port) if liveness_port else None,
         tls_secret=tls_secret,
         tls_folder=tls_folder,

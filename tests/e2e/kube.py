@@ -94,9 +94,9 @@ class Cluster:
         )  # fmt: skip
 
     def values(self, *settings: str) -> list[str]:
-        """Options for helm: the images under test, and steps in status each second, for tests wait for them."""
+        """Options for helm: the images under test, and shorter times, for tests wait for what comes after them."""
         tags = [f"{place}image.tag={self.tag}" for place in ("", "trainer.", "edge.")]
-        values = [f"registry={REGISTRY}", *tags, "progressSeconds=1"]
+        values = [f"registry={REGISTRY}", *tags, "progressSeconds=1", "giveBackSeconds=20"]
         return [text for value in (*values, *settings) for text in ("--set", value)]
 
     @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
 import pytest
 
 from edgecloud_operator.core import conditions
-from tests.e2e.jobs import example
+from tests.e2e.jobs import example, program
 from tests.e2e.kube import Namespace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
@@ -77,3 +78,39 @@ def test_every_reason_comes_and_goes(space: Namespace) -> None:
         event["reason"] for event in space.get("events")["items"] if event["involvedObject"]["name"] == "no-image"
     ]
     assert events.count("ErrImagePull") == 1, "once, however often the kubelet tries"
+
+
+SEAT = "test.edgecloud.io/seat"
+"""A resource of which each of two nodes has one."""
+
+
+def seats(space: Namespace, node: str, number: str | None) -> None:
+    patch = {"status": {"capacity": {SEAT: number}, "allocatable": {SEAT: number}}}
+    space.cluster.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+
+
+def test_of_two_jobs_that_each_hold_half_of_what_both_need_one_gives_way(space: Namespace) -> None:
+    """Each has one of the two nodes, and waits for the other's. Both come to their end."""
+    nodes = [node["metadata"]["name"] for node in space.cluster.get("nodes")["items"]][-2:]
+    jobs = ("one", "other")
+    try:
+        for node, name in zip(nodes, jobs, strict=True):
+            seats(space, node, "1")
+            space.cluster.kubectl("label", "node", node, f"test/{name}=yes")
+            spec: dict[str, Any] = {"resources": {"limits": {SEAT: "1"}}, "nodeSelector": {f"test/{name}": "yes"}}
+            space.apply(program(name, "print('there')", workers=2, **spec))
+        for name in jobs:
+            space.until(name, "Unschedulable", lambda _, name=name: blocked(space, name)[0] == "Unschedulable")
+        held = {name: space.pods(name) for name in jobs}
+        for node, name in zip(nodes, reversed(jobs), strict=True):
+            space.cluster.kubectl("label", "node", node, f"test/{name}=yes")  # now either could run on both
+        for name in jobs:
+            status = space.until_done(name)
+            assert (status.restarts, status.last_failure, blocked(space, name)) == (0, None, ("", ""))
+        stayed = [name for name in jobs if space.pods(name) == held[name]]
+        assert len(stayed) < 2, "somebody has taken a Pod away, and it was neither of these"
+        print(f"kept what it had: {' '.join(stayed) or 'neither'}")
+    finally:
+        for node in nodes:
+            seats(space, node, None)
+            space.cluster.kubectl("label", "node", node, *(f"test/{name}-" for name in jobs))

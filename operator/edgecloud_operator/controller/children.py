@@ -14,7 +14,7 @@ from edgecloud_operator.controller.cluster import Cluster, LaterError, RefusedEr
 from edgecloud_operator.controller.record import Record, pause_after
 from edgecloud_operator.controller.workqueue import WorkQueue
 from edgecloud_operator.coordinator.desk import JobKey
-from edgecloud_operator.core.plan import Plan
+from edgecloud_operator.core.plan import GivenBack, Plan
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,9 @@ class Children:
                 raise result
         if creates and not put_off:
             record.put_off = 0
+        if plan.given_back is not None:
+            self._given_back(key, record, plan.given_back)
+            return
         if refusals:
             self._refused(key, record, refusals[0])
         elif put_off:
@@ -111,4 +114,16 @@ class Children:
         record.refused = (refusal.reason, refusal.message)
         record.refusals += 1
         record.create_at = asyncio.get_running_loop().time() + pause
+        self._queue.add_after(key, pause)
+
+    def _given_back(self, key: JobKey, record: Record, said: GivenBack) -> None:
+        """Leave the places to others for a while; of two jobs that gave theirs back together one asks first, by chance.
+
+        For as long it is shown as if the next workers had been refused already.
+        """
+        log.info("%s/%s: %s", *key, said.message)
+        pause = said.pause * random.uniform(0.5, 1.0)  # noqa: S311  (no secret)
+        record.refused, record.refused_since = ("Unschedulable", said.message), datetime.now(UTC)
+        record.create_at = asyncio.get_running_loop().time() + pause
+        self._queue.add(key)
         self._queue.add_after(key, pause)

@@ -48,6 +48,9 @@ class Settings:
     """Measures converted models."""
     one_machine: bool = False
     """Whether all of a job runs on one machine, as in a local run: what one process writes every other one can read."""
+    give_back_seconds: float = 300.0
+    """How long, and at most twice as long, untrained workers keep places while no scheduler finds one for the others;
+    0: for ever."""
     coordinator: str = "https://edgecloud-coordinator:8443"
     ca: str = ""
     """Certificates (PEM) that workers check an https coordinator with; empty: those that their images trust."""

@@ -1,20 +1,26 @@
-"""All or nothing: half of a gang, whose other half is refused, gives back what it holds instead of waiting with it."""
+"""All or nothing: half of a gang, whose other half has no room, gives back what it holds instead of waiting with it."""
 
 from __future__ import annotations
 
+import math
+import zlib
+from collections.abc import Sequence
 from typing import Final
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.api.status import Rendezvous, TrainingJobStatus
 from edgecloud_operator.core.context import Context
-from edgecloud_operator.core.health import UNASKED_WEBHOOK
+from edgecloud_operator.core.health import GATED, UNASKED_WEBHOOK
 from edgecloud_operator.core.observed import Observed, Pod
+from edgecloud_operator.core.plan import GivenBack
 from edgecloud_operator.core.resting import may_hold_copy
 from edgecloud_operator.core.rounds import enough
 from edgecloud_operator.core.stuck import overdue
 
 GIVE_BACK_SECONDS: Final = 30.0
 """How long workers that have trained wait with what they hold for one that is refused: it may be over in a moment."""
+ASK_AGAIN: Final = 0.1
+"""After which part of the time that they have waited those that gave their places back are made anew, at the latest."""
 
 
 def whole_gang(job: TrainingJob, observed: Observed) -> bool:
@@ -30,16 +36,75 @@ def half_gang(context: Context, status: TrainingJobStatus) -> tuple[Pod, ...]:
     not go though it was to be gone is nothing that anybody could give back, and is not waited for.
     """
     job, observed, rendezvous = context.job, context.observed, status.rendezvous or Rendezvous()
-    trained = rendezvous.round > 0 and any(may_hold_copy(pod, observed) for pod in observed.pods)
+    own = tuple(pod for pod in observed.pods if pod.owned and not overdue(context, pod))
+    if until_nobody_waits(context, status) <= 0:
+        return own
+    trained = _trained(context, rendezvous)
     if rendezvous.members or (trained and job.spec.storage_or_default().claim_name is None):
         return ()
     service = observed.service
     refused = _refused(observed) and not (trained and until_given_back(context) > 0)
     if not refused and (service is None or service.owned) and whole_gang(job, observed):
         return ()
-    own = tuple(pod for pod in observed.pods if pod.owned and not overdue(context, pod))
-    there = [pod.index for pod in own if not pod.dead and not pod.terminating and pod.index < job.spec.worker_count()]
+    there = [pod.index for pod in own if _lives(context, pod)]
     return () if enough(job, there) else own
+
+
+def until_nobody_waits(context: Context, status: TrainingJobStatus) -> float:
+    """Seconds until the workers that have a place go, because no scheduler finds one for the others; infinite where
+    that is not so, or where it may be right to wait.
+
+    Two jobs, each with half of the GPUs, would else wait for each other for ever. Workers that have trained keep what
+    they have: theirs is the work that would be lost first. As long as places are still found, as on nodes that come up
+    one after the other, the time begins anew. Half of it differs from job to job, so that one of two gives way.
+    """
+    job, observed, seconds = context.job, context.observed, context.settings.give_back_seconds
+    rendezvous = status.rendezvous or Rendezvous()
+    placed, waiting = _placed(context), _waiting(context)
+    if seconds <= 0 or observed.refused or rendezvous.members or not placed or not waiting:
+        return math.inf
+    if enough(job, [pod.index for pod in placed]) or _trained(context, rendezvous):
+        return math.inf
+    moments = [(pod.created_at, pod.waits_since, pod.running_since) for pod in (*placed, *waiting)]
+    since = max(moment for three in moments for moment in three if moment is not None)
+    share = zlib.crc32(f"{job.metadata.uid} {since.timestamp()}".encode()) / 2**32
+    return seconds * (1 + share) - (context.now - since).total_seconds()
+
+
+def given_back(context: Context, status: TrainingJobStatus) -> GivenBack | None:
+    """What to say when workers with places go because no scheduler finds one for the others; None unless they do."""
+    if until_nobody_waits(context, status) > 0:
+        return None
+    placed, waiting = _placed(context), _waiting(context)
+    assert waiting[0].blocked is not None
+    message = (
+        f"workers with a place: {len(placed)}, without: {len(waiting)}; the places were given back for others to use,"
+        f" and all workers are made anew soon. {waiting[0].name}: {waiting[0].blocked[1]}"
+    )
+    return GivenBack(message=message, pause=ASK_AGAIN * context.settings.give_back_seconds)
+
+
+def _placed(context: Context) -> Sequence[Pod]:
+    """The workers that have a node."""
+    return [pod for pod in context.observed.pods if _lives(context, pod) and pod.node]
+
+
+def _waiting(context: Context) -> Sequence[Pod]:
+    """The workers for which a scheduler has looked for a node, and found none."""
+    return [
+        pod
+        for pod in context.observed.pods
+        if _lives(context, pod) and not pod.node and pod.blocked
+        if pod.blocked[0] == "Unschedulable" and not pod.blocked[1].startswith(GATED)
+    ]
+
+
+def _lives(context: Context, pod: Pod) -> bool:
+    return pod.owned and not pod.dead and not pod.terminating and pod.index < context.job.spec.worker_count()
+
+
+def _trained(context: Context, rendezvous: Rendezvous) -> bool:
+    return rendezvous.round > 0 and any(may_hold_copy(pod, context.observed) for pod in context.observed.pods)
 
 
 def until_given_back(context: Context) -> float:

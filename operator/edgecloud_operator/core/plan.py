@@ -28,6 +28,15 @@ class Event:
     message: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class GivenBack:
+    """That the workers which had places go, so that somebody else can use these. pause: seconds until all are made
+    anew, of which up to a half may be left out by chance."""
+
+    message: str
+    pause: float
+
+
 class Children(Sequence[dict[str, Any]]):
     """Children to create, each built when it is looked at, and anew each time.
 
@@ -74,5 +83,7 @@ class Plan:
     events: tuple[Event, ...] = ()
     held: bool = False
     """Whether children are missing that must not be made yet: what half of a gang holds is to be given back first."""
+    given_back: GivenBack | None = None
+    """Said once, by the plan that deletes them."""
     requeue_after: float | None = None
     """Seconds until time alone may change the decision."""

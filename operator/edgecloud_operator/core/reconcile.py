@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from edgecloud_operator.core import conditions, measuring, names
 from edgecloud_operator.core.builders import EXTRA_GRACE_SECONDS, Settings, build_files, build_pod, build_service
 from edgecloud_operator.core.context import Context
 from edgecloud_operator.core.directives import directives
-from edgecloud_operator.core.gang import half_gang, until_given_back, whole_gang
+from edgecloud_operator.core.gang import given_back, half_gang, until_given_back, until_nobody_waits, whole_gang
 from edgecloud_operator.core.healing import healed
 from edgecloud_operator.core.health import (
     past_deadline,
@@ -219,7 +220,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
         for wait in (step.wait, deadline, blocked_in, stalled_in, paused, *waits_for_silence(context, states))
         if wait is not None
     ]
-    waits += [wait for wait in (until_given_back(context),) if wait > 0]
+    waits += [wait for wait in (until_given_back(context), until_nobody_waits(context, status)) if 0 < wait < math.inf]
     # What must not go backwards is written before anything is done about it.
     first = status.rendezvous != old.rendezvous or status.restarts != old.restarts or status.budget != old.budget
     create, delete, held = _children(context, old)
@@ -232,6 +233,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
         create=create,
         delete=delete,
         held=held,
+        given_back=given_back(context, old),
         directives=directives(job, old, observed, stop=step.stop),
         requeue_after=max(0.05, min(waits)) if waits else None,
     )

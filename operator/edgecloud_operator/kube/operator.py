@@ -65,6 +65,7 @@ class Options:
     edge_image: str
     launcher_image: str
     progress_seconds: float
+    give_back_seconds: float
     liveness: tuple[str, int] | None
     tls_secret: tuple[str, str] | None = None
     tls_folder: Path | None = None
@@ -179,6 +180,7 @@ class _Operator:
             trainer_image=options.trainer_image,
             edge_image=options.edge_image,
             launcher_image=options.launcher_image,
+            give_back_seconds=options.give_back_seconds,
             coordinator=options.coordinator_address,
             ca=self._tls.bundle if self._tls else "",
         )

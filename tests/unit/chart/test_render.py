@@ -336,6 +336,7 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
     ({"log": {"format": "json"}}, lambda all_: option(all_, "log-format"), "json"),
     ({"log": {"level": "debug"}}, lambda all_: option(all_, "log-level"), "debug"),
     ({"progressSeconds": 2.5}, lambda all_: option(all_, "progress-seconds"), "2.5"),
+    ({"giveBackSeconds": 0}, lambda all_: option(all_, "give-back-seconds"), "0"),
     ({"networkPolicy": {"enabled": False}}, lambda all_: of_kind(all_, "NetworkPolicy"), []),
     (
         {"resources": {"limits": {"cpu": 2}}},
@@ -476,6 +477,7 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"log": {"format": "xml"}}, "'text', 'json'"),
     ({"log": {"level": "loud"}}, "'debug', 'info', 'warning', 'error'"),
     ({"progressSeconds": 0}, "at '/progressSeconds'"),
+    ({"giveBackSeconds": -1}, "at '/giveBackSeconds'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
     ({"tolerations": [{"effect": "NoSchedul"}]}, "at '/tolerations/0/effect'"),
     ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),

@@ -45,7 +45,13 @@ KEY = ("team", "digits")
 
 async def eventually(look: Callable[[], object], what: str, saw: Callable[[], object] = lambda: "") -> None:
     """Wait, in simulated time, until there is something to see."""
-    deadline = now() + 600
+    await eventually_within(600, look, what, saw)
+
+
+async def eventually_within(
+    seconds: float, look: Callable[[], object], what: str, saw: Callable[[], object] = lambda: ""
+) -> None:
+    deadline = now() + seconds
     while not look():
         assert now() < deadline, f"never: {what}; saw: {saw()}"
         await asyncio.sleep(0.05)
@@ -985,6 +991,77 @@ def test_two_jobs_that_wait_for_the_same_room_do_not_keep_each_other_out() -> No
             await eventually(
                 lambda: sum(not pod.dead for pod in memory.pods[KEY].values()) == 2, "the second gets what it needs"
             )
+
+    simulate(scenario())
+
+
+class Nodes(Slow):
+    """A scheduler with so many nodes, each of which has room for one worker: who waits longest gets the next one."""
+
+    def __init__(self, nodes: int, **more: Any) -> None:
+        super().__init__(**more)
+        self.names = [f"node-{number}" for number in range(nodes)]
+
+    def _start(self, job: TrainingJob, name: str, index: int) -> None:
+        self._made += 1
+        moment = SimulatedDatetime.now(UTC)
+        pod = Pod(name=name, uid=f"{name}-{self._made}", index=index, phase="Pending", created_at=moment)
+        self.put_pod(key_of(job), replace(pod, blocked=("Unschedulable", "0/4 nodes are available")), at_once=True)
+        self.schedule()
+
+    async def delete(self, job: TrainingJob, target: Delete) -> None:
+        await super().delete(job, target)
+        self.schedule()
+
+    def put_pod(self, key: JobKey, pod: Pod, *, at_once: bool = False) -> None:
+        super().put_pod(key, pod, at_once=at_once)
+        if pod.dead:
+            self.schedule()
+
+    def schedule(self, job: str = "") -> None:
+        """Find nodes for the workers of one job, or of all."""
+        pods = [(key, pod) for key, own in self.pods.items() for pod in own.values() if not pod.dead]
+        free = set(self.names) - {pod.node for _, pod in pods}
+        waiting = sorted((pod.created_at, key, pod.uid) for key, pod in pods if not pod.node and not pod.terminating)
+        waiting = [one for one in waiting if job in ("", one[1][1])]
+        for (_, key, uid), node in zip(waiting, sorted(free), strict=False):
+            found = replace(self.pods[key][uid], node=node, blocked=None, phase="Running")
+            found = replace(found, running_since=SimulatedDatetime.now(UTC))
+            self.put_pod(key, found)
+            self.launchers.append(asyncio.create_task(self._play(self.jobs[key], found)))
+
+    def holds(self, name: str) -> int:
+        return sum(bool(pod.node) and not pod.dead for pod in self.pods.get(("team", name), {}).values())
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_jobs_that_each_hold_a_part_of_the_nodes_run_one_after_the_other(jobs: int) -> None:
+    """Four nodes, jobs of four workers, and each has got some of the nodes: nobody could ever train."""
+    names = ["first", "second", "third"][:jobs]
+
+    async def scenario() -> None:
+        memory = Nodes(0)
+        async with running(memory):
+            for name in names:
+                memory.store(make_job(name, workers=4))
+                await eventually(lambda name=name: len(memory.pods.get(("team", name), {})) == 4, "all Pods are made")  # type: ignore[misc]
+            for number in range(4):
+                memory.names.append(f"node-{number}")
+                memory.schedule(names[number % jobs])
+            held = {2: [2, 2], 3: [2, 1, 1]}[jobs]
+            assert [memory.holds(name) for name in names] == held
+            await asyncio.sleep(250)
+            assert [memory.holds(name) for name in names] == held, "there may yet be more nodes"
+            began = now()
+            for name in names:
+                done = partial(memory.phase, name)
+                await eventually_within(1800, lambda done=done: done() == "Succeeded", f"{name} succeeds", done)  # type: ignore[misc]
+            assert now() - began < 1500
+        for name in names:
+            status = memory.jobs["team", name].status
+            assert status is not None
+            assert (status.restarts, status.last_failure) == (0, None)
+            assert memory.reasons(name).count("Unschedulable") < 6
 
     simulate(scenario())
 

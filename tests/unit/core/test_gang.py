@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecloud_operator.core.gang import GIVE_BACK_SECONDS
-from edgecloud_operator.core.plan import Plan
+from edgecloud_operator.core.context import Context
+from edgecloud_operator.core.gang import GIVE_BACK_SECONDS, until_nobody_waits
+from edgecloud_operator.core.health import GATED
+from edgecloud_operator.core.plan import GivenBack, Plan
 from edgecloud_operator.core.rounds import enough
 from edgecloud_operator.core.stuck import UNHEARD_SECONDS
-from tests.unit.core.build import Scene
+from tests.unit.core.build import SETTINGS, Scene
 from tests.unit.core.profile import tries
 
 CLAIM = {"storage": {"claimName": "checkpoints"}}
@@ -155,6 +159,113 @@ def test_a_name_that_an_elastic_job_can_do_without() -> None:
     scene = Scene(workers=3, minWorkers=2).accepted().up(1).changes(1, owned=False)
     plan = scene.settle()
     assert (gone(plan), made(plan)) == ([], ["digits-worker-0", "digits-worker-2"])
+
+
+# For some there is a node, and for the others none
+
+NO_NODE: Any = ("Unschedulable", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")
+UNPLACED: dict[str, Any] = {"phase": "Pending", "node": "", "running_since": None, "blocked": NO_NODE}
+PATIENCE = SETTINGS.give_back_seconds
+
+
+def half_placed(**spec: Any) -> Scene:
+    """The last worker waits for a node, the others have theirs."""
+    scene = Scene(**{"workers": 3} | spec).accepted().up()
+    last = scene.job.spec.worker_count() - 1
+    scene.launchers.pop(scene.uid(last))
+    return scene.changes(last, **UNPLACED)
+
+
+def patience(scene: Scene) -> float:
+    """How long the workers of a job keep their places, as the plan has it."""
+    left = until_nobody_waits(Context(scene.job, scene.observed, scene.now, scene.settings), scene.status)
+    assert PATIENCE <= left < 2 * PATIENCE
+    return left
+
+
+def test_workers_whose_others_find_no_node_give_theirs_to_whoever_can_use_them() -> None:
+    scene = half_placed()
+    left = patience(scene)
+    plan = scene.later(left - 1).settle()
+    assert (gone(plan), made(plan), plan.given_back) == ([], [], None)
+    assert plan.requeue_after == pytest.approx(1)
+    plan = scene.later(1).settle()
+    assert (gone(plan), made(plan), plan.held) == (["pod-0", "pod-1", "pod-2"], [], True)
+    assert plan.given_back == GivenBack(
+        message="workers with a place: 2, without: 1; the places were given back for others to use, and all workers are"
+        f" made anew soon. digits-worker-2: {NO_NODE[1]}",
+        pause=PATIENCE / 10,
+    )
+    # From here on as if the next ones had been refused, until the pause is over.
+    scene.refused = ("Unschedulable", plan.given_back.message)
+    scene.changes(0, terminating=True).vanishes(1).vanishes(2)
+    plan = scene.settle()
+    assert (gone(plan), made(plan), plan.held, plan.given_back) == ([], [], True, None), "one is still on its way out"
+    assert scene.condition("Blocked").message.startswith("workers with a place: 2, without: 1; ")
+    plan = scene.vanishes(0).settle()
+    assert made(plan) == ["digits-worker-0", "digits-worker-1", "digits-worker-2"]
+    assert (scene.status.restarts, scene.status.last_failure) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scene: scene.changes(2, blocked=("Unschedulable", f"{GATED}: a queue holds it")),
+        lambda scene: scene.changes(2, blocked=("VolumeNotBound", "pod has unbound claims")),
+        lambda scene: scene.changes(2, blocked=None),
+        lambda scene: scene.changes(0, **UNPLACED).changes(1, **UNPLACED),
+        lambda scene: scene.spec(workers=2),
+        lambda scene: scene.spec(min_workers=2),
+    ],
+    ids=["gated", "volume", "not looked at yet", "nobody has a node", "not wanted", "enough for a round"],
+)
+def test_who_need_not_give_a_node_back(change: Any) -> None:
+    scene = half_placed()
+    for uid in list(scene.launchers):
+        scene.launchers.pop(uid)  # images are pulled
+    change(scene)
+    plan = scene.later(10 * PATIENCE, heard=False).settle()
+    assert ([uid for uid in gone(plan) if uid != "pod-2"], plan.given_back) == ([], None)
+
+
+def test_no_node_is_given_back_where_that_is_switched_off() -> None:
+    scene = half_placed()
+    scene.settings = replace(SETTINGS, give_back_seconds=0)
+    assert scene.later(1e6).settle().given_back is None
+
+
+def test_while_nodes_come_up_one_after_the_other_all_are_waited_for() -> None:
+    scene = half_placed()
+    scene.changes(1, **UNPLACED)
+    scene.later(patience(scene) - 1)
+    scene.changes(1, node="node-9", blocked=None, waits_since=scene.now)
+    patience(scene)
+    scene.later(PATIENCE - 1)
+    scene.changes(1, phase="Running", waits_since=None, running_since=scene.now)
+    patience(scene)
+
+
+@pytest.mark.parametrize("spec", [{}, CLAIM])
+def test_workers_that_have_trained_keep_their_nodes(spec: dict[str, Any]) -> None:
+    """A lost node comes back, or another one does; and whoever has not trained gives way."""
+    scene = Scene(workers=2, **spec).running().dies(1, 137)
+    scene.settle()
+    scene.vanishes(1).up(1).changes(1, **UNPLACED)
+    scene.launchers.pop(scene.uid(1))
+    plan = scene.later(10 * PATIENCE).settle()
+    assert (scene.members, gone(plan), plan.given_back) == ((), [], None)
+
+
+def test_of_two_jobs_that_wait_for_each_other_one_gives_way_first() -> None:
+    """Made in the same moment and held up in the same moment: what they wait differs by their uids, by seconds."""
+    lefts = []
+    for number in range(40):
+        scene = half_placed()
+        metadata = scene.job.metadata.model_copy(update={"uid": f"uid-{number}"})
+        scene.job = scene.job.model_copy(update={"metadata": metadata})
+        lefts.append(patience(scene))
+    close = sum(abs(one - other) < 5 for one, other in pairwise(lefts))
+    assert close <= 4, lefts
 
 
 @tries(300)

@@ -58,6 +58,7 @@ class Watched:
             edge_image="",
             launcher_image="",
             progress_seconds=10.0,
+            give_back_seconds=300.0,
             liveness=None,
             lease=("system", "op"),
             identity="op-1",
