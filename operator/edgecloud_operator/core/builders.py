@@ -12,13 +12,13 @@ from edgecloud_operator.core import names
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.home import with_home
 from edgecloud_operator.core.merge import merged
+from edgecloud_operator.core.security import USER, container_security, pod_security
 
 ROOT: Final = "/edgecloud"
 LAUNCHER: Final = "launcher"
 LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
 _LAUNCHERS: Final = ("edgecloud.launcher", LAUNCHER_FILE)
 _LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
-USER: Final = 1000
 _NOT_OF_TEMPLATES: Final = frozenset(
     ("name", "generateName", "namespace", "uid", "selfLink", "resourceVersion", "generation", "creationTimestamp",
      "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "managedFields")
@@ -46,6 +46,9 @@ class Settings:
     """Has the launcher, for images of the users' own that don't."""
     edge_image: str = "edgecloud/edge:dev"
     """Measures converted models."""
+    worker_user: int | None = USER
+    """Id of the user, its group and its volumes' group that worker and measuring Pods ask for; None: whichever the
+    platform gives them."""
     one_machine: bool = False
     """Whether all of a job runs on one machine, as in a local run: what one process writes every other one can read."""
     give_back_seconds: float = 300.0
@@ -116,7 +119,7 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": spec.stop_grace_seconds + EXTRA_GRACE_SECONDS,
-            "securityContext": pod_security(),
+            "securityContext": pod_security(settings.worker_user),
             "containers": [_container(job, index, image, settings)],
             "volumes": _volumes(job, index, settings),
         },
@@ -190,26 +193,6 @@ def _launcher_container(settings: Settings) -> dict[str, Any]:
         "securityContext": container_security(),
         "volumeMounts": [{"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}"}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-
-
-def pod_security() -> dict[str, Any]:
-    """Of a Pod, for the restricted Pod Security level."""
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def container_security() -> dict[str, Any]:
-    """Of a container, likewise."""
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
     }
 
 

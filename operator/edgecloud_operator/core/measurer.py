@@ -16,11 +16,10 @@ from edgecloud_operator.core.builders import (
     Settings,
     child_metadata,
     claim_path,
-    container_security,
-    pod_security,
     templated,
     verbatim,
 )
+from edgecloud_operator.core.security import container_security, pod_security
 
 CONTAINER: Final = "measure"
 PROGRAM: Final = ("python", "-P", "-m", "edgecloud.edge.measure")
@@ -91,7 +90,7 @@ def build_measurer(job: TrainingJob, settings: Settings) -> dict[str, Any]:
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": pod_security(),
+            "securityContext": pod_security(settings.worker_user),
             "containers": [_container(job, where, settings)],
             "volumes": _volumes(job),
         },

@@ -64,6 +64,7 @@ class Options:
     trainer_image: str
     edge_image: str
     launcher_image: str
+    worker_user: int | None
     progress_seconds: float
     give_back_seconds: float
     liveness: tuple[str, int] | None
@@ -180,6 +181,7 @@ class _Operator:
             trainer_image=options.trainer_image,
             edge_image=options.edge_image,
             launcher_image=options.launcher_image,
+            worker_user=options.worker_user,
             give_back_seconds=options.give_back_seconds,
             coordinator=options.coordinator_address,
             ca=self._tls.bundle if self._tls else "",

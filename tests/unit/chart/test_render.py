@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from edgecloud.api.job import TrainingJob
+from edgecloud_operator.__main__ import _User
 from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.kube.signpost import LEADER_LABEL
@@ -270,6 +271,25 @@ def test_user_ids_may_be_left_to_the_platform() -> None:
     assert violations(pod(objects)) == []
 
 
+def test_so_may_those_of_jobs(tmp_path: Path) -> None:
+    for said, taken in ((1000, 1000), (1000660000, 1000660000), ("none", None), ("", None), (None, None)):
+        made = option(rendered({"workers": {"user": said}}), "worker-user")
+        assert _User().convert(made, None, None) == taken
+    # `helm upgrade --reuse-values` from a chart that did not have it yet changes nothing.
+    old = _of_an_older_chart(tmp_path, "workers")
+    assert option(old, "worker-user") is None
+
+
+def _of_an_older_chart(folder: Path, *lacks: str) -> list[Object]:
+    """This chart with the values of one that lacked some, as `helm upgrade --reuse-values` has it."""
+    shutil.copytree(CHART, folder / "charts")
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    (folder / "charts/values.yaml").write_text(yaml.safe_dump({k: v for k, v in values.items() if k not in lacks}))
+    done = run("template", "edgecloud", str(folder / "charts"), "--namespace", "ours", KUBERNETES, values={})
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
 _TOLERATION: Final = {"key": "edge", "operator": "Exists", "effect": "NoSchedule"}
 _AFFINITY: Final[Object] = {
     "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
@@ -476,6 +496,8 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ),
     ({"log": {"format": "xml"}}, "'text', 'json'"),
     ({"log": {"level": "loud"}}, "'debug', 'info', 'warning', 'error'"),
+    ({"workers": {"user": 0}}, "at '/workers/user'"),
+    ({"workers": {"user": "root"}}, "at '/workers/user'"),
     ({"progressSeconds": 0}, "at '/progressSeconds'"),
     ({"giveBackSeconds": -1}, "at '/giveBackSeconds'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),

@@ -194,6 +194,14 @@ def test_a_pod_fits_the_restricted_level_of_pod_security() -> None:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
 
 
+def test_the_user_id_is_the_installations_unless_the_job_has_one() -> None:
+    ids = {"runAsUser": 70, "runAsGroup": 70, "fsGroup": 70}
+    own = make_job(podTemplate={"spec": {"securityContext": {"runAsUser": 80}}})
+    for job, expected in ((make_job(), ids), (own, ids | {"runAsUser": 80})):
+        said = build_pod(job, 0, "image:1", Settings(worker_user=70))["spec"]["securityContext"]
+        assert {key: said.get(key) for key in ids} == expected
+
+
 def test_a_pod_mounts_no_api_token_but_one_for_the_coordinator() -> None:
     pod = pod_of()
     assert pod["spec"]["automountServiceAccountToken"] is False
