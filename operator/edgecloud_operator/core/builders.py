@@ -11,14 +11,12 @@ from edgecloud.api.template import CONTAINER
 from edgecloud_operator.core import names
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.home import with_home
+from edgecloud_operator.core.launcher import FOLDER, LAUNCHER, LAUNCHER_FILE, launcher_container
 from edgecloud_operator.core.merge import merged
 from edgecloud_operator.core.security import USER, container_security, pod_security
 
 ROOT: Final = "/edgecloud"
-LAUNCHER: Final = "launcher"
-LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
 _LAUNCHERS: Final = ("edgecloud.launcher", LAUNCHER_FILE)
-_LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
 _NOT_OF_TEMPLATES: Final = frozenset(
     ("name", "generateName", "namespace", "uid", "selfLink", "resourceVersion", "generation", "creationTimestamp",
      "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "managedFields")
@@ -127,7 +125,7 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     if settings.ca:
         pod["metadata"]["annotations"] = {names.CA_ANNOTATION: settings.ca}
     if _is_foreign(job):
-        pod["spec"]["initContainers"] = [_launcher_container(settings)]
+        pod["spec"]["initContainers"] = [launcher_container(settings.launcher_image, spec.resources_of(index))]
     placement = {
         # An empty one of a pool's takes the job's away.
         "nodeSelector": pool.node_selector if pool and pool.node_selector is not None else spec.node_selector,
@@ -181,19 +179,6 @@ def _keep_command(pod: dict[str, Any], result: dict[str, Any]) -> None:
 def _is_foreign(job: TrainingJob) -> bool:
     """Whether the program comes in an image that need not have the launcher inside."""
     return job.spec.program is not None and job.spec.image is not None
-
-
-def _launcher_container(settings: Settings) -> dict[str, Any]:
-    """Brings the launcher, one file that any python3 runs, and ends."""
-    return {
-        "name": LAUNCHER,
-        "image": settings.launcher_image,
-        "command": ["python", "-m", "edgecloud.launcher.archive", LAUNCHER_FILE],
-        "resources": {"requests": dict(_LAUNCHER_RESOURCES), "limits": dict(_LAUNCHER_RESOURCES)},
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}"}],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
 
 
 def child_metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, Any]:
@@ -274,7 +259,7 @@ def _mounts(job: TrainingJob, index: int) -> list[dict[str, Any]]:
     if job.spec.program and job.spec.program.files:
         mounts.append({"name": "files", "mountPath": POD_LAYOUT.working_dir, "readOnly": True})
     if _is_foreign(job):
-        mounts.append({"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}", "readOnly": True})
+        mounts.append({"name": LAUNCHER, "mountPath": FOLDER, "readOnly": True})
     return mounts
 
 

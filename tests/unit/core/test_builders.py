@@ -375,6 +375,31 @@ def test_an_image_of_the_users_own_gets_the_launcher_from_ours() -> None:
     assert "initContainers" not in ours["spec"], "an image for the built-in trainer is made from ours"
 
 
+def _guaranteed(cpu: str, memory: str) -> dict[str, Any]:
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}}
+
+
+@pytest.mark.parametrize(
+    ("worker", "expected"),
+    [
+        pytest.param({}, _guaranteed("100m", "64Mi"), id="nothing said"),
+        pytest.param(_guaranteed("2", "4Gi"), _guaranteed("2", "4Gi"), id="guaranteed stays so"),
+        pytest.param(_guaranteed("50m", "32M"), _guaranteed("100m", "64Mi"), id="less than it needs"),
+        pytest.param({"limits": {"memory": "1Gi"}}, _guaranteed("100m", "1Gi"), id="a limit is the request as well"),
+        pytest.param({"requests": {"cpu": 2}}, {"requests": {"cpu": 2, "memory": "64Mi"},
+            "limits": {"cpu": 2, "memory": "64Mi"}}, id="a limit below the request would be refused"),
+        pytest.param({"requests": {"memory": "128Mi"}, "limits": {"memory": "1Gi", "nvidia.com/gpu": 1}},
+            {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "100m", "memory": "1Gi"}}, id="no GPU"),
+    ],
+)  # fmt: skip
+def test_a_limit_range_has_nothing_against_the_launcher_that_it_has_not_against_the_worker(
+    worker: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    for spec in ({"resources": worker}, {"pools": [{"name": "a", "workers": 1, "resources": worker}]}):
+        (init,) = pod_of(image="debian:12", **spec)["spec"]["initContainers"]
+        assert init["resources"] == expected
+
+
 def test_in_an_image_of_the_users_own_there_is_a_home_that_can_be_written() -> None:
     def said(**spec: Any) -> list[tuple[str, str | None]]:
         names = ("HOME", "XDG_CACHE_HOME", "USER")
