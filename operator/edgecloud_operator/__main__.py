@@ -86,6 +86,9 @@ class _User(click.ParamType[int | None]):
         return int(text)
 
 
+_PULL_POLICY: Final = click.Choice(["Always", "IfNotPresent", "Never"])
+
+
 def own_namespace() -> str | None:
     """Where this Pod is; None outside a cluster."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ or not NAMESPACE_FILE.exists():
@@ -186,6 +189,24 @@ def default_address(port: int) -> str | None:
     help="Image that brings the launcher into the Pods of jobs whose program has an image of its own.",
 )
 @click.option(
+    "--trainer-pull-policy",
+    type=_PULL_POLICY,
+    show_envvar=True,
+    help="When nodes pull --trainer-image.  [default: as Kubernetes decides]",
+)
+@click.option(
+    "--edge-pull-policy",
+    type=_PULL_POLICY,
+    show_envvar=True,
+    help="When nodes pull --edge-image.  [default: as Kubernetes decides]",
+)
+@click.option(
+    "--launcher-pull-policy",
+    type=_PULL_POLICY,
+    show_envvar=True,
+    help="When nodes pull --launcher-image.  [default: as Kubernetes decides]",
+)
+@click.option(
     "--worker-user",
     type=_User(),
     default=str(USER),
@@ -233,6 +254,9 @@ def main(
     trainer_image: str,
     edge_image: str,
     launcher_image: str,
+    trainer_pull_policy: str | None,
+    edge_pull_policy: str | None,
+    launcher_pull_policy: str | None,
     worker_user: int | None,
     progress_seconds: float,
     give_back_seconds: float,
@@ -284,6 +308,9 @@ def main(
         trainer_image=trainer_image,
         edge_image=edge_image,
         launcher_image=launcher_image,
+        trainer_pull_policy=trainer_pull_policy,
+        edge_pull_policy=edge_pull_policy,
+        launcher_pull_policy=launcher_pull_policy,
         worker_user=worker_user,
         progress_seconds=progress_seconds,
         give_back_seconds=give_back_seconds,

@@ -44,6 +44,10 @@ class Settings:
     """Has the launcher, for images of the users' own that don't."""
     edge_image: str = "edgecloud/edge:dev"
     """Measures converted models."""
+    trainer_pull_policy: str | None = None
+    launcher_pull_policy: str | None = None
+    edge_pull_policy: str | None = None
+    """Of each of the three images: Always, IfNotPresent or Never; None: as Kubernetes decides."""
     worker_user: int | None = USER
     """Id of the user, its group and its volumes' group that worker and measuring Pods ask for; None: whichever the
     platform gives them."""
@@ -55,6 +59,11 @@ class Settings:
     coordinator: str = "https://edgecloud-coordinator:8443"
     ca: str = ""
     """Certificates (PEM) that workers check an https coordinator with; empty: those that their images trust."""
+
+
+def pulled(image: str, policy: str | None) -> dict[str, Any]:
+    """The fields of a container that say which image it has, and when that is pulled."""
+    return {"image": image} | ({"imagePullPolicy": policy} if policy else {})
 
 
 def owner_reference(job: TrainingJob) -> dict[str, Any]:
@@ -125,7 +134,9 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     if settings.ca:
         pod["metadata"]["annotations"] = {names.CA_ANNOTATION: settings.ca}
     if _is_foreign(job):
-        pod["spec"]["initContainers"] = [launcher_container(settings.launcher_image, spec.resources_of(index))]
+        pod["spec"]["initContainers"] = [
+            launcher_container(pulled(settings.launcher_image, settings.launcher_pull_policy), spec.resources_of(index))
+        ]
     placement = {
         # An empty one of a pool's takes the job's away.
         "nodeSelector": pool.node_selector if pool and pool.node_selector is not None else spec.node_selector,
@@ -213,7 +224,7 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     launcher = ["python3", "-I", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-I", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
-        "image": image,
+        **pulled(image, settings.trainer_pull_policy if job.spec.image is None else None),
         "command": [*launcher, "--", *map(verbatim, program_command(job))],
         "env": variables,
         "securityContext": container_security(),

@@ -15,11 +15,14 @@ LAUNCHER_FILE: Final = f"{FOLDER}/edgecloud-launcher.pyz"
 _NEEDED: Final[dict[str, str | int]] = {"cpu": "100m", "memory": "64Mi"}
 
 
-def launcher_container(image: str, worker: ResourceRequirements) -> dict[str, Any]:
-    """A container that writes the launcher, and ends. worker: what the container that runs it asks for."""
+def launcher_container(image: dict[str, Any], worker: ResourceRequirements) -> dict[str, Any]:
+    """A container that writes the launcher, and ends.
+
+    image: the fields that say which, and how it is pulled. worker: what the container that runs the launcher asks for.
+    """
     return {
         "name": LAUNCHER,
-        "image": image,
+        **image,
         "command": ["python", "-m", "edgecloud.launcher.archive", LAUNCHER_FILE],
         "resources": _resources(worker),
         "securityContext": container_security(),

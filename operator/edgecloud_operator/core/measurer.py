@@ -16,6 +16,7 @@ from edgecloud_operator.core.builders import (
     Settings,
     child_metadata,
     claim_path,
+    pulled,
     templated,
     verbatim,
 )
@@ -138,7 +139,7 @@ def _container(job: TrainingJob, where: MeasureOn, settings: Settings) -> dict[s
     variables.append({"name": "EDGECLOUD_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
     container: dict[str, Any] = {
         "name": CONTAINER,
-        "image": settings.edge_image,
+        **pulled(settings.edge_image, settings.edge_pull_policy),
         "command": list(PROGRAM),
         "env": variables,
         "securityContext": container_security(),

@@ -200,7 +200,10 @@ def test_the_operator_takes_its_command_line(defaults: list[Object]) -> None:
     """Were an option renamed, the Pod would end with a usage message."""
     from edgecloud_operator.__main__ import main as command
 
-    everything = rendered({"namespaces": ["a", "b"], "log": {"format": "json", "level": "debug"}})
+    always = {"image": {"pullPolicy": "Always"}}
+    everything = rendered(
+        {"namespaces": ["a", "b"], "log": {"format": "json", "level": "debug"}, "trainer": always, "edge": always}
+    )
     for objects in (defaults, everything):
         assert container(objects)["command"] == ["python", "-m", "edgecloud_operator"]
         context = command.make_context("edgecloud_operator", list(container(objects)["args"]))
@@ -317,6 +320,19 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
         ],
     ),
     ({"image": {"pullPolicy": "Never"}}, lambda all_: container(all_)["imagePullPolicy"], "Never"),
+    (
+        {"image": {"pullPolicy": "Always"}, "edge": {"image": {"pullPolicy": "Never"}}},
+        lambda all_: [option(all_, f"{name}-pull-policy") for name in ("trainer", "edge", "launcher")],
+        [None, "Never", "Always"],
+    ),
+    (
+        {"image": {"pullPolicy": None}, "trainer": {"image": {"pullPolicy": "Always"}}},
+        lambda all_: [
+            container(all_).get("imagePullPolicy"),
+            *(option(all_, f"{name}-pull-policy") for name in ("trainer", "edge", "launcher")),
+        ],
+        [None, "Always", None, None],
+    ),
     ({"imagePullSecrets": [{"name": "x"}]}, lambda all_: pod(all_)["imagePullSecrets"], [{"name": "x"}]),
     ({"trainer": {"image": {"tag": "9"}}}, lambda all_: option(all_, "trainer-image"), "edgecloud/trainer:9"),
     (
@@ -479,6 +495,7 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"registry": "https://example.com/"}, "at '/registry'"),
     ({"image": {"digest": "sha256:1234"}}, "at '/image/digest'"),
     ({"image": {"pullPolicy": "Sometimes"}}, "'Always', 'IfNotPresent', 'Never'"),
+    ({"trainer": {"image": {"pullPolicy": "Sometimes"}}}, "'Always', 'IfNotPresent', 'Never'"),
     ({"namespaces": "one"}, "at '/namespaces': got string, want array"),
     ({"namespaces": ["One"]}, "at '/namespaces/0'"),
     ({"namespaces": ["a", "a"]}, "at '/namespaces'"),

@@ -375,6 +375,23 @@ def test_an_image_of_the_users_own_gets_the_launcher_from_ours() -> None:
     assert "initContainers" not in ours["spec"], "an image for the built-in trainer is made from ours"
 
 
+def test_when_images_are_pulled() -> None:
+    settings = Settings(trainer_pull_policy="Always", launcher_pull_policy="Never", edge_pull_policy="IfNotPresent")
+    script = {"command": ["python3", "a.py"]}
+
+    def policies(settings: Settings, **spec: Any) -> list[str | None]:
+        made = build_pod(make_job(**spec), 0, "image:1", settings)["spec"]
+        return [one.get("imagePullPolicy") for one in (*made.get("initContainers", ()), *made["containers"])]
+
+    assert policies(settings, program=script) == ["Always"]
+    assert policies(settings, program=script, image="debian:12") == ["Never", None], "which is the job's to say"
+    worker = {"name": "worker", "imagePullPolicy": "IfNotPresent"}
+    assert policies(settings, program=script, podTemplate={"spec": {"containers": [worker]}}) == ["IfNotPresent"]
+    assert policies(Settings(), program=script, image="debian:12") == [None, None]
+    measuring = (container(build_measurer(make_job(**MEASURED), one)) for one in (settings, Settings()))
+    assert [one.get("imagePullPolicy") for one in measuring] == ["IfNotPresent", None]
+
+
 def _guaranteed(cpu: str, memory: str) -> dict[str, Any]:
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}}
 
