@@ -21,6 +21,18 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/version: {{ .Chart.Version | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with include "edgecloud.commonLabels" . }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{/* What the user has every object bear, without what it bears anyway. */}}
+{{- define "edgecloud.commonLabels" -}}
+{{- $common := .Values.commonLabels | default dict }}
+{{- range list "name" "instance" "component" "version" "managed-by" }}
+{{- $common = omit $common (printf "app.kubernetes.io/%s" .) }}
+{{- end }}
+{{- with omit $common "helm.sh/chart" }}{{ toYaml . }}{{ end }}
 {{- end }}
 
 {{- define "edgecloud.serviceAccount" -}}

@@ -22,6 +22,8 @@ _NOT_OF_TEMPLATES: Final = frozenset(
      "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "managedFields")
 )  # fmt: skip
 """What Kubernetes' own controllers pass over in a Pod template's metadata. What is no field, the server refuses."""
+_OF_PODS_ALONE: Final = "prometheus.io/"
+"""Annotations by which Pods are scraped, and Services as well: workers would be, twice."""
 EXTRA_GRACE_SECONDS: Final = 15
 """What the launcher needs beside the processes' own grace: the word to the others, and the way out."""
 
@@ -89,7 +91,7 @@ def build_service(job: TrainingJob) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": child_metadata(job, names.service_name(name), names.job_labels(name)),
+        "metadata": _marked(job, names.service_name(name)),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -106,7 +108,7 @@ def build_files(job: TrainingJob) -> dict[str, Any] | None:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(job, names.files_name(name), names.job_labels(name)),
+        "metadata": _marked(job, names.files_name(name)),
         "data": dict(job.spec.program.files),
     }
 
@@ -200,6 +202,20 @@ def child_metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[
         "labels": labels,
         "ownerReferences": [owner_reference(job)],
     }
+
+
+def _marked(job: TrainingJob, name: str) -> dict[str, Any]:
+    """Metadata of a child that is no Pod. It bears what the template has Pods bear: policies look at all objects."""
+    said = job.spec.template().get("metadata") or {}
+    labels, annotations = (_texts(said.get(key)) for key in ("labels", "annotations"))
+    metadata = child_metadata(job, name, labels | names.job_labels(job.metadata.name))
+    kept = {key: value for key, value in annotations.items() if not key.startswith(_OF_PODS_ALONE)}
+    return metadata | ({"annotations": kept} if kept else {})
+
+
+def _texts(said: Any) -> dict[str, str]:
+    """Labels or annotations of a template, without what no server takes for one."""
+    return {key: value for key, value in said.items() if isinstance(value, str)} if isinstance(said, Mapping) else {}
 
 
 def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> dict[str, Any]:

@@ -38,6 +38,24 @@ def test_a_version_that_is_no_label(tmp_path: Path) -> None:
     assert labels["app.kubernetes.io/version"] == "1.2.3_4.5"
 
 
+def test_every_object_bears_the_common_labels() -> None:
+    """And of those that tell the chart's objects apart its own: the Service would select nothing."""
+    common = {"cost-center": "7", "app.kubernetes.io/name": "x", "helm.sh/chart": "other"}
+    tls = {"mode": "certManager", "issuerRef": {"name": "ca"}}
+    done = run("template", "edgecloud", str(CHART), KUBERNETES, values={"commonLabels": common, "tls": tls})
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    assert {"CustomResourceDefinition", "Certificate", "Pod"} < {each["kind"] for each in objects}
+    template = only(objects, "Deployment")["spec"]["template"]
+    for each in (*objects, template):
+        labels = each["metadata"]["labels"]
+        assert labels["cost-center"] == "7", each["kind"]
+        assert labels.get("app.kubernetes.io/name", "edgecloud") == "edgecloud"
+        assert labels.get("helm.sh/chart", "edgecloud").startswith("edgecloud")
+    for _, lines in re.findall(r"^( *)labels:\n((?:\1  .*\n)+)", done.stdout, re.M):
+        assert lines.count("app.kubernetes.io/name:") < 2
+    assert "cost-center" not in only(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+
+
 def test_what_a_user_says_of_the_pod_stands_there_once() -> None:
     """YAML's readers differ in which of two they take."""
     values = {

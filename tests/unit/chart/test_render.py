@@ -279,7 +279,7 @@ def test_so_may_those_of_jobs(tmp_path: Path) -> None:
         made = option(rendered({"workers": {"user": said}}), "worker-user")
         assert _User().convert(made, None, None) == taken
     # `helm upgrade --reuse-values` from a chart that did not have it yet changes nothing.
-    old = _of_an_older_chart(tmp_path, "workers")
+    old = _of_an_older_chart(tmp_path, "workers", "commonLabels")
     assert option(old, "worker-user") is None
 
 
@@ -519,6 +519,7 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"giveBackSeconds": -1}, "at '/giveBackSeconds'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
     ({"tolerations": [{"effect": "NoSchedul"}]}, "at '/tolerations/0/effect'"),
+    ({"commonLabels": {"edgecloud.io/leader": "true"}}, "invalid propertyName 'edgecloud.io/leader'"),
     ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
     ({"extraEnv": {"A": "b"}}, "at '/extraEnv': got object, want array"),
     ({"serviceAccount": {"create": False}}, "serviceAccount.name"),

@@ -107,6 +107,24 @@ def test_every_child_has_the_job_as_its_owner_and_bears_its_labels() -> None:
         assert metadata["labels"]["app.kubernetes.io/managed-by"] == "edgecloud"
 
 
+def test_every_child_bears_what_a_policy_demands_of_all_objects() -> None:
+    files = {"program": {"command": ["python", "a.py"], "files": {"a.py": "print()"}}}
+    labels = {"cost-center": "7", "edgecloud.io/job": "other", "count": 3}
+    annotations = {"owner": "a@example.com", "prometheus.io/scrape": "true", "none": None}
+    template = {"metadata": {"labels": labels, "annotations": annotations, "finalizers": ["example.com/a"]}}
+    plain, said = make_job(**files), make_job(podTemplate=template, **files)
+    for build in (build_service, build_files):
+        before, after = build(plain), build(said)
+        assert before is not None and after is not None
+        metadata = after.pop("metadata")
+        assert metadata.pop("annotations") == {"owner": "a@example.com"}
+        assert metadata["labels"].pop("cost-center") == "7"
+        assert metadata == before.pop("metadata")
+        assert after == before
+    for odd in ({"metadata": None}, {"metadata": {"labels": None, "annotations": [7]}}, {"spec": {}}):
+        assert build_service(make_job(podTemplate=odd)) == build_service(make_job())
+
+
 def test_the_service_is_headless_and_names_workers_that_are_not_ready() -> None:
     service = build_service(make_job())
     assert service["metadata"]["name"] == "digits"
