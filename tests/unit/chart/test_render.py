@@ -137,6 +137,7 @@ def test_certificates(defaults: list[Object]) -> None:
     certificate = only(managed, "Certificate")["spec"]
     assert certificate["dnsNames"] == ["edgecloud-coordinator.ours.svc"]
     assert certificate["issuerRef"] == {"name": "ca", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert not {"duration", "renewBefore"} & certificate.keys()
     existing = rendered({"tls": {"mode": "existing", "secretName": "mine"}})
     for objects, secret in ((managed, certificate["secretName"]), (existing, "mine")):
         assert option(objects, "tls-folder") == "/tls"
@@ -146,6 +147,14 @@ def test_certificates(defaults: list[Object]) -> None:
     off = rendered({"tls": {"mode": "off"}})
     assert option(off, "coordinator-address") == "http://edgecloud-coordinator.ours.svc:8443"
     assert not any("tls" in argument for argument in container(off)["args"])
+
+
+def test_a_certificate_of_an_issuer_that_is_not_cert_managers_own() -> None:
+    issuer = {"name": "ca", "kind": "AWSPCAClusterIssuer", "group": "awspca.cert-manager.io"}
+    tls = {"mode": "certManager", "issuerRef": issuer, "duration": "2160h", "renewBefore": "360h30m"}
+    certificate = only(rendered({"tls": tls}), "Certificate")["spec"]
+    assert certificate["issuerRef"] == issuer
+    assert (certificate["duration"], certificate["renewBefore"]) == ("2160h", "360h30m")
 
 
 @pytest.mark.parametrize(
@@ -489,6 +498,7 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"tls": {"mode": "on"}}, "at '/tls/mode'"),
     ({"tls": {"mode": "existing"}}, "at '/tls/secretName'"),
     ({"tls": {"mode": "certManager"}}, "tls.issuerRef.name"),
+    ({"tls": {"duration": "90d"}}, "at '/tls/duration'"),
     ({"image": {"tagg": "1"}}, "additional properties 'tagg' not allowed"),
     ({"image": {"tag": 1}}, "at '/image/tag': got number, want string"),
     ({"image": {"repository": "a/b:1.0@x"}}, "at '/image/repository'"),
