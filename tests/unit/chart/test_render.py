@@ -255,6 +255,20 @@ def test_namespaces_take_the_place_of_the_cluster() -> None:
     assert option(rendered(), "namespaces") is None
 
 
+def test_a_prometheus_operator_finds_the_metrics(defaults: list[Object]) -> None:
+    assert not of_kind(defaults, "PodMonitor")
+    labels = {"release": "prometheus", "app.kubernetes.io/name": "x"}
+    objects = rendered({"podMonitor": {"enabled": True, "labels": labels, "interval": "30s"}})
+    monitor = only(objects, "PodMonitor")
+    assert monitor["metadata"]["namespace"] == "ours"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["metadata"]["labels"]["app.kubernetes.io/name"] == "edgecloud"
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint == {"port": "health", "path": "/metrics", "interval": "30s"}
+    assert "health" in {port["name"] for port in container(objects)["ports"]}
+    assert monitor["spec"]["selector"] == only(objects, "Deployment")["spec"]["selector"]
+
+
 def test_whoever_may_edit_a_namespace_may_edit_its_jobs(defaults: list[Object]) -> None:
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
     rights: dict[str, set[str]] = {}
@@ -288,7 +302,7 @@ def test_so_may_those_of_jobs(tmp_path: Path) -> None:
         made = option(rendered({"workers": {"user": said}}), "worker-user")
         assert _User().convert(made, None, None) == taken
     # `helm upgrade --reuse-values` from a chart that did not have it yet changes nothing.
-    old = _of_an_older_chart(tmp_path, "workers", "commonLabels")
+    old = _of_an_older_chart(tmp_path, "workers", "commonLabels", "podMonitor")
     assert option(old, "worker-user") is None
 
 
@@ -525,6 +539,7 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"log": {"level": "loud"}}, "'debug', 'info', 'warning', 'error'"),
     ({"workers": {"user": 0}}, "at '/workers/user'"),
     ({"workers": {"user": "root"}}, "at '/workers/user'"),
+    ({"podMonitor": {"interval": "often"}}, "at '/podMonitor/interval'"),
     ({"progressSeconds": 0}, "at '/progressSeconds'"),
     ({"giveBackSeconds": -1}, "at '/giveBackSeconds'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
