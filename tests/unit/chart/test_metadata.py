@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.chart.helm import CHART, KUBERNETES, needs_helm, only, run
+from tests.unit.chart.helm import CHART, KUBERNETES, container, needs_helm, only, run
 
 pytestmark = needs_helm
 
@@ -27,6 +27,28 @@ def test_names_that_no_service_could_have(release: str, name: str) -> None:
         assert metadata.get("namespace", "42") == "42"
         assert each["kind"] == "CustomResourceDefinition" or metadata["labels"]["app.kubernetes.io/instance"] == release
     assert only(objects, "ClusterRoleBinding")["subjects"][0]["namespace"] == "42"
+
+
+@pytest.mark.parametrize(
+    ("values", "release", "name", "label"),
+    [
+        ({"nameOverride": "trainer"}, "blue", "blue-trainer", "trainer"),
+        ({"nameOverride": "trainer"}, "trainer", "trainer", "trainer"),
+        ({"nameOverride": "t" * 30}, "x" * 53, "x" * 19 + "-" + "t" * 30, "t" * 30),
+        ({"fullnameOverride": "edge"}, "blue", "edge", "edgecloud"),
+        ({}, "x" * 53, "x" * 40 + "-edgecloud", "edgecloud"),
+    ],
+)
+def test_names_that_a_user_wants(values: dict[str, str], release: str, name: str, label: str) -> None:
+    done = run("template", release, str(CHART), "--namespace", "a", "--skip-tests", KUBERNETES, values=values)
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each]
+    assert only(objects, "Service")["metadata"]["name"] == f"{name}-coordinator"
+    deployment = only(objects, "Deployment")
+    assert deployment["metadata"]["name"] == name
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert selector["app.kubernetes.io/name"] == label
+    (said,) = (each for each in container(objects)["args"] if each.startswith("--pod-selector="))
+    assert dict(part.split("=") for part in said.removeprefix("--pod-selector=").split(",")) == selector
 
 
 def test_a_version_that_is_no_label(tmp_path: Path) -> None:

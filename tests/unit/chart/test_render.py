@@ -544,6 +544,8 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"giveBackSeconds": -1}, "at '/giveBackSeconds'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
     ({"tolerations": [{"effect": "NoSchedul"}]}, "at '/tolerations/0/effect'"),
+    ({"nameOverride": "Edge"}, "at '/nameOverride'"),
+    ({"fullnameOverride": "x" * 51}, "at '/fullnameOverride'"),
     ({"commonLabels": {"edgecloud.io/leader": "true"}}, "invalid propertyName 'edgecloud.io/leader'"),
     ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
     ({"extraEnv": {"A": "b"}}, "at '/extraEnv': got object, want array"),
