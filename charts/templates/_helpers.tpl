@@ -1,17 +1,24 @@
 {{/*
 The release's name for its objects: "edgecloud", or "x-edgecloud" for a release that doesn't have it in its name. A
 Service's name has no dot and begins with a letter, a release's need not: "a.b" is "a-b-edgecloud", "7" "edgecloud-7".
+It has at most 50 characters, for more follow.
 */}}
 {{- define "edgecloud.name" -}}
 {{- $release := .Release.Name | replace "." "-" }}
-{{- if regexMatch "^[0-9]" $release }}{{ printf "%s-%s" .Chart.Name $release | trunc 50 | trimSuffix "-" }}
-{{- else if contains .Chart.Name $release }}{{ $release | trunc 50 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" ($release | trunc 40 | trimSuffix "-") .Chart.Name }}{{ end }}
+{{- $chart := include "edgecloud.chart" . }}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride }}
+{{- else if regexMatch "^[0-9]" $release }}{{ printf "%s-%s" $chart $release | trunc 50 | trimSuffix "-" }}
+{{- else if contains $chart $release }}{{ $release | trunc 50 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" ($release | trunc (int (sub 49 (len $chart))) | trimSuffix "-") $chart }}{{ end }}
+{{- end }}
+
+{{- define "edgecloud.chart" -}}
+{{- .Values.nameOverride | default .Chart.Name }}
 {{- end }}
 
 {{/* What the Deployment and the Service select by; never to change. */}}
 {{- define "edgecloud.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ include "edgecloud.chart" . }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
@@ -21,6 +28,18 @@ app.kubernetes.io/component: operator
 app.kubernetes.io/version: {{ .Chart.Version | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with include "edgecloud.commonLabels" . }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{/* What the user has every object bear, without what it bears anyway. */}}
+{{- define "edgecloud.commonLabels" -}}
+{{- $common := .Values.commonLabels | default dict }}
+{{- range list "name" "instance" "component" "version" "managed-by" }}
+{{- $common = omit $common (printf "app.kubernetes.io/%s" .) }}
+{{- end }}
+{{- with omit $common "helm.sh/chart" }}{{ toYaml . }}{{ end }}
 {{- end }}
 
 {{- define "edgecloud.serviceAccount" -}}
@@ -40,7 +59,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The same on one line, as the API takes a selector. */}}
 {{- define "edgecloud.podSelector" -}}
-app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=operator
+app.kubernetes.io/name={{ include "edgecloud.chart" . }},app.kubernetes.io/instance={{ .Release.Name }},app.kubernetes.io/component=operator
 {{- end }}
 
 {{- define "edgecloud.tlsSecret" -}}

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import click
 
 from edgecloud_operator.core.builders import Settings
+from edgecloud_operator.core.security import USER
 from edgecloud_operator.kube.access import AccessError
 from edgecloud_operator.kube.logs import Format, set_up_logging
 from edgecloud_operator.kube.operator import Options, PodPlace, operate
@@ -69,6 +70,23 @@ class _Place(click.ParamType[tuple[str, str]]):
         if not (slash and namespace and name) or "/" in name:
             self.fail(f"{value!r} is not NAMESPACE/NAME", param, ctx)
         return namespace, name
+
+
+class _User(click.ParamType[int | None]):
+    """A user id above 0, or none."""
+
+    name = "id"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        text = str(value)
+        if text in ("", "none"):
+            return None
+        if not (text.isascii() and text.isdecimal() and len(text) <= 10 and 0 < int(text) < 2**31):
+            self.fail(f"{text!r} is neither a user id from 1 to {2**31 - 1} nor none", param, ctx)
+        return int(text)
+
+
+_PULL_POLICY: Final = click.Choice(["Always", "IfNotPresent", "Never"])
 
 
 def own_namespace() -> str | None:
@@ -171,6 +189,33 @@ def default_address(port: int) -> str | None:
     help="Image that brings the launcher into the Pods of jobs whose program has an image of its own.",
 )
 @click.option(
+    "--trainer-pull-policy",
+    type=_PULL_POLICY,
+    show_envvar=True,
+    help="When nodes pull --trainer-image.  [default: as Kubernetes decides]",
+)
+@click.option(
+    "--edge-pull-policy",
+    type=_PULL_POLICY,
+    show_envvar=True,
+    help="When nodes pull --edge-image.  [default: as Kubernetes decides]",
+)
+@click.option(
+    "--launcher-pull-policy",
+    type=_PULL_POLICY,
+    show_envvar=True,
+    help="When nodes pull --launcher-image.  [default: as Kubernetes decides]",
+)
+@click.option(
+    "--worker-user",
+    type=_User(),
+    default=str(USER),
+    show_envvar=True,
+    metavar="ID",
+    help="Id of user, group and volumes' group (runAsUser, runAsGroup, fsGroup) that the Pods of jobs ask for; none: "
+    "they ask for none, and the platform gives them out.",
+)
+@click.option(
     "--progress-seconds",
     type=click.FloatRange(min=0.1),
     default=10.0,
@@ -209,6 +254,10 @@ def main(
     trainer_image: str,
     edge_image: str,
     launcher_image: str,
+    trainer_pull_policy: str | None,
+    edge_pull_policy: str | None,
+    launcher_pull_policy: str | None,
+    worker_user: int | None,
     progress_seconds: float,
     give_back_seconds: float,
     liveness_port: int,
@@ -259,6 +308,10 @@ def main(
         trainer_image=trainer_image,
         edge_image=edge_image,
         launcher_image=launcher_image,
+        trainer_pull_policy=trainer_pull_policy,
+        edge_pull_policy=edge_pull_policy,
+        launcher_pull_policy=launcher_pull_policy,
+        worker_user=worker_user,
         progress_seconds=progress_seconds,
         give_back_seconds=give_back_seconds,
         liveness=(EVERY, liveness_port) if liveness_port else None,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from edgecloud.api.immutable import LASTING, Lasting
 from tests.cluster.control_plane import ControlPlane, KubectlError
 from tests.integration.api import Api, ApiStatusError, until
+from tests.integration.conftest import CRD
 from tests.unit.api.test_rules import EXAMPLES, PROGRAM, TRAINER, program, trainer
 
 NAMESPACE = "rules"
@@ -30,6 +33,28 @@ def resource(spec: dict[str, Any], name: str = "job") -> dict[str, Any]:
         "apiVersion": "edgecloud.io/v1alpha1", "kind": "TrainingJob",
         "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec,
     }  # fmt: skip
+
+
+def test_the_server_has_it_as_the_file_says(cp: ControlPlane) -> None:
+    """Else `kubectl apply` changes it each time, and who holds the two against each other finds a difference."""
+    served = json.loads(cp.kubectl("get", "crd", "trainingjobs.edgecloud.io", "--output=json"))
+    assert list(differences(yaml.safe_load(CRD.read_text())["spec"], served["spec"])) == []
+    assert cp.kubectl("apply", "-f", CRD).strip().endswith(" unchanged")
+
+
+def differences(said: Any, served: Any, at: str = "") -> Iterator[str]:
+    """Where the server has not what was said; what it adds is its own affair."""
+    if isinstance(said, dict) and isinstance(served, dict):
+        for key, value in said.items():
+            if key in served:
+                yield from differences(value, served[key], f"{at}.{key}")
+            else:
+                yield f"{at}.{key} is gone"
+    elif isinstance(said, list) and isinstance(served, list) and len(said) == len(served):
+        for place, both in enumerate(zip(said, served, strict=True)):
+            yield from differences(*both, f"{at}[{place}]")
+    elif said != served:
+        yield f"{at}: {said} is {served}"
 
 
 @pytest.mark.parametrize(

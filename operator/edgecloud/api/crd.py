@@ -62,8 +62,8 @@ def crd() -> dict[str, Any]:
                             "type": column.type,
                             "description": column.description,
                             "jsonPath": column.path,
-                            "priority": int(column.wide),
                         }
+                        | ({"priority": 1} if column.wide else {})  # a server does not keep a 0
                         for column in COLUMNS
                     ],
                 }

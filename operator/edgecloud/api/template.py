@@ -28,7 +28,11 @@ class PodTemplate(Model):
     nothing. (CEL could not: it doesn't see what a preserved object holds.)
     """
 
-    metadata: PassedThrough | None = Field(None, description="labels, annotations and finalizers of the worker Pods.")
+    metadata: PassedThrough | None = Field(
+        None,
+        description="labels, annotations and finalizers of the worker Pods; labels and annotations (but those of"
+        " prometheus.io) are the Service's and the files' ConfigMap's as well.",
+    )
     spec: PassedThrough | None = Field(
         None,
         description="A PodSpec, such as imagePullSecrets, volumes, and in containers, under name: worker, the env,"

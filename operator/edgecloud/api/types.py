@@ -98,6 +98,9 @@ WITHOUT_NUL: Final = r"^[^\x00]*$"
 """What may be handed to a process: its arguments and environment end at a NUL."""
 NUL_REMEDY: Final = _remedy("write it without the NUL character, which ends a text for every process")
 
+_MOST: Final = 2**53
+"""Of what is written without a unit: 8 PiB. A server keeps a larger bound as the nearest float that it can write."""
+
 Quantity = Annotated[
     Annotated[
         str,
@@ -107,14 +110,14 @@ Quantity = Annotated[
             json_schema_extra=_remedy("write a number with a unit, such as 500m, 2, 4Gi or 1500M"),
         ),
     ]
-    | Annotated[int, Field(ge=0, le=2**62)],
+    | Annotated[int, Field(ge=0, le=_MOST)],
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": QUANTITY_PATTERN,
             "maxLength": 64,
             "minimum": 0,
-            "maximum": 2**62,
+            "maximum": _MOST,
             "x-kubernetes-int-or-string": True,
         }
     ),

@@ -11,19 +11,19 @@ from edgecloud.api.template import CONTAINER
 from edgecloud_operator.core import names
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.home import with_home
+from edgecloud_operator.core.launcher import FOLDER, LAUNCHER, LAUNCHER_FILE, launcher_container
 from edgecloud_operator.core.merge import merged
+from edgecloud_operator.core.security import USER, container_security, pod_security
 
 ROOT: Final = "/edgecloud"
-LAUNCHER: Final = "launcher"
-LAUNCHER_FILE: Final = f"{ROOT}/{LAUNCHER}/edgecloud-launcher.pyz"
 _LAUNCHERS: Final = ("edgecloud.launcher", LAUNCHER_FILE)
-_LAUNCHER_RESOURCES: Final = {"cpu": "100m", "memory": "64Mi"}
-USER: Final = 1000
 _NOT_OF_TEMPLATES: Final = frozenset(
     ("name", "generateName", "namespace", "uid", "selfLink", "resourceVersion", "generation", "creationTimestamp",
      "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "managedFields")
 )  # fmt: skip
 """What Kubernetes' own controllers pass over in a Pod template's metadata. What is no field, the server refuses."""
+_OF_PODS_ALONE: Final = "prometheus.io/"
+"""Annotations by which Pods are scraped, and Services as well: workers would be, twice."""
 EXTRA_GRACE_SECONDS: Final = 15
 """What the launcher needs beside the processes' own grace: the word to the others, and the way out."""
 
@@ -46,6 +46,13 @@ class Settings:
     """Has the launcher, for images of the users' own that don't."""
     edge_image: str = "edgecloud/edge:dev"
     """Measures converted models."""
+    trainer_pull_policy: str | None = None
+    launcher_pull_policy: str | None = None
+    edge_pull_policy: str | None = None
+    """Of each of the three images: Always, IfNotPresent or Never; None: as Kubernetes decides."""
+    worker_user: int | None = USER
+    """Id of the user, its group and its volumes' group that worker and measuring Pods ask for; None: whichever the
+    platform gives them."""
     one_machine: bool = False
     """Whether all of a job runs on one machine, as in a local run: what one process writes every other one can read."""
     give_back_seconds: float = 300.0
@@ -54,6 +61,11 @@ class Settings:
     coordinator: str = "https://edgecloud-coordinator:8443"
     ca: str = ""
     """Certificates (PEM) that workers check an https coordinator with; empty: those that their images trust."""
+
+
+def pulled(image: str, policy: str | None) -> dict[str, Any]:
+    """The fields of a container that say which image it has, and when that is pulled."""
+    return {"image": image} | ({"imagePullPolicy": policy} if policy else {})
 
 
 def owner_reference(job: TrainingJob) -> dict[str, Any]:
@@ -79,7 +91,7 @@ def build_service(job: TrainingJob) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": child_metadata(job, names.service_name(name), names.job_labels(name)),
+        "metadata": _marked(job, names.service_name(name)),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -96,7 +108,7 @@ def build_files(job: TrainingJob) -> dict[str, Any] | None:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(job, names.files_name(name), names.job_labels(name)),
+        "metadata": _marked(job, names.files_name(name)),
         "data": dict(job.spec.program.files),
     }
 
@@ -116,7 +128,7 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": spec.stop_grace_seconds + EXTRA_GRACE_SECONDS,
-            "securityContext": pod_security(),
+            "securityContext": pod_security(settings.worker_user),
             "containers": [_container(job, index, image, settings)],
             "volumes": _volumes(job, index, settings),
         },
@@ -124,7 +136,9 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     if settings.ca:
         pod["metadata"]["annotations"] = {names.CA_ANNOTATION: settings.ca}
     if _is_foreign(job):
-        pod["spec"]["initContainers"] = [_launcher_container(settings)]
+        pod["spec"]["initContainers"] = [
+            launcher_container(pulled(settings.launcher_image, settings.launcher_pull_policy), spec.resources_of(index))
+        ]
     placement = {
         # An empty one of a pool's takes the job's away.
         "nodeSelector": pool.node_selector if pool and pool.node_selector is not None else spec.node_selector,
@@ -180,39 +194,6 @@ def _is_foreign(job: TrainingJob) -> bool:
     return job.spec.program is not None and job.spec.image is not None
 
 
-def _launcher_container(settings: Settings) -> dict[str, Any]:
-    """Brings the launcher, one file that any python3 runs, and ends."""
-    return {
-        "name": LAUNCHER,
-        "image": settings.launcher_image,
-        "command": ["python", "-m", "edgecloud.launcher.archive", LAUNCHER_FILE],
-        "resources": {"requests": dict(_LAUNCHER_RESOURCES), "limits": dict(_LAUNCHER_RESOURCES)},
-        "securityContext": container_security(),
-        "volumeMounts": [{"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}"}],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-
-
-def pod_security() -> dict[str, Any]:
-    """Of a Pod, for the restricted Pod Security level."""
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def container_security() -> dict[str, Any]:
-    """Of a container, likewise."""
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
 def child_metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[str, Any]:
     """Metadata of a child: its name and labels, and whose it is."""
     return {
@@ -221,6 +202,20 @@ def child_metadata(job: TrainingJob, name: str, labels: dict[str, str]) -> dict[
         "labels": labels,
         "ownerReferences": [owner_reference(job)],
     }
+
+
+def _marked(job: TrainingJob, name: str) -> dict[str, Any]:
+    """Metadata of a child that is no Pod. It bears what the template has Pods bear: policies look at all objects."""
+    said = job.spec.template().get("metadata") or {}
+    labels, annotations = (_texts(said.get(key)) for key in ("labels", "annotations"))
+    metadata = child_metadata(job, name, labels | names.job_labels(job.metadata.name))
+    kept = {key: value for key, value in annotations.items() if not key.startswith(_OF_PODS_ALONE)}
+    return metadata | ({"annotations": kept} if kept else {})
+
+
+def _texts(said: Any) -> dict[str, str]:
+    """Labels or annotations of a template, without what no server takes for one."""
+    return {key: value for key, value in said.items() if isinstance(value, str)} if isinstance(said, Mapping) else {}
 
 
 def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> dict[str, Any]:
@@ -245,7 +240,7 @@ def _container(job: TrainingJob, index: int, image: str, settings: Settings) -> 
     launcher = ["python3", "-I", LAUNCHER_FILE] if _is_foreign(job) else ["python", "-I", "-m", "edgecloud.launcher"]
     container: dict[str, Any] = {
         "name": CONTAINER,
-        "image": image,
+        **pulled(image, settings.trainer_pull_policy if job.spec.image is None else None),
         "command": [*launcher, "--", *map(verbatim, program_command(job))],
         "env": variables,
         "securityContext": container_security(),
@@ -291,7 +286,7 @@ def _mounts(job: TrainingJob, index: int) -> list[dict[str, Any]]:
     if job.spec.program and job.spec.program.files:
         mounts.append({"name": "files", "mountPath": POD_LAYOUT.working_dir, "readOnly": True})
     if _is_foreign(job):
-        mounts.append({"name": LAUNCHER, "mountPath": f"{ROOT}/{LAUNCHER}", "readOnly": True})
+        mounts.append({"name": LAUNCHER, "mountPath": FOLDER, "readOnly": True})
     return mounts
 
 

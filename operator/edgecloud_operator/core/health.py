@@ -31,6 +31,10 @@ UNASKED_WEBHOOK: Final = "failed calling webhook"
 """In the words of an API server that could not ask an admission webhook, and so takes nothing (failurePolicy: Fail)."""
 UNKNOWN_FIELD: Final = "strict decoding error"
 """In those of one that does not know a field."""
+UNSAID: Final = "must specify"
+"""In those of a quota that counts what a container says nothing of."""
+_UNSCOPED: Final = re.compile(r"insufficient quota to match these scopes: .*\bPriorityClass\b")
+"""In those of a server that takes some PriorityClasses only where a quota is for them, and finds none."""
 
 REMEDIES: Final[dict[Reason, str]] = {
     "NameTaken": "or give this job another name",
@@ -71,6 +75,20 @@ GATED_REMEDY: Final = (
     "it waits for whoever set the gate, such as a queue (kubectl describe pod): look there whether the job is admitted"
 )
 """The same where there may be room, but a Pod is not to have it yet."""
+_OR_DEFAULTS: Final = ", or give the namespace a LimitRange that has defaults for it"
+UNSAID_REMEDY: Final = (
+    f"write what it names into spec.resources (of a container of spec.podTemplate: there){_OR_DEFAULTS}"
+)
+"""The same where a quota is not used up, but asks for requests or limits that are not written."""
+UNSAID_OF_POOLS: Final = f"delete the job, and apply it with what it names in each pool's resources{_OR_DEFAULTS}"
+"""The same of a job whose pools, which stay, have resources of their own."""
+UNSAID_MEASURING: Final = f"delete the job, and apply it with what it names in export.measureOn.resources{_OR_DEFAULTS}"
+"""The same while the converted models are measured."""
+UNSCOPED_REMEDY: Final = (
+    "ask whoever runs the cluster for a ResourceQuota of that PriorityClass in the namespace, or write another"
+    " spec.priorityClassName"
+)
+"""The same where there is no quota for the job's PriorityClass."""
 WITHOUT_FEWER: Final[dict[Reason, str]] = {
     "Unschedulable": "free GPUs or other resources that it asks for",
     "QuotaExceeded": "raise the quota or free what it counts",
@@ -201,6 +219,11 @@ def _remedy(spec: TrainingJobSpec, reason: Reason, words: str, *, measuring: boo
         return UNKNOWN_FIELD_REMEDY
     if reason == "Unschedulable" and words.startswith(GATED):
         return GATED_REMEDY
+    if reason == "QuotaExceeded" and _UNSCOPED.search(words):
+        return UNSCOPED_REMEDY
+    if reason == "QuotaExceeded" and UNSAID in words:
+        own = any(pool.resources for pool in spec.pools or ())
+        return UNSAID_MEASURING if measuring else UNSAID_OF_POOLS if own else UNSAID_REMEDY
     if measuring:
         return MEASURING_REMEDIES[reason]
     if spec.worker_count() == 1 or (spec.pools and spec.min_workers is not None):

@@ -16,11 +16,11 @@ from edgecloud_operator.core.builders import (
     Settings,
     child_metadata,
     claim_path,
-    container_security,
-    pod_security,
+    pulled,
     templated,
     verbatim,
 )
+from edgecloud_operator.core.security import container_security, pod_security
 
 CONTAINER: Final = "measure"
 PROGRAM: Final = ("python", "-P", "-m", "edgecloud.edge.measure")
@@ -91,7 +91,7 @@ def build_measurer(job: TrainingJob, settings: Settings) -> dict[str, Any]:
             "enableServiceLinks": False,
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
-            "securityContext": pod_security(),
+            "securityContext": pod_security(settings.worker_user),
             "containers": [_container(job, where, settings)],
             "volumes": _volumes(job),
         },
@@ -139,7 +139,7 @@ def _container(job: TrainingJob, where: MeasureOn, settings: Settings) -> dict[s
     variables.append({"name": "EDGECLOUD_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
     container: dict[str, Any] = {
         "name": CONTAINER,
-        "image": settings.edge_image,
+        **pulled(settings.edge_image, settings.edge_pull_policy),
         "command": list(PROGRAM),
         "env": variables,
         "securityContext": container_security(),

@@ -64,11 +64,15 @@ class Options:
     trainer_image: str
     edge_image: str
     launcher_image: str
+    worker_user: int | None
     progress_seconds: float
     give_back_seconds: float
     liveness: tuple[str, int] | None
     tls_secret: tuple[str, str] | None = None
     tls_folder: Path | None = None
+    trainer_pull_policy: str | None = None
+    launcher_pull_policy: str | None = None
+    edge_pull_policy: str | None = None
     lease: tuple[str, str] | None = None
     identity: str = ""
     pod: PodPlace | None = None
@@ -180,6 +184,10 @@ class _Operator:
             trainer_image=options.trainer_image,
             edge_image=options.edge_image,
             launcher_image=options.launcher_image,
+            worker_user=options.worker_user,
+            trainer_pull_policy=options.trainer_pull_policy,
+            launcher_pull_policy=options.launcher_pull_policy,
+            edge_pull_policy=options.edge_pull_policy,
             give_back_seconds=options.give_back_seconds,
             coordinator=options.coordinator_address,
             ca=self._tls.bundle if self._tls else "",

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from edgecloud.api.job import TrainingJob
+from edgecloud_operator.__main__ import _User
 from edgecloud_operator.core import names
 from edgecloud_operator.core.builders import Settings
 from edgecloud_operator.kube.signpost import LEADER_LABEL
@@ -136,6 +137,7 @@ def test_certificates(defaults: list[Object]) -> None:
     certificate = only(managed, "Certificate")["spec"]
     assert certificate["dnsNames"] == ["edgecloud-coordinator.ours.svc"]
     assert certificate["issuerRef"] == {"name": "ca", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert not {"duration", "renewBefore"} & certificate.keys()
     existing = rendered({"tls": {"mode": "existing", "secretName": "mine"}})
     for objects, secret in ((managed, certificate["secretName"]), (existing, "mine")):
         assert option(objects, "tls-folder") == "/tls"
@@ -145,6 +147,14 @@ def test_certificates(defaults: list[Object]) -> None:
     off = rendered({"tls": {"mode": "off"}})
     assert option(off, "coordinator-address") == "http://edgecloud-coordinator.ours.svc:8443"
     assert not any("tls" in argument for argument in container(off)["args"])
+
+
+def test_a_certificate_of_an_issuer_that_is_not_cert_managers_own() -> None:
+    issuer = {"name": "ca", "kind": "AWSPCAClusterIssuer", "group": "awspca.cert-manager.io"}
+    tls = {"mode": "certManager", "issuerRef": issuer, "duration": "2160h", "renewBefore": "360h30m"}
+    certificate = only(rendered({"tls": tls}), "Certificate")["spec"]
+    assert certificate["issuerRef"] == issuer
+    assert (certificate["duration"], certificate["renewBefore"]) == ("2160h", "360h30m")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,10 @@ def test_the_operator_takes_its_command_line(defaults: list[Object]) -> None:
     """Were an option renamed, the Pod would end with a usage message."""
     from edgecloud_operator.__main__ import main as command
 
-    everything = rendered({"namespaces": ["a", "b"], "log": {"format": "json", "level": "debug"}})
+    always = {"image": {"pullPolicy": "Always"}}
+    everything = rendered(
+        {"namespaces": ["a", "b"], "log": {"format": "json", "level": "debug"}, "trainer": always, "edge": always}
+    )
     for objects in (defaults, everything):
         assert container(objects)["command"] == ["python", "-m", "edgecloud_operator"]
         context = command.make_context("edgecloud_operator", list(container(objects)["args"]))
@@ -242,6 +255,20 @@ def test_namespaces_take_the_place_of_the_cluster() -> None:
     assert option(rendered(), "namespaces") is None
 
 
+def test_a_prometheus_operator_finds_the_metrics(defaults: list[Object]) -> None:
+    assert not of_kind(defaults, "PodMonitor")
+    labels = {"release": "prometheus", "app.kubernetes.io/name": "x"}
+    objects = rendered({"podMonitor": {"enabled": True, "labels": labels, "interval": "30s"}})
+    monitor = only(objects, "PodMonitor")
+    assert monitor["metadata"]["namespace"] == "ours"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["metadata"]["labels"]["app.kubernetes.io/name"] == "edgecloud"
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint == {"port": "health", "path": "/metrics", "interval": "30s"}
+    assert "health" in {port["name"] for port in container(objects)["ports"]}
+    assert monitor["spec"]["selector"] == only(objects, "Deployment")["spec"]["selector"]
+
+
 def test_whoever_may_edit_a_namespace_may_edit_its_jobs(defaults: list[Object]) -> None:
     prefix = "rbac.authorization.k8s.io/aggregate-to-"
     rights: dict[str, set[str]] = {}
@@ -268,6 +295,25 @@ def test_user_ids_may_be_left_to_the_platform() -> None:
     objects = rendered({"podSecurityContext": {"runAsUser": None, "runAsGroup": None}})
     assert pod(objects)["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert violations(pod(objects)) == []
+
+
+def test_so_may_those_of_jobs(tmp_path: Path) -> None:
+    for said, taken in ((1000, 1000), (1000660000, 1000660000), ("none", None), ("", None), (None, None)):
+        made = option(rendered({"workers": {"user": said}}), "worker-user")
+        assert _User().convert(made, None, None) == taken
+    # `helm upgrade --reuse-values` from a chart that did not have it yet changes nothing.
+    old = _of_an_older_chart(tmp_path, "workers", "commonLabels", "podMonitor")
+    assert option(old, "worker-user") is None
+
+
+def _of_an_older_chart(folder: Path, *lacks: str) -> list[Object]:
+    """This chart with the values of one that lacked some, as `helm upgrade --reuse-values` has it."""
+    shutil.copytree(CHART, folder / "charts")
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    (folder / "charts/values.yaml").write_text(yaml.safe_dump({k: v for k, v in values.items() if k not in lacks}))
+    done = run("template", "edgecloud", str(folder / "charts"), "--namespace", "ours", KUBERNETES, values={})
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 _TOLERATION: Final = {"key": "edge", "operator": "Exists", "effect": "NoSchedule"}
@@ -297,6 +343,19 @@ TABLE: Final[list[tuple[Object, Place, Any]]] = [
         ],
     ),
     ({"image": {"pullPolicy": "Never"}}, lambda all_: container(all_)["imagePullPolicy"], "Never"),
+    (
+        {"image": {"pullPolicy": "Always"}, "edge": {"image": {"pullPolicy": "Never"}}},
+        lambda all_: [option(all_, f"{name}-pull-policy") for name in ("trainer", "edge", "launcher")],
+        [None, "Never", "Always"],
+    ),
+    (
+        {"image": {"pullPolicy": None}, "trainer": {"image": {"pullPolicy": "Always"}}},
+        lambda all_: [
+            container(all_).get("imagePullPolicy"),
+            *(option(all_, f"{name}-pull-policy") for name in ("trainer", "edge", "launcher")),
+        ],
+        [None, "Always", None, None],
+    ),
     ({"imagePullSecrets": [{"name": "x"}]}, lambda all_: pod(all_)["imagePullSecrets"], [{"name": "x"}]),
     ({"trainer": {"image": {"tag": "9"}}}, lambda all_: option(all_, "trainer-image"), "edgecloud/trainer:9"),
     (
@@ -453,12 +512,14 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"tls": {"mode": "on"}}, "at '/tls/mode'"),
     ({"tls": {"mode": "existing"}}, "at '/tls/secretName'"),
     ({"tls": {"mode": "certManager"}}, "tls.issuerRef.name"),
+    ({"tls": {"duration": "90d"}}, "at '/tls/duration'"),
     ({"image": {"tagg": "1"}}, "additional properties 'tagg' not allowed"),
     ({"image": {"tag": 1}}, "at '/image/tag': got number, want string"),
     ({"image": {"repository": "a/b:1.0@x"}}, "at '/image/repository'"),
     ({"registry": "https://example.com/"}, "at '/registry'"),
     ({"image": {"digest": "sha256:1234"}}, "at '/image/digest'"),
     ({"image": {"pullPolicy": "Sometimes"}}, "'Always', 'IfNotPresent', 'Never'"),
+    ({"trainer": {"image": {"pullPolicy": "Sometimes"}}}, "'Always', 'IfNotPresent', 'Never'"),
     ({"namespaces": "one"}, "at '/namespaces': got string, want array"),
     ({"namespaces": ["One"]}, "at '/namespaces/0'"),
     ({"namespaces": ["a", "a"]}, "at '/namespaces'"),
@@ -476,10 +537,16 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ),
     ({"log": {"format": "xml"}}, "'text', 'json'"),
     ({"log": {"level": "loud"}}, "'debug', 'info', 'warning', 'error'"),
+    ({"workers": {"user": 0}}, "at '/workers/user'"),
+    ({"workers": {"user": "root"}}, "at '/workers/user'"),
+    ({"podMonitor": {"interval": "often"}}, "at '/podMonitor/interval'"),
     ({"progressSeconds": 0}, "at '/progressSeconds'"),
     ({"giveBackSeconds": -1}, "at '/giveBackSeconds'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
     ({"tolerations": [{"effect": "NoSchedul"}]}, "at '/tolerations/0/effect'"),
+    ({"nameOverride": "Edge"}, "at '/nameOverride'"),
+    ({"fullnameOverride": "x" * 51}, "at '/fullnameOverride'"),
+    ({"commonLabels": {"edgecloud.io/leader": "true"}}, "invalid propertyName 'edgecloud.io/leader'"),
     ({"extraEnv": [{"value": "x"}]}, "missing property 'name'"),
     ({"extraEnv": {"A": "b"}}, "at '/extraEnv': got object, want array"),
     ({"serviceAccount": {"create": False}}, "serviceAccount.name"),

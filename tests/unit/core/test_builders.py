@@ -107,6 +107,24 @@ def test_every_child_has_the_job_as_its_owner_and_bears_its_labels() -> None:
         assert metadata["labels"]["app.kubernetes.io/managed-by"] == "edgecloud"
 
 
+def test_every_child_bears_what_a_policy_demands_of_all_objects() -> None:
+    files = {"program": {"command": ["python", "a.py"], "files": {"a.py": "print()"}}}
+    labels = {"cost-center": "7", "edgecloud.io/job": "other", "count": 3}
+    annotations = {"owner": "a@example.com", "prometheus.io/scrape": "true", "none": None}
+    template = {"metadata": {"labels": labels, "annotations": annotations, "finalizers": ["example.com/a"]}}
+    plain, said = make_job(**files), make_job(podTemplate=template, **files)
+    for build in (build_service, build_files):
+        before, after = build(plain), build(said)
+        assert before is not None and after is not None
+        metadata = after.pop("metadata")
+        assert metadata.pop("annotations") == {"owner": "a@example.com"}
+        assert metadata["labels"].pop("cost-center") == "7"
+        assert metadata == before.pop("metadata")
+        assert after == before
+    for odd in ({"metadata": None}, {"metadata": {"labels": None, "annotations": [7]}}, {"spec": {}}):
+        assert build_service(make_job(podTemplate=odd)) == build_service(make_job())
+
+
 def test_the_service_is_headless_and_names_workers_that_are_not_ready() -> None:
     service = build_service(make_job())
     assert service["metadata"]["name"] == "digits"
@@ -192,6 +210,14 @@ def test_a_pod_fits_the_restricted_level_of_pod_security() -> None:
         sources = {key for one in pod["volumes"] for key in one if key != "name"}
         assert sources <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+
+
+def test_the_user_id_is_the_installations_unless_the_job_has_one() -> None:
+    ids = {"runAsUser": 70, "runAsGroup": 70, "fsGroup": 70}
+    own = make_job(podTemplate={"spec": {"securityContext": {"runAsUser": 80}}})
+    for job, expected in ((make_job(), ids), (own, ids | {"runAsUser": 80})):
+        said = build_pod(job, 0, "image:1", Settings(worker_user=70))["spec"]["securityContext"]
+        assert {key: said.get(key) for key in ids} == expected
 
 
 def test_a_pod_mounts_no_api_token_but_one_for_the_coordinator() -> None:
@@ -365,6 +391,48 @@ def test_an_image_of_the_users_own_gets_the_launcher_from_ours() -> None:
     assert init["resources"]["limits"] == init["resources"]["requests"], "a namespace with a quota asks for both"
     ours = pod_of(trainer={"data": {"name": "digits"}}, image="my/trainer:1")
     assert "initContainers" not in ours["spec"], "an image for the built-in trainer is made from ours"
+
+
+def test_when_images_are_pulled() -> None:
+    settings = Settings(trainer_pull_policy="Always", launcher_pull_policy="Never", edge_pull_policy="IfNotPresent")
+    script = {"command": ["python3", "a.py"]}
+
+    def policies(settings: Settings, **spec: Any) -> list[str | None]:
+        made = build_pod(make_job(**spec), 0, "image:1", settings)["spec"]
+        return [one.get("imagePullPolicy") for one in (*made.get("initContainers", ()), *made["containers"])]
+
+    assert policies(settings, program=script) == ["Always"]
+    assert policies(settings, program=script, image="debian:12") == ["Never", None], "which is the job's to say"
+    worker = {"name": "worker", "imagePullPolicy": "IfNotPresent"}
+    assert policies(settings, program=script, podTemplate={"spec": {"containers": [worker]}}) == ["IfNotPresent"]
+    assert policies(Settings(), program=script, image="debian:12") == [None, None]
+    measuring = (container(build_measurer(make_job(**MEASURED), one)) for one in (settings, Settings()))
+    assert [one.get("imagePullPolicy") for one in measuring] == ["IfNotPresent", None]
+
+
+def _guaranteed(cpu: str, memory: str) -> dict[str, Any]:
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu, "memory": memory}}
+
+
+@pytest.mark.parametrize(
+    ("worker", "expected"),
+    [
+        pytest.param({}, _guaranteed("100m", "64Mi"), id="nothing said"),
+        pytest.param(_guaranteed("2", "4Gi"), _guaranteed("2", "4Gi"), id="guaranteed stays so"),
+        pytest.param(_guaranteed("50m", "32M"), _guaranteed("100m", "64Mi"), id="less than it needs"),
+        pytest.param({"limits": {"memory": "1Gi"}}, _guaranteed("100m", "1Gi"), id="a limit is the request as well"),
+        pytest.param({"requests": {"cpu": 2}}, {"requests": {"cpu": 2, "memory": "64Mi"},
+            "limits": {"cpu": 2, "memory": "64Mi"}}, id="a limit below the request would be refused"),
+        pytest.param({"requests": {"memory": "128Mi"}, "limits": {"memory": "1Gi", "nvidia.com/gpu": 1}},
+            {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "100m", "memory": "1Gi"}}, id="no GPU"),
+    ],
+)  # fmt: skip
+def test_a_limit_range_has_nothing_against_the_launcher_that_it_has_not_against_the_worker(
+    worker: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    for spec in ({"resources": worker}, {"pools": [{"name": "a", "workers": 1, "resources": worker}]}):
+        (init,) = pod_of(image="debian:12", **spec)["spec"]["initContainers"]
+        assert init["resources"] == expected
 
 
 def test_in_an_image_of_the_users_own_there_is_a_home_that_can_be_written() -> None:

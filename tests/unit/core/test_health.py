@@ -18,11 +18,15 @@ from edgecloud_operator.core.health import (
     REMEDIES,
     STALLED_SECONDS,
     UNKNOWN_FIELD_REMEDY,
+    UNSAID_MEASURING,
+    UNSAID_OF_POOLS,
+    UNSAID_REMEDY,
+    UNSCOPED_REMEDY,
     WEBHOOK_REMEDY,
 )
 from edgecloud_operator.core.members import SILENT_SECONDS
 from edgecloud_operator.core.stuck import UNHEARD_SECONDS
-from tests.unit.core.build import Scene, make_progress
+from tests.unit.core.build import MEASURED, Scene, make_progress
 
 
 def silent(scene: Scene) -> None:
@@ -125,6 +129,36 @@ def test_a_field_that_the_server_does_not_know_is_no_rule_either() -> None:
     scene.refused = ("AdmissionDenied", 'strict decoding error: unknown field "spec.nodeSelectr"')
     scene.settle()
     assert scene.condition("Blocked").message == f"{scene.refused[1]}; {UNKNOWN_FIELD_REMEDY}"
+
+
+_UNSAID = 'pods "a" is forbidden: failed quota: team: must specify limits.cpu for: worker; limits.memory for: worker'
+_UNSCOPED = 'pods "a" is forbidden: insufficient quota to match these scopes: [{PriorityClass In [high]}]'
+_OTHERS = 'pods "a" is forbidden: insufficient quota to match these scopes: [{CrossNamespacePodAffinity Exists []}]'
+
+
+@pytest.mark.parametrize(
+    ("spec", "words", "remedy"),
+    [
+        ({}, _UNSAID, UNSAID_REMEDY),
+        ({"workers": 1}, _UNSAID, UNSAID_REMEDY),
+        ({"pools": [{"name": "a", "workers": 2}]}, _UNSAID, UNSAID_REMEDY),
+        ({"pools": [{"name": "a", "workers": 2, "resources": {"limits": {"cpu": 1}}}]}, _UNSAID, UNSAID_OF_POOLS),
+        (MEASURED, _UNSAID, UNSAID_MEASURING),
+        ({}, _UNSCOPED, UNSCOPED_REMEDY),
+        (MEASURED, _UNSCOPED, UNSCOPED_REMEDY),
+        ({}, _OTHERS, REMEDIES["QuotaExceeded"]),
+    ],
+)
+def test_a_quota_that_is_not_used_up_is_not_to_be_raised(spec: dict[str, Any], words: str, remedy: str) -> None:
+    scene = Scene(**spec)
+    if spec is MEASURED:
+        scene.trained().later(1).settle()
+        assert scene.status.measuring is not None
+    else:
+        scene.accepted()
+    scene.refused = ("QuotaExceeded", words)
+    scene.settle()
+    assert scene.condition("Blocked").message == f"{words}; {remedy}"
 
 
 @pytest.mark.parametrize(

@@ -140,10 +140,13 @@ def test_the_workers_template_counts_where_it_is_for_this_pod_too() -> None:
 
 
 def test_user_ids_may_be_left_to_the_platform() -> None:
-    """As charts/README.md says; here and in the workers."""
+    """As charts/README.md says, of one job and of all of them; here and in the workers."""
     context = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
     spec = {"podTemplate": {"spec": {"securityContext": context}}}
-    for pod in (pod_of(**spec), build_pod(make_job(**spec), 0, "trainer:1", Settings())):
+    all_ = Settings(worker_user=None)
+    jobs = (make_job(**MEASURED), all_), (make_job(**MEASURED | spec), Settings())
+    builders = build_measurer, lambda job, settings: build_pod(job, 0, "trainer:1", settings)
+    for pod in [build(*one) for build in builders for one in jobs]:
         assert pod["spec"]["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         assert violations(pod["spec"]) == []
 

@@ -46,6 +46,20 @@ def test_an_address_that_is_none(address: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "expected"), [("1000660000", 1000660000), (str(2**31 - 1), 2**31 - 1), ("none", None), ("", None)]
+)
+def test_the_user_id_of_jobs(said: str, expected: int | None) -> None:
+    assert parsed(f"--worker-user={said}")["worker_user"] == expected
+    assert parsed()["worker_user"] == 1000
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "root", str(2**31), "1" * 5000, "1.5", "²"])
+def test_a_user_id_that_is_none(said: str) -> None:
+    with pytest.raises(click.BadParameter, match="neither a user id from 1 to 2147483647 nor none"):
+        parsed(f"--worker-user={said}")
+
+
+@pytest.mark.parametrize(
     ("said", "expected"),
     [
         (":8443", (EVERY, 8443)),

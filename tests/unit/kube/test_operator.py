@@ -57,6 +57,7 @@ class Watched:
             trainer_image="",
             edge_image="",
             launcher_image="",
+            worker_user=None,
             progress_seconds=10.0,
             give_back_seconds=300.0,
             liveness=None,
