@@ -54,7 +54,7 @@ def test_help_tells_of_every_option(name: str) -> None:
 def test_everything_in_the_folder_of_a_run_is_told_of(place: str) -> None:
     text = (commands()["run"].help or "") if place == "--help" else (ROOT / place).read_text()
     for name in (name for name in OURS if not name.startswith(".")):
-        assert re.search(rf"^(\|.*`|  ){name}\b", text, re.MULTILINE), name
+        assert re.search(rf"^(\|.*`| +){name}\b", text, re.MULTILINE), name
 
 
 def test_every_module_of_the_command_line_is_a_command() -> None:
