@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from edgecloud_trainer.restoring import RestoreError, restore
 from tests.unit.data.server import Site, serving
 from tests.unit.edge.made import expected, export_card, images, linear, network_card, weights, write
 
+ROOT = Path(__file__).parents[3]
 SHAPE = (3, 16, 16)
 
 
@@ -90,6 +92,20 @@ def test_a_model_of_ones_own_is_found_in_the_folder_that_one_stands_in(
     found = open_any(Path("run"))
     np.testing.assert_allclose(found.predictor.logits(pixels), plain(tmp_path, pixels), atol=1e-4)
     assert sys.path == before
+
+
+def test_a_checkpoint_opens_in_any_torch_code_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = re.findall(r"```python\n([^`]*safetensors[^`]*)```", (ROOT / "README.md").read_text())
+    saved(tmp_path / "runs/pets", step=1200)
+    monkeypatch.chdir(tmp_path)
+    pixels = images(2, SHAPE)
+    network = models.build("article-cnn", classes=3, channels=3, height=16, width=16)
+    known = {"network": network, "pixels": torch.from_numpy(pixels)}
+    exec(code, known)
+    found = known["logits"].detach().numpy()
+    np.testing.assert_allclose(found, open_any(tmp_path / "runs/pets").predictor.logits(pixels), atol=1e-5)
 
 
 def test_mirror_images_are_looked_at_where_the_card_says_so(tmp_path: Path) -> None:
