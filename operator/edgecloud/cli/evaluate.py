@@ -30,7 +30,7 @@ _SIGNIFICANT: Final = 0.05
 _NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
 
 
-@click.command()
+@click.command(short_help="Measure a model, or compare two on the same images.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("other", metavar="[MODEL2]", required=False, type=click.Path(path_type=Path))
 @click.option(

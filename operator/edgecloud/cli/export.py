@@ -52,7 +52,7 @@ class _Formats(click.ParamType["tuple[Format, ...]"]):
         return [click.shell_completion.CompletionItem(f"{before}{comma}{one}") for one in left]
 
 
-@click.command()
+@click.command(short_help="Convert a trained network for the edge.")
 @click.argument("model", metavar="WORKDIR_OR_CHECKPOINT", type=click.Path(path_type=Path))
 @click.option(
     "--formats",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Output = Literal["table", "json", "yaml"]
 
 
-@click.command()
+@click.command(short_help="Train a job on this machine, without a cluster.")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Workers to train with, instead of spec.workers.")
 @click.option(

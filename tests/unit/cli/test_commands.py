@@ -69,6 +69,7 @@ def test_help_of_the_whole() -> None:
         assert re.search(rf"^  {name} +\S", done.stdout, re.MULTILINE), name
         assert command.help
     assert "--version" in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2], "no summary is cut"
 
 
 def test_without_a_command_it_shows_its_help() -> None:
