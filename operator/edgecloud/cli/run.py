@@ -312,8 +312,8 @@ def _say_finished(job: TrainingJob, workdir: Workdir) -> None:
 def _say_way_on(status: TrainingJobStatus, workdir: Workdir) -> None:
     """How to go on from the checkpoints of a job that has failed."""
     if status.phase == "Failed" and workdir.has_checkpoints:
-        fresh = "the same command with --fresh --keep-checkpoints"
-        click.echo(f"once what was wrong is put right, {fresh} goes on from its checkpoints", err=True)
+        command = f"edgecloud run FILE --workdir {_short(workdir.path)} --fresh --keep-checkpoints"
+        click.echo(f"to go on from its checkpoints, once what was wrong is put right: {command}", err=True)
 
 
 def _say_how(ended: Ended, workdir: Workdir, *, fresh: bool = False) -> None:

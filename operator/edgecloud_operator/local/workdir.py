@@ -23,7 +23,7 @@ from edgecloud_operator.local.keeping import DONE, KeepingError, copied
 
 KEPT_ASIDE: Final = 100
 LOCK: Final = ".lock"
-_COPY: Final = ".checkpoints"
+_COPY: Final = ".edgecloud-checkpoints"
 """Checkpoints that are being copied for the next run, or were when that was killed."""
 OURS: Final = frozenset({"job.yaml", "checkpoints", "results", "logs", "files", LOCK, _COPY})
 """What a run leaves in its folder, beside the built-in trainer's cache."""

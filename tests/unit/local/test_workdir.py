@@ -505,6 +505,7 @@ def held(folder: Path) -> set[str]:
 
 
 BUILT_IN = {"program": None, "trainer": {"data": {"name": "digits"}}}
+COPY = ".edgecloud-checkpoints"
 ALL = {"step-1", "step-1/weights", "step-1/done.json", "done.json", "latest"}
 
 
@@ -517,7 +518,7 @@ def test_checkpoints_are_kept_for_the_next_run_without_the_trainers_mark(
     assert aside is not None
     assert held(workdir.path) == {"checkpoints"} | {f"checkpoints/{name}" for name in kept}
     assert (workdir.checkpoints / "latest/weights").read_text() == "step-1/weights"
-    assert held(aside / "checkpoints") == ALL and ".checkpoints" not in held(aside)
+    assert held(aside / "checkpoints") == ALL and COPY not in held(aside)
     (workdir.checkpoints / "step-1/weights").write_text("trained on")
     assert (aside / "checkpoints/step-1/weights").read_text() == "step-1/weights", "a copy, and no link"
     assert (Workdir(aside).last_round(), workdir.last_round()) == (3, 0)
@@ -554,12 +555,12 @@ def test_checkpoints_that_cannot_be_copied(tmp_path: Path) -> None:
     """Nothing is moved, and no half of a copy is left; a copy that was killed is in nobody's way."""
     workdir = earlier(tmp_path / "work")
     os.mkfifo(workdir.checkpoints / "pipe")
-    (workdir.path / ".checkpoints").mkdir()
-    (workdir.path / ".checkpoints/half").write_text("")
+    (workdir.path / COPY).mkdir()
+    (workdir.path / COPY / "half").write_text("")
     with pytest.raises(WorkdirError, match=r"can't be copied \(.*pipe.*nothing was moved"):
         workdir.put_aside(keep_for=make_job())
-    assert ".checkpoints" not in held(workdir.path) and held(workdir.checkpoints) == ALL | {"pipe"}
+    assert COPY not in held(workdir.path) and held(workdir.checkpoints) == ALL | {"pipe"}
     (workdir.checkpoints / "pipe").unlink()
-    (workdir.path / ".checkpoints").mkdir()
-    (workdir.path / ".checkpoints/half").write_text("")
+    (workdir.path / COPY).mkdir()
+    (workdir.path / COPY / "half").write_text("")
     assert workdir.put_aside(keep_for=make_job()) is not None and held(workdir.checkpoints) == ALL
