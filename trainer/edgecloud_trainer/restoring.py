@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +111,8 @@ def _restored(folder: Path, rejected: tuple[str, ...]) -> Restored:
     manifest, contents = read_manifest(folder), load(folder)
     card = _card(folder, contents)
     channels, height, width = card.shape
-    model = models.build(card.model, classes=len(card.classes), channels=channels, height=height, width=width)
+    with _modules_from_here():
+        model = models.build(card.model, classes=len(card.classes), channels=channels, height=height, width=width)
     try:
         model.load_state_dict(_weights(contents.tensors))
     except RuntimeError as error:
@@ -124,6 +127,21 @@ def _restored(folder: Path, rejected: tuple[str, ...]) -> Restored:
         step=manifest.step, round=manifest.round, weights_sha256=manifest.weights_sha256, torch=manifest.torch
     )
     return Restored(model=model, card=card, run=run, path=folder, fingerprint=_fingerprint(contents), rejected=rejected)
+
+
+@contextmanager
+def _modules_from_here() -> Iterator[None]:
+    """Find module:function in the folder that we stand in, as `python -m` did when it was trained; a command doesn't.
+
+    Only while a checkpoint's network is built: other files, such as a .pt2, import nothing from there.
+    """
+    path = list(sys.path)
+    if not sys.flags.safe_path:
+        sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path[:] = path
 
 
 def _fingerprint(contents: Contents) -> dict[str, str]:

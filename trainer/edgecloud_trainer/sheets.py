@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,6 +19,10 @@ _LINE: Final = 14
 _FONT: Final = 11
 _MAX_LINE: Final = 256
 """Characters that are looked at."""
+_LETTERS: Final = "mpl-data/fonts/ttf/DejaVuSans.ttf"
+"""In matplotlib: Latin, Greek, Cyrillic and more, where Pillow's own font has boxes for all that isn't ASCII."""
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 _PAPER: Final = (255, 255, 255)
 _INK: Final = (30, 30, 30)
 
@@ -42,14 +48,14 @@ def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 10, 
         columns: images in a row.
         side: width and height of the place that an image has.
     """
-    font = ImageFont.load_default(_FONT)
+    font = _font(_FONT)
     title = _printable(title)
     columns = max(1, min(columns, len(cells)))
     lines = max((len(cell.lines) for cell in cells), default=0)
     wide, high = side + _MARGIN, side + lines * _LINE + _MARGIN
     top = _MARGIN + (2 * _LINE if title else 0)
     rows = math.ceil(len(cells) / columns)
-    title_font = ImageFont.load_default(_FONT + 2)
+    title_font = _font(_FONT + 2)
     width = max(columns * wide + _MARGIN, math.ceil(title_font.getlength(title)) + 2 * _MARGIN)
     sheet = Image.new("RGB", (width, rows * high + top), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -62,6 +68,16 @@ def contact_sheet(cells: Sequence[Cell], *, title: str = "", columns: int = 10, 
         for number, line in enumerate(cell.lines):
             draw.text((left, upper + side + number * _LINE), _cut(line, font, side), cell.colour, font)
     return sheet
+
+
+def _font(size: int) -> Font:
+    """matplotlib's, which has letters of other languages and draws the other pictures; without importing it."""
+    there = find_spec("matplotlib")
+    file = Path(there.origin).parent / _LETTERS if there is not None and there.origin else None
+    try:
+        return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
+    except OSError:  # a distribution's package may have its fonts elsewhere
+        return ImageFont.load_default(size)
 
 
 def _scaled(pixels: Pixels, side: int) -> Image.Image:
@@ -80,7 +96,7 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in line[:_MAX_LINE])
 
 
-def _cut(line: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+def _cut(line: str, font: Font, width: int) -> str:
     """As much of a line as fits."""
     line = _printable(line)
     while line and font.getlength(line) > width:

@@ -70,7 +70,7 @@ class Measured:
     efficiency: float = 1.0
 
 
-@click.command()
+@click.command(short_help="Run a job at several sizes, and compare the speeds.")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option(
     "--workers",
@@ -99,6 +99,9 @@ def bench(file: str, sizes: tuple[int, ...], workdir: Path | None, output: str) 
     Every size trains the whole job in a folder of its own, one after the other, on this machine: its CPUs are shared
     out among the workers, so that more workers than CPUs can't be faster. Writes bench.json and bench.png. What an
     earlier bench has left of a size is kept beside it, as workers-N.DATE: remove what you don't need.
+
+    The job has to say how fast it is: the built-in trainer does, and a program of your own by
+    worker.report(samples_per_second=...), or no size can be measured, as is found at the end of the first.
 
     A size that fails ends it, with that run's exit code, and Ctrl-C with 130; what was measured before is written and
     printed all the same. The same command measures all sizes anew.

@@ -30,7 +30,7 @@ _SIGNIFICANT: Final = 0.05
 _NEEDED: Final = ("torch", "torchvision", "matplotlib", "edgecloud_trainer")
 
 
-@click.command()
+@click.command(short_help="Measure a model, or compare two on the same images.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("other", metavar="[MODEL2]", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -87,10 +87,10 @@ def evaluate(
     """Measure how often MODEL is right, how sure it is, and where it errs; with MODEL2, which of the two is better.
 
     A model is a workdir (its newest checkpoint), a checkpoint, an .onnx or .pt2 file, or an export's folder. Open only
-    .pt2 files and checkpoints that you trust: a checkpoint imports the module:function that it names. A checkpoint is
-    evaluated as at the end of its training, a converted model as it runs on the edge. Classes of other data are those
-    of the model that have the same names. A converted model outside of its run's folder needs --data, unless it was
-    trained on a named set.
+    .pt2 files and checkpoints that you trust: a checkpoint imports the module:function that it names, from the folder
+    that you stand in or from PYTHONPATH. A checkpoint is evaluated as at the end of its training, a converted model as
+    it runs on the edge. Classes of other data are those of the model that have the same names. A converted model
+    outside of its run's folder needs --data, unless it was trained on a named set.
 
     \b
     Files with --out:

@@ -52,7 +52,7 @@ class _Formats(click.ParamType["tuple[Format, ...]"]):
         return [click.shell_completion.CompletionItem(f"{before}{comma}{one}") for one in left]
 
 
-@click.command()
+@click.command(short_help="Convert a trained network for the edge.")
 @click.argument("model", metavar="WORKDIR_OR_CHECKPOINT", type=click.Path(path_type=Path))
 @click.option(
     "--formats",
@@ -120,9 +120,10 @@ def export(
     """Convert a trained network for the edge, and measure what became of it.
 
     WORKDIR_OR_CHECKPOINT is the folder of a run (its newest checkpoint), or one checkpoint. Use only checkpoints that
-    you trust: one imports the module:function that it names, and reads the images that it names. Each file takes pixels
-    as they are decoded, normalises them itself, and says what it is: classes, size of its images, job, step, digests.
-    It is held against the original on the test images, and its latency is measured beside the other formats'.
+    you trust: one imports the module:function that it names, from the folder that you stand in or from PYTHONPATH, and
+    reads the images that it names. Each file takes pixels as they are decoded, normalises them itself, and says what it
+    is: classes, size of its images, job, step, digests. It is held against the original on the test images, and its
+    latency is measured beside the other formats'.
 
     \b
     Files:

@@ -9,7 +9,7 @@ import click
 from edgecloud.cli.needing import refuse
 
 
-@click.command()
+@click.command(short_help="Write the worker's launcher, for images with python3.")
 @click.option(
     "-o",
     "--output",

@@ -24,12 +24,12 @@ from edgecloud.cli.output import UNREAD, OutputError, nowhere, print_json
 from edgecloud.validation import validate_files
 
 if TYPE_CHECKING:
-    from edgecloud_operator.local import Ended, Event
+    from edgecloud_operator.local import Ended, Event, Workdir
 
 Output = Literal["table", "json", "yaml"]
 
 
-@click.command()
+@click.command(short_help="Train a job on this machine, without a cluster.")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Workers to train with, instead of spec.workers.")
 @click.option(
@@ -46,19 +46,40 @@ Output = Literal["table", "json", "yaml"]
     help="How the job is printed at the end; json and yaml have standard output to themselves.",
 )
 @click.option("--fresh", is_flag=True, help="Start over: what the folder holds is kept beside it under another name.")
+@click.option(
+    "--keep-checkpoints",
+    is_flag=True,
+    help="With --fresh: the new run goes on from a copy of the earlier one's checkpoints.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress; only errors and the job at the end.")
-def run(file: str, workers: int | None, workdir: Path | None, output: Output, fresh: bool, quiet: bool) -> None:
+def run(
+    file: str,
+    workers: int | None,
+    workdir: Path | None,
+    output: Output,
+    fresh: bool,
+    keep_checkpoints: bool,
+    quiet: bool,
+) -> None:
     """Train the job of FILE (`-`: standard input) on this machine, without a cluster.
 
     Each worker is a launcher process that starts the training processes, as in a cluster's Pods. Ctrl-C, or SIGTERM,
     stops at a checkpoint, and the same command goes on from there; pressed twice it stops at once. With nohup it
     outlives its terminal. Workers that ask for GPUs (resources.limits) get this machine's, each its own.
 
+    A job that has failed stays so. Once what was wrong is put right, in its program too, `edgecloud run FILE --fresh
+    --keep-checkpoints` goes on from its checkpoints as a new run. (The built-in trainer refuses those of a training
+    with another `trainer:`.)
+
+    program.command starts in files/, where program.files lie, so give other paths as absolute ones; without
+    program.files in the folder that you stand in, and with program.workingDir in that one.
+
     \b
     In the folder:
       job.yaml               the job, with its newest status
       checkpoints/           the program's checkpoints
       results/               what it measured
+      files/                 program.files, as the job has them
       logs/worker-N.log      what worker N printed; with export.measureOn there is a measure.log too
 
     \b
@@ -73,9 +94,11 @@ def run(file: str, workers: int | None, workdir: Path | None, output: Output, fr
       edgecloud run manifests/examples/own-script.yaml
       edgecloud run job.yaml --workers 4 -o json > result.json
     """
+    if keep_checkpoints and not fresh:
+        refuse("--keep-checkpoints belongs to --fresh: an earlier run that can go on does so without either")
     job = read_job(file)
     folder = work_folder(workdir, job.metadata.name)
-    sys.exit(_run(job, workers, folder, output, fresh=fresh, quiet=quiet))
+    sys.exit(_run(job, workers, folder, output, fresh=fresh, keep=keep_checkpoints, quiet=quiet))
 
 
 def read_job(file: str) -> TrainingJob:
@@ -184,20 +207,23 @@ def _trainer_there() -> bool:
     return find_spec("edgecloud_trainer") is not None and find_spec("edgecloud_trainer.train") is not None
 
 
-def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *, fresh: bool, quiet: bool) -> int:
+def _run(
+    job: TrainingJob, workers: int | None, folder: Path, output: Output, *, fresh: bool, keep: bool, quiet: bool
+) -> int:
     from edgecloud_operator.local import Ended, LocalRun, Workdir, WorkdirError, prepare
 
-    workdir = Workdir(folder)
+    workdir, above = Workdir(folder), 0
     try:
         if fresh:
             _refuse_lacking(job if workers is None else job.with_workers(workers))  # before anything is moved
-            if aside := workdir.put_aside():
+            if aside := workdir.put_aside(keep_for=job if keep else None):
+                above = Workdir(aside).last_round() if keep else 0
                 click.echo(f"the earlier run is kept in {aside}", err=True)
         workdir.prepare()
         with workdir.lock():
-            job, finished = prepare(job, workdir, workers)
+            job, finished = prepare(job, workdir, workers, above=above)
             if finished:
-                return _tell(Ended(job=job), output, lambda: _say_finished(job, workdir.path))
+                return _tell(Ended(job=job), output, lambda: _say_finished(job, workdir))
             _refuse_lacking(job)
             display = _display(quiet)
             logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToDisplay(display)])
@@ -207,7 +233,7 @@ def _run(job: TrainingJob, workers: int | None, folder: Path, output: Output, *,
         refuse(str(error))
     except ValidationError as error:
         refuse(wrong_size(workers, error))
-    return _tell(ended, output, lambda: _say_how(ended, workdir.path, fresh=fresh))
+    return _tell(ended, output, lambda: _say_how(ended, workdir, fresh=fresh))
 
 
 def _display(quiet: bool) -> Quiet:
@@ -275,14 +301,22 @@ def _print_job(job: TrainingJob, output: Output) -> None:
         click.echo(table([job], datetime.now(UTC), wide=True))
 
 
-def _say_finished(job: TrainingJob, folder: Path) -> None:
+def _say_finished(job: TrainingJob, workdir: Workdir) -> None:
     status = job.status or TrainingJobStatus()
     done = f"{status.completion_time:%Y-%m-%d %H:%M:%S} UTC" if status.completion_time else "earlier"
     click.echo(f"the job is finished: it has {status.phase.lower()} ({done}), and nothing was started", err=True)
-    click.echo(f"results: {_short(folder / 'results')}   to start over: --fresh, or another --workdir", err=True)
+    click.echo(f"results: {_short(workdir.results)}   to start over: --fresh, or another --workdir", err=True)
+    _say_way_on(status, workdir)
 
 
-def _say_how(ended: Ended, folder: Path, *, fresh: bool = False) -> None:
+def _say_way_on(status: TrainingJobStatus, workdir: Workdir) -> None:
+    """How to go on from the checkpoints of a job that has failed."""
+    if status.phase == "Failed" and workdir.has_checkpoints:
+        command = f"edgecloud run FILE --workdir {_short(workdir.path)} --fresh --keep-checkpoints"
+        click.echo(f"to go on from its checkpoints, once what was wrong is put right: {command}", err=True)
+
+
+def _say_how(ended: Ended, workdir: Workdir, *, fresh: bool = False) -> None:
     """Where things lie, and if it went wrong, why."""
     status = ended.job.status or TrainingJobStatus()
     failure = status.last_failure
@@ -290,7 +324,7 @@ def _say_how(ended: Ended, folder: Path, *, fresh: bool = False) -> None:
         message = next((c.message for c in status.conditions if c.type == "Failed"), "")
         click.echo(f"failed: {printable(message)}", err=True)
         if status.measuring is not None:
-            _say_log(folder / "logs" / "measure.log")
+            _say_log(workdir.measure_log)
     elif status.phase == "Failed" and failure is not None:
         code = "" if failure.exit_code is None else f"exit code {failure.exit_code}"
         how = f" ({failure.signal or code})" if failure.signal or code else ""
@@ -300,12 +334,13 @@ def _say_how(ended: Ended, folder: Path, *, fresh: bool = False) -> None:
         click.echo(f"last failure: worker {failure.worker}{rank}: {failure.reason}{how}", err=True)
         for line in failure.message.splitlines():
             click.echo(f"  | {printable(line)}", err=True)
-        _say_log(folder / "logs" / f"worker-{failure.worker}.log")
+        _say_log(workdir.log_file(failure.worker))
     if status.phase not in ("Succeeded", "Failed"):
         step = f" at step {status.checkpoint.step}" if status.checkpoint else ""
-        which = f"a run in {_short(folder)} without --fresh" if fresh else "the same command"
+        which = f"a run in {_short(workdir.path)} without --fresh" if fresh else "the same command"
         click.echo(f"stopped{step}; {which} goes on from there", err=True)
-    places = {"results": folder / "results", "checkpoints": folder / "checkpoints", "logs": folder / "logs"}
+    _say_way_on(status, workdir)
+    places = {"results": workdir.results, "checkpoints": workdir.checkpoints, "logs": workdir.logs}
     click.echo("   ".join(f"{name}: {_short(path)}" for name, path in places.items()), err=True)
 
 

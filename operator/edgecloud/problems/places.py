@@ -57,6 +57,12 @@ class Place:
         models = (option.type for option in self.options if _is_model(option.type))
         return {name: field for model in models for name, field in fields_of(model).items()}
 
+    @property
+    def item_fields(self) -> dict[str, FieldInfo]:
+        """Those of the items, where a list of models fits."""
+        lists = (option.type for option in self.options if _is_list(option.type))
+        return Place(options=tuple(item for one in lists for item in _items(one, 0))).fields
+
     def takes(self, text: str) -> bool:
         """Whether a text fits here, as far as type and pattern tell."""
         return any(o.type is str and (o.pattern is None or re.search(o.pattern, text)) for o in self.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -51,6 +52,7 @@ _EMPTY: Final = {
     "a mapping": "write its fields below it, indented",
     "a list": "write its items below it, each behind `- `",
 }
+_FEW: Final = 2
 _WHOLE: Final = re.compile(r"[-+]?[0-9]{1,15}")
 _NUMBER: Final = re.compile(r"[-+]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})([eE][-+]?[0-9]{1,2})?")
 
@@ -119,7 +121,7 @@ def _type_remedy(failure: Failure, wanted: str) -> str:
     if wanted in ("a whole number", "a number"):
         return failure.place.remedy or _number_remedy(failure.value, wanted)
     if wanted == "a list":
-        return _list_remedy(failure.value)
+        return _list_remedy(failure.value, named={"name", "value"} <= failure.place.item_fields.keys())
     if wanted == "a mapping":
         found_list = isinstance(failure.value, list)
         return "write `key: value` lines" + (
@@ -137,11 +139,22 @@ def _number_remedy(value: Any, wanted: str) -> str:
     return f"write {wanted}"
 
 
-def _list_remedy(value: Any) -> str:
+def _list_remedy(value: Any, *, named: bool = False) -> str:
+    """named: whether the items have a name and a value, as environment variables do."""
+    if named and isinstance(value, dict) and value:
+        shown = [_named(*entry) for entry in itertools.islice(value.items(), _FEW)]
+        return f"write [{', '.join([*shown, '...'] if len(value) > _FEW else shown)}]"
     words = value.split() if isinstance(value, str) else []
     if 0 < len(words) <= 5 and all(re.fullmatch(r"[A-Za-z0-9._/=-]{1,40}", word) for word in words):
         return f"write it as a list: [{', '.join(words)}]"
     return "begin each item with `- `, or write [a, b]"
+
+
+def _named(name: Any, value: Any) -> str:
+    text = "..."
+    if isinstance(value, str | int | float):
+        text = quoted(value if isinstance(value, str) else literal(value, None))
+    return f"{{name: {clipped(str(name))}, value: {text}}}"
 
 
 def _missing(failure: Failure) -> Said:

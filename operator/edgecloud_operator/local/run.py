@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from edgecloud.api.immutable import IMMUTABLE, changes
 from edgecloud.api.job import TrainingJob
-from edgecloud.api.status import TERMINAL, MeasuringStatus, Rendezvous
+from edgecloud.api.status import TERMINAL, MeasuringStatus, Rendezvous, TrainingJobStatus
 from edgecloud.launcher import linux
 from edgecloud_operator.controller.controller import Controller
 from edgecloud_operator.coordinator.door import MAX_CONNECTIONS, Door
@@ -65,8 +65,10 @@ class Ended:
         return 1
 
 
-def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[TrainingJob, bool]:
+def prepare(job: TrainingJob, workdir: Workdir, workers: int | None, *, above: int = 0) -> tuple[TrainingJob, bool]:
     """The job as it should run in a folder, and whether an earlier run there has finished it.
+
+    above: the round of the earlier run whose checkpoints a new job goes on from; its own rounds are higher.
 
     Raises:
         WorkdirError: the folder holds another job, or this one with changes that are not allowed.
@@ -75,7 +77,8 @@ def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[Tr
     job = TrainingJob.parse(job.dump()) if workers is None else job.with_workers(workers)
     earlier = workdir.load()
     if earlier is None:
-        return created(job, str(uuid.uuid4())), False
+        new = created(job, str(uuid.uuid4()))
+        return (new.with_status(TrainingJobStatus(rendezvous=Rendezvous(round=above))) if above else new), False
     if earlier.metadata.name != job.metadata.name:
         raise WorkdirError(
             f"{workdir.path} holds the job {earlier.metadata.name}, not {job.metadata.name}: name another --workdir"
@@ -83,9 +86,12 @@ def prepare(job: TrainingJob, workdir: Workdir, workers: int | None) -> tuple[Tr
     for change in changes(earlier.spec, job.spec):
         if change.path[0] not in IMMUTABLE:
             continue  # the GPUs in resources: no worker is left here that was made with as many as before
+        # To the built-in trainer they are another training's then.
+        kept = change.path[0] != "trainer" and workdir.has_checkpoints
+        keeping = ", with --fresh --keep-checkpoints to go on from its checkpoints" if kept else ""
         raise WorkdirError(
             f"{workdir.path} holds an earlier run of {job.metadata.name}, and spec.{change.path[0]} has changed since:"
-            " start over with --fresh (the earlier run is kept beside it), or name another --workdir"
+            f" start over with --fresh (the earlier run is kept beside it){keeping}, or name another --workdir"
         )
     metadata = earlier.metadata.model_copy(
         update={

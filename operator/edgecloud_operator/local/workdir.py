@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -19,10 +19,13 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.documents import Document, read_documents
 from edgecloud.documents.scalars import ScalarError, scalar
 from edgecloud.problems import Problem
+from edgecloud_operator.local.keeping import DONE, KeepingError, copied
 
 KEPT_ASIDE: Final = 100
 LOCK: Final = ".lock"
-OURS: Final = frozenset({"job.yaml", "checkpoints", "results", "logs", "files", LOCK})
+_COPY: Final = ".edgecloud-checkpoints"
+"""Checkpoints that are being copied for the next run, or were when that was killed."""
+OURS: Final = frozenset({"job.yaml", "checkpoints", "results", "logs", "files", LOCK, _COPY})
 """What a run leaves in its folder, beside the built-in trainer's cache."""
 CACHE: Final = "data"
 _CACHED: Final = (".images", ".lock", ".partial")
@@ -48,6 +51,13 @@ class Workdir:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether a job could go on from what lies there."""
+        with suppress(OSError):
+            return any(entry.name != DONE for entry in self.checkpoints.iterdir())
+        return False
 
     @property
     def results(self) -> Path:
@@ -171,22 +181,26 @@ class Workdir:
                 beside.unlink(missing_ok=True)  # on a full disk it would take what room is left
             raise
 
-    def put_aside(self) -> Path | None:
+    def put_aside(self, *, keep_for: TrainingJob | None = None) -> Path | None:
         """Move the folder of an earlier run out of the way; the new place, or None if there was nothing.
 
-        Only the trainer's cache stays, for the next run: its names say what is in it, and decoding takes a while.
+        Only the trainer's cache stays, for the next run: its names say what is in it, and decoding takes a while. And
+        a copy of the checkpoints where a job is to go on from them, `keep_for`: whole before anything is moved.
 
         A link to the folder stays, and leads to the new one.
 
         Raises:
-            WorkdirError: another run is in it, it can't be read or moved, or it holds what no run has made.
+            WorkdirError: another run is in it, it can't be read or moved, or it holds what no run has made; there
+                are no checkpoints to keep, or they can't be copied.
         """
         try:
             found = {entry.name for entry in self.path.iterdir()}
-            if not found - {LOCK}:
+            if not found - {LOCK} and keep_for is None:
                 return None
             cache = self._has_cache()
         except FileNotFoundError:
+            if keep_for is not None:
+                raise WorkdirError(f"there is no earlier run in {self.path}: leave --keep-checkpoints out") from None
             return None
         except OSError as error:
             raise WorkdirError(
@@ -200,14 +214,28 @@ class Workdir:
             )
         self._read()
         real = self.path.resolve()  # of a link the name alone would move
-        with self.lock():
-            aside = _move_aside(real)
-            with suppress(OSError):  # then the images are decoded again
-                if cache or real != self.path:
-                    real.mkdir()
-                if cache:
-                    (aside / CACHE).rename(real / CACHE)
-            return aside
+        copy = nullcontext() if keep_for is None else copied(self.checkpoints, real / _COPY, keep_for)
+        try:
+            with self.lock(), copy:
+                aside = _move_aside(real)
+                if keep_for is not None:
+                    _take(aside / _COPY, real / self.checkpoints.name)
+                with suppress(OSError):  # then the images are decoded again
+                    if cache or real != self.path:
+                        real.mkdir(exist_ok=True)
+                    if cache:
+                        (aside / CACHE).rename(real / CACHE)
+                return aside
+        except KeepingError as error:
+            raise WorkdirError(str(error)) from error
+
+    def last_round(self) -> int:
+        """The round that the run in it came to; 0 where nothing says so."""
+        with suppress(WorkdirError):
+            job = self.load()
+            if job is not None and job.status is not None and job.status.rendezvous is not None:
+                return job.status.rendezvous.round
+        return 0
 
     def _has_cache(self) -> bool:
         """Whether data/ is the trainer's cache, by all that is in it; it could be images of the user's own."""
@@ -238,6 +266,15 @@ def _move_aside(path: Path) -> Path:
             except OSError as error:
                 raise WorkdirError(f"{path} can't be moved to {aside}: {error.strerror}") from error
     raise WorkdirError(f"{path} can't be moved aside: name another folder with --workdir")
+
+
+def _take(source: Path, target: Path) -> None:
+    """Give what was made in the old folder, which is moved, its place in a new one."""
+    try:
+        target.parent.mkdir()
+        source.rename(target)
+    except OSError as error:
+        raise WorkdirError(f"{source} can't be moved to {target} ({error.strerror}): move it there yourself") from error
 
 
 class _Dumper(yaml.SafeDumper):

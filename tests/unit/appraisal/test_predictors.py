@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,22 @@ from edgecloud_trainer.restoring import RestoreError, restore
 from tests.unit.data.server import Site, serving
 from tests.unit.edge.made import expected, export_card, images, linear, network_card, weights, write
 
+ROOT = Path(__file__).parents[3]
 SHAPE = (3, 16, 16)
 
 
 def saved(
-    workdir: Path, *, step: int = 5, fingerprint: dict[str, str] | None = None, mirror: bool = False, **card: Any
+    workdir: Path,
+    *,
+    step: int = 5,
+    fingerprint: dict[str, str] | None = None,
+    mirror: bool = False,
+    model: str = "article-cnn",
+    **card: Any,
 ) -> ModelCard:
     """A checkpoint of an untrained network in a workdir."""
     scale = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.25)}
-    made = network_card(model="article-cnn", shape=SHAPE, mirror=mirror, **scale, **card)
+    made = network_card(model=model, shape=SHAPE, mirror=mirror, **scale, **card)
     torch.manual_seed(step)
     network = models.build("article-cnn", classes=3, channels=3, height=16, width=16)
     tensors = {f"model.{name}": value for name, value in network.state_dict().items()}
@@ -64,6 +73,39 @@ def test_a_workdir_and_a_checkpoint(tmp_path: Path) -> None:
         assert found.workdir == tmp_path / "run"
         assert found.computes == "cpu, float32"
         np.testing.assert_allclose(found.predictor.logits(pixels), plain(tmp_path, pixels, step), atol=1e-4)
+
+
+def test_a_model_of_ones_own_is_found_in_the_folder_that_one_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `edgecloud run` finds it, with what it imports in its turn; afterwards nothing else is found there."""
+    (tmp_path / "cwd_own.py").write_text(
+        "import cwd_part\nfrom edgecloud_trainer.models.article import ArticleCNN as build\n"
+    )
+    (tmp_path / "cwd_part.py").write_text("")
+    saved(tmp_path / "run", model="cwd_own:build")
+    before = list(sys.path)
+    with pytest.raises(models.ModelError, match=r"cwd_own can't be imported .* start it from its folder"):
+        open_any(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    pixels = images(2, SHAPE)
+    found = open_any(Path("run"))
+    np.testing.assert_allclose(found.predictor.logits(pixels), plain(tmp_path, pixels), atol=1e-4)
+    assert sys.path == before
+
+
+def test_a_checkpoint_opens_in_any_torch_code_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = re.findall(r"```python\n([^`]*safetensors[^`]*)```", (ROOT / "README.md").read_text())
+    saved(tmp_path / "runs/pets", step=1200)
+    monkeypatch.chdir(tmp_path)
+    pixels = images(2, SHAPE)
+    network = models.build("article-cnn", classes=3, channels=3, height=16, width=16)
+    known = {"network": network, "pixels": torch.from_numpy(pixels)}
+    exec(code, known)
+    found = known["logits"].detach().numpy()
+    np.testing.assert_allclose(found, open_any(tmp_path / "runs/pets").predictor.logits(pixels), atol=1e-5)
 
 
 def test_mirror_images_are_looked_at_where_the_card_says_so(tmp_path: Path) -> None:

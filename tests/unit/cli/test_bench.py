@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgecloud.api.job import TrainingJob
-from edgecloud.cli.bench import Measured, NoSpeedError, Runs, compared, ended, figures
+from edgecloud.cli.bench import Measured, NoSpeedError, Runs, bench, compared, ended, figures
 from edgecloud.cli.main import cli
 from tests.unit.cli.command import job_file
 
@@ -81,6 +81,7 @@ def test_a_program_says_its_speed_itself() -> None:
     assert figures(finished(published, program=PROGRAM)).samples_per_second == 900.0
     with pytest.raises(NoSpeedError, match=r"worker\.report\(samples_per_second=\.\.\.\)"):
         figures(finished({}, program=PROGRAM))
+    assert bench.help and "worker.report(samples_per_second=" in bench.help, "before hours were spent"
 
 
 def test_why_a_run_ended() -> None:

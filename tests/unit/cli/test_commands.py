@@ -23,7 +23,8 @@ from edgecloud.cli.main import COMMANDS, cli
 from edgecloud.cli.run import _say_how, _unwritable
 from edgecloud.validation import validate_bytes
 from edgecloud_operator.local import Ended, Workdir
-from tests.unit.cli.command import EDGECLOUD, environment, job_file, run_edgecloud
+from edgecloud_operator.local.workdir import OURS
+from tests.unit.cli.command import EDGECLOUD, ROOT, environment, job_file, run_edgecloud
 
 # Help
 
@@ -49,6 +50,13 @@ def test_help_tells_of_every_option(name: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("place", ["--help", "README.md"])
+def test_everything_in_the_folder_of_a_run_is_told_of(place: str) -> None:
+    text = (commands()["run"].help or "") if place == "--help" else (ROOT / place).read_text()
+    for name in (name for name in OURS if not name.startswith(".")):
+        assert re.search(rf"^(\|.*`| +){name}\b", text, re.MULTILINE), name
+
+
 def test_every_module_of_the_command_line_is_a_command() -> None:
     found = {module.name for module in pkgutil.iter_modules(edgecloud.cli.__path__)}
     assert found - {"main", "display", "progress", "output", "tables", "needing", "images"} == set(COMMANDS)
@@ -61,6 +69,7 @@ def test_help_of_the_whole() -> None:
         assert re.search(rf"^  {name} +\S", done.stdout, re.MULTILINE), name
         assert command.help
     assert "--version" in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2], "no summary is cut"
 
 
 def test_without_a_command_it_shows_its_help() -> None:
@@ -483,7 +492,7 @@ def test_json_and_yaml_are_utf_8_whatever_the_locale(tmp_path: Path, encoding: s
 def test_what_goes_on_after_a_stop(tmp_path: Path, fresh: bool, which: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With --fresh, as bench has it, the same command would start over."""
     job = yaml.safe_load(job_file(tmp_path / "a.yaml").read_text()) | {"status": {"phase": "Suspended"}}
-    _say_how(Ended(job=TrainingJob.parse(job)), tmp_path, fresh=fresh)
+    _say_how(Ended(job=TrainingJob.parse(job)), Workdir(tmp_path), fresh=fresh)
     assert capsys.readouterr().err.startswith(f"stopped; {which.format(tmp_path)} goes on from there\n")
 
 
@@ -499,8 +508,56 @@ def test_how_it_failed(tmp_path: Path, how: dict[str, Any], said: str, capsys: p
     failure = {"worker": 1, "rank": 1, "message": "", "round": 1, "at": "2026-01-31T12:00:00Z"} | how
     status = {"phase": "Failed", "lastFailure": failure}
     job = yaml.safe_load(job_file(tmp_path / "a.yaml").read_text()) | {"status": status}
-    _say_how(Ended(job=TrainingJob.parse(job)), tmp_path)
+    _say_how(Ended(job=TrainingJob.parse(job)), Workdir(tmp_path))
     assert f"last failure: worker 1, rank 1: {said}\n" in capsys.readouterr().err
+
+
+WAY_ON = re.compile(
+    r"to go on from its checkpoints, .*: edgecloud run FILE --workdir \S+/work --fresh --keep-checkpoints\n"
+)
+
+
+@pytest.mark.parametrize(("phase", "checkpoint", "said"), [("Failed", "step-3", True), ("Failed", "", False),
+                                                           ("Succeeded", "step-3", False)])  # fmt: skip
+def test_a_job_that_has_failed_names_the_way_on_from_its_checkpoints(
+    tmp_path: Path, phase: str, checkpoint: str, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = finished(tmp_path, phase)
+    (tmp_path / "work/checkpoints" / checkpoint).mkdir(parents=True)
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == (phase == "Failed") and bool(WAY_ON.search(done.stderr)) == said, done.output
+    job = yaml.safe_load((tmp_path / "work/job.yaml").read_text())
+    _say_how(Ended(job=TrainingJob.parse(job)), Workdir(tmp_path / "work"))
+    assert bool(WAY_ON.search(capsys.readouterr().err)) == said
+
+
+def test_to_keep_checkpoints_is_a_way_to_start_over(tmp_path: Path) -> None:
+    file = job_file(tmp_path / "a.yaml")
+    assert "--keep-checkpoints belongs to --fresh" in refused(tmp_path, file, "--keep-checkpoints")
+    assert "there is no earlier run in" in refused(tmp_path, file, "--fresh", "--keep-checkpoints")
+
+
+def test_a_script_that_was_put_right_goes_on_from_the_checkpoints(tmp_path: Path) -> None:
+    """In a new run, whose rounds are above those of the earlier one: so a zombie of that can't win."""
+    file = tmp_path / "a.yaml"
+    options = ("--workdir", tmp_path / "work", "-q", "-o", "json")
+
+    def run(step: str, *more: str) -> subprocess.CompletedProcess[str]:
+        code = f"from edgecloud import worker; at = worker.checkpoint_dir / 'at'; {step}"
+        program = {"command": ["python", "-c", code]}
+        job_file(file, program=program, restartPolicy={"maxRestarts": 0})
+        return run_edgecloud("run", file, *options, *more)
+
+    failed = run("at.write_text('7'); 1 / 0")
+    assert failed.returncode == 1 and WAY_ON.search(failed.stderr)
+    round = json.loads(failed.stdout)["status"]["rendezvous"]["round"]
+    mended = "assert at.read_text() == '7'; at.write_text('8')"
+    done = run(mended, "--fresh", "--keep-checkpoints")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"]["rendezvous"]["round"] == round + 1
+    [aside] = tmp_path.glob("work.2*")
+    assert (aside / "checkpoints/at").read_text() == "7", "kept as it was"
+    assert (tmp_path / "work/checkpoints/at").read_text() == "8"
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -512,7 +569,7 @@ def test_a_log_is_named_if_there_is_one(tmp_path: Path, written: bool, capsys: p
     (log.parent if written else log).mkdir(parents=True)
     if written:
         log.write_text("")
-    _say_how(Ended(job=TrainingJob.parse(job)), tmp_path)
+    _say_how(Ended(job=TrainingJob.parse(job)), Workdir(tmp_path))
     said = capsys.readouterr().err
     assert "  | no log\n" in said
     assert (f"its log: {log}\n" in said) == written and ("its log" in said) == written

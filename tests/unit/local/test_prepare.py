@@ -56,6 +56,15 @@ def test_a_new_job_is_created(empty: Workdir) -> None:
     assert prepare(make_job(), empty, None)[0].metadata.uid != metadata.uid
 
 
+def test_a_new_job_with_kept_checkpoints_opens_rounds_above_theirs(empty: Workdir) -> None:
+    job, finished = prepare(make_job(), empty, None, above=3)
+    assert not finished and job.status is not None
+    now = datetime.now(UTC)
+    plan = reconcile(job, Observed(listening_since=now), now)
+    assert plan.status_first and plan.status is not None and plan.status.rendezvous == Rendezvous(round=3)
+    assert (plan.status.phase, plan.status.start_time) == ("Pending", now.replace(microsecond=0))
+
+
 @pytest.mark.parametrize("phase", ["Pending", "Running", "Suspended", "Succeeded", "Failed"])
 def test_what_another_server_noted_in_the_file_is_not_ours(empty: Workdir, phase: str) -> None:
     """A file from `kubectl get -o yaml`, or the job.yaml of another run: it is a new run here, and not done already."""
@@ -221,6 +230,19 @@ def test_another_training(tmp_path: Path, before: dict[str, Any], after: dict[st
         workdir = with_earlier(tmp_path / "work", status, **before)
         with pytest.raises(WorkdirError, match=rf"spec\.{field} has changed since.*--fresh.*--workdir"):
             prepare(make_job(**after), workdir, None)
+
+
+@pytest.mark.parametrize(("before", "after", "field"), CHANGED, ids=[f"{field}" for *_, field in CHANGED])
+def test_the_way_on_from_the_checkpoints(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], field: str
+) -> None:
+    """Named where it leads on: there are some, and the built-in trainer will not refuse them as another training's."""
+    workdir = with_earlier(tmp_path / "work", **before)
+    for there in (False, True):
+        with pytest.raises(WorkdirError) as raised:
+            prepare(make_job(**after), workdir, None)
+        assert ("--fresh --keep-checkpoints" in str(raised.value)) == (there and field != "trainer")
+        (workdir.checkpoints / "step-3").mkdir(exist_ok=True)
 
 
 def test_other_gpus(tmp_path: Path) -> None:

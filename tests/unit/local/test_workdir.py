@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from edgecloud.api.job import TrainingJob
 from edgecloud.documents import read_documents
-from edgecloud_operator.local import Workdir, WorkdirError, to_yaml
+from edgecloud_operator.local import Workdir, WorkdirError, keeping, to_yaml
+from edgecloud_trainer.checkpoints import layout
 from edgecloud_trainer.data.remembering import remember
 from tests.unit.api import strategies
 from tests.unit.local.jobs import made, make_job
@@ -482,3 +484,83 @@ def test_a_folder_that_cannot_be_moved(tmp_path: Path) -> None:
             workdir.put_aside()
     finally:
         tmp_path.chmod(0o700)
+
+
+# --fresh --keep-checkpoints
+
+
+def earlier(path: Path) -> Workdir:
+    """A run with a checkpoint, its mark that it is done, and what else may lie there."""
+    workdir = made(path)
+    workdir.save(make_job(metadata=OURS, status={"rendezvous": {"round": 3}}))
+    (workdir.checkpoints / "step-1").mkdir()
+    for name in ("step-1/weights", "step-1/done.json", "done.json"):
+        (workdir.checkpoints / name).write_text(name)
+    (workdir.checkpoints / "latest").symlink_to("step-1")
+    return workdir
+
+
+def held(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+BUILT_IN = {"program": None, "trainer": {"data": {"name": "digits"}}}
+COPY = ".edgecloud-checkpoints"
+ALL = {"step-1", "step-1/weights", "step-1/done.json", "done.json", "latest"}
+
+
+@pytest.mark.parametrize(("spec", "kept"), [({}, ALL), (BUILT_IN, ALL - {"done.json"})], ids=["program", "trainer"])
+def test_checkpoints_are_kept_for_the_next_run_without_the_trainers_mark(
+    tmp_path: Path, spec: dict[str, Any], kept: set[str]
+) -> None:
+    workdir = earlier(tmp_path / "work")
+    aside = workdir.put_aside(keep_for=make_job(**spec))
+    assert aside is not None
+    assert held(workdir.path) == {"checkpoints"} | {f"checkpoints/{name}" for name in kept}
+    assert (workdir.checkpoints / "latest/weights").read_text() == "step-1/weights"
+    assert held(aside / "checkpoints") == ALL and COPY not in held(aside)
+    (workdir.checkpoints / "step-1/weights").write_text("trained on")
+    assert (aside / "checkpoints/step-1/weights").read_text() == "step-1/weights", "a copy, and no link"
+    assert (Workdir(aside).last_round(), workdir.last_round()) == (3, 0)
+
+
+def test_the_mark_is_the_trainers_own() -> None:
+    assert keeping.DONE == layout.DONE
+
+
+def test_checkpoints_and_the_trainers_cache_are_kept_behind_a_link(tmp_path: Path) -> None:
+    real = with_cache(tmp_path / "scratch/real")
+    (real.checkpoints / "step-1").mkdir()
+    workdir = Workdir(tmp_path / "work")
+    workdir.path.symlink_to(real.path)
+    assert workdir.put_aside(keep_for=make_job()) is not None
+    assert {entry.name for entry in real.path.iterdir()} == {"checkpoints", "data"}
+
+
+@pytest.mark.parametrize("there", ["no folder", "no checkpoints", "a mark alone"])
+def test_no_checkpoints_to_keep(tmp_path: Path, there: str) -> None:
+    """Not to begin at the beginning: of one who asks for this the checkpoints lie elsewhere."""
+    workdir = Workdir(tmp_path / "work")
+    if there != "no folder":
+        workdir.prepare()
+    if there == "a mark alone":
+        (workdir.checkpoints / "done.json").write_text("{}")
+    before = held(tmp_path)
+    with pytest.raises(WorkdirError, match="leave --keep-checkpoints out"):
+        workdir.put_aside(keep_for=make_job(**BUILT_IN))
+    assert held(tmp_path) - {"work/.lock"} == before
+
+
+def test_checkpoints_that_cannot_be_copied(tmp_path: Path) -> None:
+    """Nothing is moved, and no half of a copy is left; a copy that was killed is in nobody's way."""
+    workdir = earlier(tmp_path / "work")
+    os.mkfifo(workdir.checkpoints / "pipe")
+    (workdir.path / COPY).mkdir()
+    (workdir.path / COPY / "half").write_text("")
+    with pytest.raises(WorkdirError, match=r"can't be copied \(.*pipe.*nothing was moved"):
+        workdir.put_aside(keep_for=make_job())
+    assert COPY not in held(workdir.path) and held(workdir.checkpoints) == ALL | {"pipe"}
+    (workdir.checkpoints / "pipe").unlink()
+    (workdir.path / COPY).mkdir()
+    (workdir.path / COPY / "half").write_text("")
+    assert workdir.put_aside(keep_for=make_job()) is not None and held(workdir.checkpoints) == ALL

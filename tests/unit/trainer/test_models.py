@@ -308,7 +308,7 @@ def test_own_model_keeps_what_is_in_evaluation_mode(own: str) -> None:
         (
             "nowhere:model",
             32,
-            "nowhere:model: nowhere can't be imported (ModuleNotFoundError: No module named 'nowhere'): put its folder",
+            "nowhere:model: nowhere can't be imported (ModuleNotFoundError: No module named 'nowhere'): start it",
         ),
         (
             "their_broken:model",

@@ -155,6 +155,14 @@ TYPES: list[Row] = [
         job("workers: 1", "program: {command: python train.py}"),
         '7 | spec.program.command | the text "python train.py" where a list | as a list: [python, train.py]',
     ),
+    (
+        job("workers: 1", "program: {command: [a], env: {A: b}}"),
+        '7 | spec.program.env | a mapping where a list | write [{name: A, value: "b"}]',
+    ),
+    (
+        job("workers: 1", "program: {command: [a], env: {A: 5, B: [b], C: c}}"),
+        '7 | spec.program.env | a mapping where a list | write [{name: A, value: "5"}, {name: B, value: ...}, ...]',
+    ),
     (good("tolerations: {key: a}"), "8 | spec.tolerations | a mapping where a list is needed | each item with `- `"),
     (good("storage: []"), "8 | spec.storage | a list where a mapping is needed | without `- `"),
     (good("storage: claim"), '8 | spec.storage | the text "claim" where a mapping is needed | lines below it'),

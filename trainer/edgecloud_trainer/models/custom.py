@@ -28,7 +28,8 @@ def build(name: str, *, classes: int, channels: int, height: int, width: int) ->
     except Exception as error:  # the user's code may raise anything
         if _may_pass(error):
             raise
-        remedy = "put its folder on PYTHONPATH, or into the image" if isinstance(error, ImportError) else "correct it"
+        missing = "start it from its folder, or put that on PYTHONPATH, or into the image"
+        remedy = missing if isinstance(error, ImportError) else "correct it"
         raise ModelError(
             f"{name}: {module_name} can't be imported ({type(error).__name__}: {error}): {remedy}"
         ) from error
