@@ -62,14 +62,15 @@ def choose(settings: Settings) -> Device:
     """The device for this rank; a GPU is this process's from now on, with some memory of it.
 
     Raises:
-        GPUNotVisibleError: the job asks for GPUs and this process sees too few. The CPU is never a silent way out.
+        GPUNotVisibleError: the job asks for GPUs and this process sees too few, or torch can't compute on its own. The
+            CPU is never a silent way out.
         SettingsError: the precision doesn't go with the device, or the worker has more processes than GPUs.
     """
     cuda, spec = on_gpu(settings), settings.trainer
     _refuse(settings, visible=torch.cuda.device_count() if cuda else 0)
     if cuda:
         device = torch.device("cuda", settings.local_rank)
-        torch.cuda.set_device(device)
+        _begin(device, settings.local_rank)
     else:
         device = torch.device("cpu")
     autocast = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16, "auto": _good(device)}[spec.precision]
@@ -81,6 +82,26 @@ def choose(settings: Settings) -> Device:
         memory_format=memory_format(settings),
         backend="nccl" if cuda else "gloo",
     )
+
+
+def _begin(device: torch.device, local_rank: int) -> None:
+    """Have CUDA begin on a GPU, and compute there for once: that it is seen says nothing of driver and torch.
+
+    Raises:
+        GPUNotVisibleError: the driver is too old for this torch, torch has no code for this GPU, or the like.
+    """
+    try:
+        torch.cuda.set_device(device)
+        torch.ones(1, device=device).add_(1).item()
+    except RuntimeError as error:
+        if "out of memory" in str(error):  # a torch.OutOfMemoryError, or CUDA's own: that has a name already
+            raise
+        said = str(error).strip().partition("\n")[0].rstrip(".:")
+        raise GPUNotVisibleError(
+            f"local rank {local_rank} sees its GPU and can't compute on it ({said}): put a newer driver on the node, or"
+            f" take an image whose torch is built for that driver and GPU (this one's, for CUDA {torch.version.cuda}),"
+            " or write trainer.device: cpu"
+        ) from error
 
 
 def check_enough(settings: Settings, seen: int) -> None:

@@ -2,15 +2,17 @@
 
 After Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language Models" (2023): the mean of the
 ranks' differences is the gradient of an outer optimiser, SGD with Nesterov's momentum. The differences travel in 8
-bits. Every sum is one of integers, the ranks' own optimisers begin anew after each exchange, and what no sum is made of
-becomes rank 0's (see `alike`): so all ranks hold the same state then, rank 0's checkpoint holds all there is, and a
-training that goes on from it is the undisturbed one, to the last bit, as long as the number of ranks is the same.
+bits. Every sum is one of integers, the ranks' own optimisers begin anew after each exchange, the least of their loss
+scales (of fp16) is all ranks' then, and what no sum is made of becomes rank 0's (see `alike`): so all ranks hold the
+same state then, rank 0's checkpoint holds all there is, and a training that goes on from it is the undisturbed one, to
+the last bit, as long as the number of ranks is the same.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,16 +24,18 @@ from edgecloud.api.trainer import SyncSpec
 from edgecloud_trainer import compression, exact
 from edgecloud_trainer.reduction import NONE, Wishes, settle
 
-_WORDS: Final = 4
-"""Beside the rows' scales: the two wishes, the buffers' scale, and whether all is finite."""
+_WORDS: Final = 6
+"""Beside the rows' scales: the two wishes, how the loss is scaled, the buffers' scale, and whether all is finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchanged:
-    """What an exchange came to. wishes: whatever any rank wishes; finite: whether all ranks' weights are."""
+    """What an exchange came to. wishes: whatever any rank wishes; finite: whether all ranks' weights are; scaling: the
+    least of each of its two values on any rank that scales its loss, and huge where none does."""
 
     wishes: Wishes
     finite: bool
+    scaling: tuple[float, int]
     wait_seconds: float
 
 
@@ -70,20 +74,24 @@ class OuterSync:
         return number % self._spec.every_steps + 1
 
     @torch.no_grad()
-    def exchange(self, *, share: float, seed: int, wishes: Wishes = NONE) -> Exchanged:
+    def exchange(
+        self, *, share: float, seed: int, wishes: Wishes = NONE, scaling: Sequence[float] | None = None
+    ) -> Exchanged:
         """Bring the ranks' weights together; on return all hold the same ones.
 
         Args:
             share: this rank's part of the samples, over all ranks 1.
             seed: of the rounding; another for each rank and step.
             wishes: this rank's.
+            scaling: by what this rank scales its loss, and for how many steps it has; None: it doesn't.
         """
         difference = (self._flat() - self._common).mul_(share)
         held = self._buffers()
         buffers = torch.cat([b.reshape(-1).float() for b in held]) if held else torch.zeros(1)
         buffers = buffers.to(difference.device).mul(share)
         by_row = compression.largest_by_row(difference, self._layout)
-        wanted = by_row.new_tensor([wishes.stop, wishes.save])
+        # Of a maximum of negatives comes the minimum.
+        wanted = by_row.new_tensor([wishes.stop, wishes.save, *(-value for value in scaling or (math.inf, math.inf))])
         sizes = torch.stack((buffers.abs().max(), by_row.max()))
         # A maximum of NaN is not to be relied on between ranks.
         broken = torch.where(torch.isfinite(sizes).all(), 0.0, 1.0).reshape(1)
@@ -95,10 +103,10 @@ class OuterSync:
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         settle(largest.device, self._world_size)
         waited = time.perf_counter() - began
-        stop, save, buffer_scale, wrong = largest[-_WORDS:].tolist()
-        wishes = Wishes(stop=stop > 0, save=save > 0)
+        stop, save, scale, steps, buffer_scale, wrong = largest[-_WORDS:].tolist()
+        wishes, least = Wishes(stop=stop > 0, save=save > 0), (-scale, int(-steps))
         if wrong:
-            return Exchanged(wishes=wishes, finite=False, wait_seconds=waited)
+            return Exchanged(wishes=wishes, finite=False, scaling=least, wait_seconds=waited)
         scales = largest[:-_WORDS]
         generator = torch.Generator().manual_seed(seed)
         mine = compression.compressed(difference, scales, self._lengths, generator)
@@ -116,7 +124,7 @@ class OuterSync:
             flat = exact.from_grid(grid, exponent, torch.float32)
             for buffer, piece in zip(held, torch.split(flat, [b.numel() for b in held]), strict=True):
                 buffer.copy_(piece.view(buffer.shape))
-        return Exchanged(wishes=wishes, finite=True, wait_seconds=waited)
+        return Exchanged(wishes=wishes, finite=True, scaling=least, wait_seconds=waited)
 
     def _move(self, difference: Tensor) -> None:
         """One step of the outer optimiser, from the last common weights."""

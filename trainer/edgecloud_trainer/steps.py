@@ -32,6 +32,12 @@ _NOT_FINITE: Final = (
     " optimizer.gradientClipNorm, or write precision: fp32"
 )
 
+_SCALING: Final = ("scale", "_growth_tracker")
+"""What of a scaler's state changes: the loss's scale, and for how many steps it has been good."""
+LEAST_SCALE: Final = 2.0**-24
+"""fp16's smallest number. With the loss scaled by no more than it, what comes back from the logits, less than 1 each,
+has vanished already: gradients that still are not finite never will be, and no step has moved a weight for long."""
+
 
 class NonFiniteError(ArithmeticError):
     """The loss, a gradient, a weight or a running statistic is NaN or infinite."""
@@ -163,13 +169,18 @@ class Stepper:
         if not outer.due(number, self.total_steps):
             return own
         settings, began = self.settings, time.perf_counter()
+        scaling = self.scaler.state_dict()
         exchanged = outer.exchange(
             share=outcome.samples / self.batch,
             seed=mixed(settings.trainer.seed, number, settings.trainer.shards + settings.rank),
             wishes=wishes,
+            scaling=[scaling[name] for name in _SCALING] if scaling else None,
         )
-        if not exchanged.finite:
+        if not exchanged.finite or exchanged.scaling[0] < LEAST_SCALE:
             raise NonFiniteError(_NOT_FINITE)
+        if scaling:
+            # A checkpoint holds rank 0's.
+            self.scaler.load_state_dict(scaling | dict(zip(_SCALING, exchanged.scaling, strict=True)))
         for optimizer in self.optimizers:
             optimizer.state.clear()
         if self.ema is not None:
@@ -192,10 +203,7 @@ class Stepper:
         self, number: int, epoch: int, shards: Sequence[tuple[int, np.ndarray]], wishes: Wishes
     ) -> tuple[Part, float]:
         """Forward and backward over some shards at once; gradients, of the batch's mean loss, land in .grad."""
-        data_began = time.perf_counter()
         ids = np.concatenate([shard_ids for _, shard_ids in shards])
-        images, labels = self._images(ids, epoch)
-        data_seconds = time.perf_counter() - data_began
         for parameter in self._parameters:
             parameter.grad = None
         norm.set_sizes(self.model, [len(shard_ids) for _, shard_ids in shards if len(shard_ids)])
@@ -203,10 +211,14 @@ class Stepper:
         seeding.seed_all(mixed(self.settings.trainer.seed, number, shards[0][0]))
         if len(ids) == 0:
             zero = torch.zeros((), device=self.device.device)
+            self.scaler.scale(zero)  # with which it knows its scale: others' gradients are to be divided by it
             moments = norm.gathered(self.norms, device=self.device.device)
             seen = norm.seen(self.norms)
             nothing = Part(loss_sum=zero, correct=zero.long(), samples=0, wishes=wishes, moments=moments, seen=seen)
-            return nothing, data_seconds
+            return nothing, 0.0
+        data_began = time.perf_counter()
+        images, labels = self._images(ids, epoch)
+        data_seconds = time.perf_counter() - data_began
         with self.autocast():
             logits = self._forward(images)
         logits = logits.float()
@@ -274,16 +286,22 @@ class Stepper:
 
     def _update(self, totals: Totals, number: int) -> None:
         """Move the weights, with which step `number` is done. Every rank does the same to the same numbers."""
-        if not totals.finite:  # the loss itself; a gradient that is only scaled too high is the scaler's matter
+        # Not finite is the loss itself; a gradient that is only scaled too high is the scaler's matter, as long as some
+        # scale may help. It is looked at here, when the totals have been waited for: a GPU has nothing else to do.
+        # With `sync: local` it is this rank's own, and all hear of it in the exchange.
+        if not totals.finite or (self.outer is None and self.scaler.get_scale() < LEAST_SCALE):
             raise NonFiniteError(_NOT_FINITE)
-        for optimizer in self.optimizers:
+        # A scaler refuses an optimiser that has nothing to do, as on a rank by itself of which no shard has an image.
+        moving = [one for one in self.optimizers if any(p.grad is not None for p in optimizers.parameters(one))]
+        for optimizer in moving:
             self.scaler.unscale_(optimizer)
         clip = self.settings.optimizer.gradient_clip_norm
         if clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, clip)
-        for optimizer in self.optimizers:
+        for optimizer in moving:
             self.scaler.step(optimizer)
-        self.scaler.update()
+        if moving:
+            self.scaler.update()
         norm.take_up(self.norms, totals.moments, totals.seen)
         if self.ema is not None and self.outer is None:
             self.ema.update(self.model, number)

@@ -65,7 +65,8 @@ def run(
 
     Each worker is a launcher process that starts the training processes, as in a cluster's Pods. Ctrl-C, or SIGTERM,
     stops at a checkpoint, and the same command goes on from there; pressed twice it stops at once. With nohup it
-    outlives its terminal. Workers that ask for GPUs (resources.limits) get this machine's, each its own.
+    outlives its terminal. Workers that ask for GPUs (resources.limits) get this machine's, each its own; several with a
+    script of yours that ask for none see none, unless CUDA_VISIBLE_DEVICES is set.
 
     A job that has failed stays so. Once what was wrong is put right, in its program too, `edgecloud run FILE --fresh
     --keep-checkpoints` goes on from its checkpoints as a new run. (The built-in trainer refuses those of a training

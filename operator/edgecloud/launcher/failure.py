@@ -36,6 +36,8 @@ _MEMORY = re.compile(
     r"|\b(?:CUDA|HIP|XPU|MPS)\b.*\bout of memory|OutOfMemoryError",
     re.IGNORECASE,
 )
+_FRAME = re.compile(r"frame #\d+: .*[(\[]0x[0-9a-f]+(?: in [^()\s]+\)|\])")
+"""Of the stack that torch's C++ prints below what went wrong, which is more than is kept."""
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -73,8 +75,9 @@ def printable(text: str) -> str:
 
 
 def last_lines(text: str) -> str:
-    """The end of some output: at most 20 lines and 2000 characters."""
+    """The end of some output, without the frames of C++ stacks: at most 20 lines and 2000 characters."""
     lines = [line.rstrip() for line in printable(text).splitlines() if line.strip()]
+    lines = [line for line in lines if _FRAME.fullmatch(line) is None]
     return "\n".join(lines[-MAX_LINES:])[-MAX_CHARACTERS:]
 
 

@@ -28,6 +28,8 @@ _VICTIM: Final = re.compile(
     r"|DistBackendError|ncclRemoteError|ncclSystemError|gloo/transport|recvValue failed|sendBytes failed|TCPStore",
     re.IGNORECASE,
 )
+# NCCL's watchdog calls everything a DistBackendError, also what a rank's own kernel has done to its GPU.
+_OWN: Final = re.compile(r"CUDA error: ")
 _WEAK_REASONS: Final = ("ProgramError", "Transient", "PortTaken")
 # NCCL's watchdog and C++'s terminate abort the process when a peer is gone.
 _WEAK_SIGNALS: Final = ("SIGABRT",)
@@ -55,8 +57,9 @@ class Failure:
 
     @property
     def victim(self) -> bool:
-        """Whether its last lines speak of a lost peer."""
-        return not self.strong and _VICTIM.search(self.report.message) is not None
+        """Whether its last lines speak of a lost peer, and of nothing of its own."""
+        said = self.report.message
+        return not self.strong and _VICTIM.search(said) is not None and _OWN.search(said) is None
 
     def to_status(self) -> LastFailure:
         return LastFailure(

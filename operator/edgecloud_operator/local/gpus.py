@@ -33,16 +33,30 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Pa
     return tuple(str(number) for number in range(count))
 
 
-def share_of(spec: TrainingJobSpec, index: int, gpus: Sequence[str]) -> str | None:
+def share_of(
+    spec: TrainingJobSpec, index: int, gpus: Sequence[str], environment: Mapping[str, str] = os.environ
+) -> str | None:
     """CUDA_VISIBLE_DEVICES of worker `index`; None: it stays what it is.
 
     Without a GPU that is known of nothing is shared out: the trainer says what it misses, and a script may do without.
     Nor is anything to a trainer with device: auto that asks for no GPU: it takes the CPU.
     """
+    if _hidden(spec, index, gpus, environment):
+        return ""
     if not gpus or not _shared_out(spec) or not (asked := _asked(spec, index, gpus)):
         return None
     first = sum(_asked(spec, other, gpus) for other in range(index))
     return ",".join(gpus[first : first + asked])
+
+
+def unseen(spec: TrainingJobSpec, gpus: Sequence[str], environment: Mapping[str, str] = os.environ) -> str | None:
+    """What to write if workers are to see this machine's GPUs, which they don't; None if they do, or there are none."""
+    if not any(_hidden(spec, index, gpus, environment) for index in range(spec.worker_count())):
+        return None
+    return (
+        f"GPUs: workers that ask for none see none, as in a cluster: ask for them in"
+        f" {'spec.pools' if spec.pools else 'spec.resources.limits'} ({WHOLE_GPU}), or set {VARIABLE}"
+    )
 
 
 def shortage(spec: TrainingJobSpec, gpus: Sequence[str]) -> str | None:
@@ -61,6 +75,17 @@ def shortage(spec: TrainingJobSpec, gpus: Sequence[str]) -> str | None:
         f"{where}: the workers ask for {asked} GPUs together, and {len(gpus)} can be seen here:"
         f" take fewer workers, ask for less {WHOLE_GPU}, or {other}"
     )
+
+
+def _hidden(spec: TrainingJobSpec, index: int, gpus: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether worker `index` is to see no GPU, as in a Pod that asks for none: with a script that takes what it sees,
+    all workers would take the first one, on which NCCL refuses a second rank.
+
+    Not a lone worker that has a GPU for each of its ranks.
+    """
+    alone = spec.worker_count() == 1 and spec.rank_count() <= len(gpus)
+    theirs = spec.program is not None and _shared_out(spec) and VARIABLE not in environment
+    return bool(gpus) and theirs and not alone and spec.gpus_of(index) == 0
 
 
 def _asked(spec: TrainingJobSpec, index: int, gpus: Sequence[str]) -> int:

@@ -23,6 +23,7 @@ from edgecloud_operator.core.measurer import measure_on
 from edgecloud_operator.core.observed import Pod, Service
 from edgecloud_operator.core.plan import Event
 from edgecloud_operator.local.cluster import LocalCluster, created
+from edgecloud_operator.local.gpus import unseen, visible_gpus
 from edgecloud_operator.local.scratch import scratch_folder
 from edgecloud_operator.local.workdir import Workdir, WorkdirError
 from edgecloud_operator.local.workers import ADDRESS, Workers
@@ -154,6 +155,8 @@ class LocalRun:
                 self._display.note(
                     "export.measureOn: measured on this machine; nodeSelector and resources count in a cluster"
                 )
+            if why := unseen(self._cluster.job.spec, visible_gpus()):
+                self._display.note(why)
             try:
                 await self.start_controller()
                 await self._over.wait()

@@ -19,6 +19,7 @@ def failure(worker: int = 0, *, at: float = 0.0, aftermath: bool = False, **repo
 
 
 LOST_PEER = "RuntimeError: [../gloo/transport/tcp/pair.cc:525] Read error: Connection reset by peer"
+WATCHDOG = "what(): c10::DistBackendError: Process group watchdog thread terminated with exception: "
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,13 @@ LOST_PEER = "RuntimeError: [../gloo/transport/tcp/pair.cc:525] Read error: Conne
             id="an abort after a lost peer is a victim",
         ),
         pytest.param(failure(1, at=9, message="boom"), [failure(0, signal="SIGABRT", message=LOST_PEER)], id="even so"),
+        pytest.param(
+            failure(
+                1, at=9, signal="SIGABRT", message=WATCHDOG + "CUDA error: an illegal memory access was encountered"
+            ),
+            [failure(0, signal="SIGABRT", message=WATCHDOG + "NCCL error: remote process exited")],
+            id="what a watchdog says of its own GPU is a cause",
+        ),
         pytest.param(failure(1, at=1), [failure(0, at=2), failure(2, at=3)], id="the earliest wins"),
         pytest.param(
             failure(1, at=1, signal="SIGKILL"), [failure(0, at=2, signal="SIGKILL")], id="the earliest signal wins"

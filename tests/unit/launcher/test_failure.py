@@ -130,6 +130,23 @@ def test_the_last_lines_are_the_ones_that_are_kept() -> None:
     assert failure.last_lines("x" * 5000 + "end") == "x" * 1997 + "end"
 
 
+FRAMES = (
+    "c10d::ProcessGroupNCCL::checkForNCCLErrorsInternal(std::shared_ptr<c10d::NCCLComm>&) + 0x220 (0x7f3bb9dc1da0 in"
+    " /opt/edgecloud/lib/python3.11/site-packages/torch/lib/libtorch_cuda.so)",
+    "<unknown function> + 0x891c4 (0x7f3c2068b1c4 in /lib/x86_64-linux-gnu/libc.so.6)",
+    "/usr/bin/python3() [0x53bd79]",
+)
+
+
+def test_a_stack_does_not_hide_what_it_is_below() -> None:
+    """An abort by NCCL's watchdog said nothing but this: neither why, nor that it was for the loss of another rank."""
+    said = ["what(): NCCL error: remote process exited", "Exception raised from run (most recent call first):"]
+    stack = [f"frame #{number}: {FRAMES[number % 3]}" for number in range(30)]
+    assert failure.last_lines("\n".join((*said, *stack, "", *stack))).split("\n") == said
+    told = ["frame #7: 12 objects (0.3 s)", "frame #8: dropped", "at frame #9: f() + 0x1 (0x7f in /lib/a.so)"]
+    assert failure.last_lines("\n".join(told)).split("\n") == told, "a program's own"
+
+
 @pytest.mark.parametrize(
     ("number", "reason", "words"),
     [

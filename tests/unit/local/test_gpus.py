@@ -9,7 +9,7 @@ import pytest
 
 from edgecloud.api.spec import TrainingJobSpec
 from edgecloud_operator.local import shortage, visible_gpus
-from edgecloud_operator.local.gpus import share_of
+from edgecloud_operator.local.gpus import share_of, unseen
 from tests.unit.local.jobs import make_job
 
 TRAINER: dict[str, Any] = {"program": None, "trainer": {"data": {"name": "digits"}}}
@@ -25,7 +25,7 @@ def gpus(count: int | str) -> dict[str, Any]:
 
 
 def shares(spec: TrainingJobSpec, seen: tuple[str, ...]) -> list[str | None]:
-    return [share_of(spec, index, seen) for index in range(spec.worker_count())]
+    return [share_of(spec, index, seen, {}) for index in range(spec.worker_count())]
 
 
 def on_cuda(limits: dict[str, Any] | None = None, **spec: Any) -> TrainingJobSpec:
@@ -52,7 +52,10 @@ POOLS: dict[str, Any] = {
         (asking({"nvidia.com/mig-1g.10gb": 1}), ("MIG-a", "MIG-b"), ["MIG-a", "MIG-b"]),
         (asking({"nvidia.com/mig-1g.10gb": 1}), ("0",), [None, None]),
         (asking({"nvidia.com/gpu.shared": 1}), ("0",), [None, None]),
-        (asking(None, **POOLS), FOUR, ["0,1", None, "2"]),
+        (asking(None, **POOLS), FOUR, ["0,1", "", "2"]),
+        (asking(None), ("0",), ["", ""]),
+        (asking(gpus(0)), FOUR, ["", ""]),
+        (asking(None, workers=1, processesPerWorker=2), ("0",), [""]),
         (on_cuda(), FOUR, ["0", "1"]),
         (on_cuda({"cpu": 1}, processesPerWorker=2), FOUR, ["0,1", "2,3"]),
         (on_cuda({"nvidia.com/gpu": 0}, workers=1), ("0",), ["0"]),
@@ -71,29 +74,55 @@ NAMED = {"command": ["a"], "env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"
 @pytest.mark.parametrize(
     ("spec", "seen"),
     [
-        (asking(None), ("0",)),
         (asking({"cpu": 2}, **TRAINER), ("0",)),
         (asking(gpus(1)), ()),
         (asking(gpus(1), **TRAINER), ()),
         (on_cuda(), ()),
         (asking(None, **TRAINER), FOUR),
         (asking(gpus(1), program=NAMED), ("0",)),
+        (asking(None, program=NAMED), ("0",)),
         (asking(gpus(1), program=None, trainer=TRAINER["trainer"] | {"device": "cpu"}), ("0",)),
     ],
     ids=[
-        "no limits",
-        "no limit of GPUs",
+        "a trainer's",
         "no GPU",
         "the trainer without one",
         "nor with device: cuda",
         "device: auto",
         "named by the job",
+        "and not asked for",
         "pretended",
     ],
 )
 def test_what_stays_as_it_is(spec: TrainingJobSpec, seen: tuple[str, ...]) -> None:
     assert shares(spec, seen) == [None, None]
     assert shortage(spec, seen) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "seen", "environment"),
+    [
+        (asking(None, workers=1), ("0",), {}),
+        (asking(None, workers=1, processesPerWorker=2), ("0", "1"), {}),
+        (asking(None), ("0",), {"CUDA_VISIBLE_DEVICES": "0"}),
+        (asking(None), (), {}),
+    ],
+    ids=["one rank", "one worker, and enough of them", "named by who runs it", "no GPU"],
+)
+def test_a_script_sees_what_is_there(spec: TrainingJobSpec, seen: tuple[str, ...], environment: dict[str, str]) -> None:
+    assert {share_of(spec, index, seen, environment) for index in range(spec.worker_count())} == {None}
+    assert unseen(spec, seen, environment) is None
+
+
+def test_a_script_that_asks_for_none_hears_how_to() -> None:
+    """All its workers took the first GPU, and NCCL refused them."""
+    assert unseen(asking(None), ("0", "1"), {}) == (
+        "GPUs: workers that ask for none see none, as in a cluster: ask for them in spec.resources.limits"
+        " (nvidia.com/gpu), or set CUDA_VISIBLE_DEVICES"
+    )
+    some = unseen(asking(None, **POOLS), FOUR, {})
+    assert some is not None and "in spec.pools (" in some
+    assert unseen(asking(gpus(1)), ("0", "1"), {}) is None
 
 
 def test_too_few() -> None:
