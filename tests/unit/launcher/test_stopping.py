@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -173,6 +175,37 @@ def test_who_asked_and_is_gone_asks_no_more(job: Job) -> None:
     job.coordinator.say("stop", 1, grace_seconds=60.0)
     job.coordinator.wait_state("preempted", 1)
     assert "rank 0 was asked to stop, and ended with SIGTERM" in launcher.stderr
+
+
+UNSHARED = ["unshare", "-Urpf", "--kill-child"]
+"""Begins a command that counts processes anew, as in a container within the worker's own."""
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*UNSHARED, "true"], check=False, capture_output=True).returncode,
+    reason="no PID namespace can be made here",
+)
+def test_who_asks_in_a_pid_namespace_of_its_own_gets_no_sigterm(job: Job) -> None:
+    """Not even if the launcher knows of no process by the id that it has there."""
+    told = str(job.file("told"))
+    program = job.script(f"""
+        import os, signal, sys, time
+        from edgecloud import worker
+        while os.path.exists(f"/proc/{{os.getpid()}}"):  # still the launcher's
+            if child := os.fork(): sys.exit(os.waitpid(child, 0)[1] >> 8)
+        signal.signal(signal.SIGTERM, lambda *_: open({told!r}, "w").close())
+        worker.should_stop()
+        worker.report(step=1)
+        while not worker.should_stop(): time.sleep(0.01)
+        time.sleep(0.1)
+        sys.exit(143)
+    """)
+    job.launch([*UNSHARED, *program])
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.say("stop", 1, grace_seconds=30.0)
+    job.coordinator.wait_state("preempted", 1)
+    assert not job.file("told").exists()
 
 
 @pytest.mark.parametrize("leave", ["sys.exit(1)", "raise KeyboardInterrupt", "os.abort()"])
