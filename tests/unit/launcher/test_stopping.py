@@ -119,13 +119,16 @@ def follows(job: Job, *, asker: int) -> list[str]:
 
 
 def test_a_rank_that_learns_of_the_stop_from_another_gets_no_sigterm(job: Job) -> None:
-    """And whoever is on another worker than the one who asks is told so by the coordinator."""
+    """And whoever is on another worker than the one who asks is told so by the coordinator, which hears of it from then
+    on: one that comes to listen only when who asked has left, and the others have yet to follow, is told as well."""
     job.launch(follows(job, asker=0))
     job.coordinator.run(1, processes=2)
     running(job, processes=2)
     job.coordinator.wait_for(lambda poll: poll.asks, "word that a process asks")
     job.coordinator.say("stop", 1, grace_seconds=30.0)
     job.coordinator.wait_state("preempted", 1)
+    asks = [poll.asks is True for poll in job.coordinator.polls if poll.round == 1]
+    assert asks == sorted(asks), "once said it stays said"
     job.file("flag").unlink()
     job.coordinator.run(2, first_rank=2)
     job.coordinator.wait_state("running", 2)
