@@ -51,7 +51,7 @@ def checksum(sequence: int, body: bytes) -> int:
 def pid_namespace() -> str:
     """Which namespace counts this process's id, as Linux names it; empty where that can't be known."""
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (Python 3.8)
     except OSError:
         return ""
 

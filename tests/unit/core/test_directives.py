@@ -144,7 +144,7 @@ def test_a_stop_says_to_all_whether_a_process_of_the_round_asks_for_it(said: dic
 
 @pytest.mark.parametrize("suspend", [True, False])
 def test_a_member_that_an_operator_has_yet_to_hear_may_be_the_one_that_asks(suspend: bool) -> None:
-    """The others are not ended by SIGTERM for a process that will be heard in a moment; but it is not waited for long."""
+    """The others are not ended by SIGTERM before it says so; but it is not waited for long."""
     scene = Scene(workers=2).running().operator_restarts()
     scene.spec(suspend=suspend).later(1).says(1, state="running", draining=not suspend)
     told = scene.settle().directives["pod-1"]
