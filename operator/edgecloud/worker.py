@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 from edgecloud.launcher import progress
-from edgecloud.launcher.channel import ProcessEnd
+from edgecloud.launcher.channel import ProcessEnd, pid_namespace
 
 __all__ = ["checkpoint_dir", "publish", "report", "results_dir", "should_stop"]
 
@@ -153,7 +153,7 @@ class _Process:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._opened = False
-        self._pid = os.getpid()
+        self._pid: int | None = None
         self._end: ProcessEnd | None = None
         self._values: dict[str, Any] = {}
         self._metrics: dict[str, float] = {}
@@ -165,6 +165,8 @@ class _Process:
             return False
         # Only now: a script that reports but never asks needs a SIGTERM to learn that it is to stop. And each time, for
         # another process of this rank may have asked since, and be gone.
+        if self._pid is None:
+            self._pid = _pid_for_launcher()
         end.attach(self._pid)
         return end.stop_asked()
 
@@ -206,7 +208,7 @@ class _Process:
     def after_fork(self) -> None:
         """A child (a data loader's worker) must not wait for a lock that a thread of its parent held."""
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._pid = None
 
     def _open(self) -> ProcessEnd | None:
         if not self._opened:
@@ -216,6 +218,12 @@ class _Process:
                 with contextlib.suppress(OSError, ValueError):
                     self._end = ProcessEnd(path)
         return self._end
+
+
+def _pid_for_launcher() -> int:
+    """This process's id; 0 in a container within the worker's own, where the launcher would look for another one."""
+    told, own = os.environ.get("EDGECLOUD_PID_NAMESPACE"), pid_namespace()
+    return 0 if told and own and told != own else os.getpid()
 
 
 _process = _Process()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgecloud.launcher import archive, config, linux, machine
+from edgecloud.launcher.channel import pid_namespace
 from edgecloud.launcher.environment import Worker
 from edgecloud.launcher.log import Log, to_stderr
 from edgecloud.launcher.sinks import LogFile, Sink, Stream
@@ -81,6 +82,7 @@ async def _launch(settings: config.Config, command: Sequence[str], first_parent:
         archive=archive.running(),
         interface=machine.interface_of(settings.address),
         cpus=machine.usable_cpus(),
+        pid_namespace=pid_namespace(),
     )
     supervisor = Supervisor(
         settings, command, environment=dict(os.environ), worker=worker, scratch=scratch, sink=sink, log=log

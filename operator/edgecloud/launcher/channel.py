@@ -48,6 +48,14 @@ def checksum(sequence: int, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(_SEQUENCE.pack(sequence)))
 
 
+def pid_namespace() -> str:
+    """Which namespace counts this process's id, as Linux names it; empty where that can't be known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (Python 3.8)
+    except OSError:
+        return ""
+
+
 class LauncherEnd:
     """Makes the file, reads reports from it and sets the flag. Whatever the file holds, reading it is safe."""
 
@@ -71,7 +79,8 @@ class LauncherEnd:
 
     @property
     def asker(self) -> int:
-        """The process id of the last one that began to; 0 where it was not told, as by another release's."""
+        """The process id of the last one that began to; 0 where it was not told: it is of another release's, or in a
+        namespace of its own."""
         data = self._read(ASKER, _WORD.size)
         return int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
 
@@ -138,7 +147,10 @@ class ProcessEnd:
         self._capacity = size - BODY
 
     def attach(self, pid: int) -> None:
-        """Say that this process looks at the flag; of several that do, the last one to say so counts."""
+        """Say that this process looks at the flag; of several that do, the last one to say so counts.
+
+        pid: its id as the launcher counts processes; 0 where that is not known.
+        """
         said = _ATTACHED.pack(1, pid)
         if self._map[ATTACHED : ATTACHED + _ATTACHED.size] != said:
             self._map[ATTACHED : ATTACHED + _ATTACHED.size] = said

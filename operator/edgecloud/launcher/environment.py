@@ -39,6 +39,8 @@ class Worker:
     """The network interface that has the worker's address."""
     cpus: float = 1.0
     """CPUs that this container may use."""
+    pid_namespace: str = ""
+    """In which this launcher counts processes, as Linux names it; empty where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def training_environment(
         PET_MASTER_PORT=str(order.master_port),
         EDGECLOUD_ROUND=str(round),
         EDGECLOUD_CHANNEL=files.channel,
+        EDGECLOUD_PID_NAMESPACE=worker.pid_namespace,
         EDGECLOUD_FAILURE_FILE=files.failure,
     )
     return environment

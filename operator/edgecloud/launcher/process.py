@@ -19,7 +19,7 @@ from edgecloud.launcher.messages import RunOrder
 from edgecloud.launcher.output import Output
 from edgecloud.launcher.sinks import Sink
 from edgecloud.launcher.standby import Standby
-from edgecloud.launcher.verdict import End
+from edgecloud.launcher.verdict import LEFT, End
 
 
 class StartError(Exception):
@@ -60,6 +60,7 @@ class Process:
         self.verdict = ""
         """See `verdict.judge`; empty while it lives."""
         self.sent: set[int] = set()
+        self._left_as_asked = False
         self._error_file = folder / f"{local_rank}.error.json"
         self._failure_file = folder / f"{local_rank}.failure.json"
         files = Files(str(folder / f"{local_rank}.channel"), str(self._error_file), str(self._failure_file))
@@ -110,9 +111,12 @@ class Process:
     def asks(self) -> bool:
         """Whether a process of this rank looks at the stop flag, and so may be trusted to see it.
 
-        One that lives: not the first of a shell's two commands, once the second one runs.
+        One that lives: not the first of a shell's two commands, once the second one runs. Or that it was one, and has
+        left by agreement: the other ranks learn of that from it, and have yet to follow.
         """
-        return self.channel.attached and (self.channel.asker == 0 or linux.lives(self.channel.asker))
+        if self.end is not None:
+            return self._left_as_asked
+        return self.channel.attached and (self.channel.asker in (0, self.pid) or linux.lives(self.channel.asker))
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group; each only once, and none after its end: the id may be another's."""
@@ -127,6 +131,7 @@ class Process:
 
     def ended(self, end: End, verdict: str) -> None:
         self.end, self.verdict = end, verdict
+        self._left_as_asked = verdict == LEFT and signal.SIGTERM not in self.sent and self.channel.attached
         # Reaped by us, not by Popen, which would otherwise wait for it some day.
         if self._popen is not None:
             self._popen.returncode = end.exit_code

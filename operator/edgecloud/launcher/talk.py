@@ -194,7 +194,8 @@ class Talk:
                 continue
             if answer.status == 409:  # the other conversation overtook this one on the way
                 continue
-            self._spoken = None
+            if answer.status == 400:  # an older coordinator's to a word that it has never heard
+                self._spoken = None
             if answer.status != 200:
                 words = _STATUS_WORDS.get(answer.status, "")
                 text = f"status {answer.status}{': ' + words if words else ''}{said(answer.body)}"

@@ -24,13 +24,25 @@ class _Seats:
     world_size: int
 
 
-def directives(job: TrainingJob, status: TrainingJobStatus, observed: Observed, *, stop: bool) -> dict[str, Directive]:
+def directives(
+    job: TrainingJob, status: TrainingJobStatus, observed: Observed, *, stop: bool, awaits: bool = False
+) -> dict[str, Directive]:
     """Directives by Pod uid, for every launcher that was heard.
 
-    stop: the members of the round should stop at a checkpoint.
+    stop: the members of the round should stop at a checkpoint. awaits: a member of it is still expected to be heard.
     """
-    seats = _seats(job, status.rendezvous or Rendezvous())
-    return {uid: _directive(job, status, observed, uid, seats, stop=stop) for uid in observed.launchers}
+    rendezvous = status.rendezvous or Rendezvous()
+    seats = _seats(job, rendezvous)
+    # Taken for one that does not ask, whoever is heard in a moment would have the others ended by SIGTERM at once.
+    stopped = _stopped(job, rendezvous, asked=awaits or _asked(rendezvous, observed)) if stop else None
+    return {uid: _directive(job, status, observed, uid, seats, stop=stopped) for uid in observed.launchers}
+
+
+def _stopped(job: TrainingJob, rendezvous: Rendezvous, *, asked: bool) -> Directive:
+    grace = float(job.spec.stop_grace_seconds)
+    return Directive(
+        action="stop", round=rendezvous.round, grace_seconds=grace, reason="stop at a checkpoint", asked=asked
+    )
 
 
 def _seats(job: TrainingJob, rendezvous: Rendezvous) -> _Seats:
@@ -43,7 +55,13 @@ def _seats(job: TrainingJob, rendezvous: Rendezvous) -> _Seats:
 
 
 def _directive(
-    job: TrainingJob, status: TrainingJobStatus, observed: Observed, uid: str, seats: _Seats, *, stop: bool
+    job: TrainingJob,
+    status: TrainingJobStatus,
+    observed: Observed,
+    uid: str,
+    seats: _Seats,
+    *,
+    stop: Directive | None,
 ) -> Directive:
     rendezvous = status.rendezvous or Rendezvous()
     number = rendezvous.round
@@ -57,10 +75,8 @@ def _directive(
     place = seats.place.get(uid)
     if place is None:
         return Directive(action="wait", round=number, reason="waiting for the next round")
-    if stop:
-        grace = float(job.spec.stop_grace_seconds)
-        asked = _asked(rendezvous, observed)
-        return Directive(action="stop", round=number, grace_seconds=grace, reason="stop at a checkpoint", asked=asked)
+    if stop is not None:
+        return stop
     order = _run_order(rendezvous, observed, seats, place)
     if order is None and observed.launchers[uid].report.round < number:
         # With the number of the round before: if this answer is overtaken by the next one, it must not end the round.

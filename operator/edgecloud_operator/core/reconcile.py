@@ -169,7 +169,7 @@ def _suspend(context: Context, old: TrainingJobStatus) -> Plan:
         status = status.model_copy(update=update)
         return warned(context, old, context.plan(old, at_rest(context, status), status_first=True))
     status = stopping(context, status)
-    told = directives(job, old, observed, stop=True)
+    told = directives(job, old, observed, stop=True, awaits=until_heard(context, old) > 0)
     wait = min([left, *waits_for_silence(context, states)])
     return warned(context, old, context.plan(old, status, directives=told, requeue_after=max(0.05, wait)))
 
@@ -234,7 +234,7 @@ def _run(context: Context, old: TrainingJobStatus) -> Plan:
         delete=delete,
         held=held,
         given_back=given_back(context, old),
-        directives=directives(job, old, observed, stop=step.stop),
+        directives=directives(job, old, observed, stop=step.stop, awaits=until_heard(context, old) > 0),
         requeue_after=max(0.05, min(waits)) if waits else None,
     )
     return warned_anew(context, old, plan) if anew and step.status.checkpoint is not None else plan

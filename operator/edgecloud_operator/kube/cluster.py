@@ -38,6 +38,7 @@ from edgecloud_operator.kube.client import (
     path,
 )
 from edgecloud_operator.kube.events import Recorder
+from edgecloud_operator.kube.pruned import whole
 from edgecloud_operator.kube.sight import Mark, owner_of
 from edgecloud_operator.kube.store import Store
 from edgecloud_operator.kube.turns import Turns
@@ -63,6 +64,10 @@ STORED_REMEDY: Final = (
 UNREAD_REMEDY: Final = "upgrade the operator to the release of the cluster's TrainingJob resource, or correct the job"
 RULE_REMEDY: Final = "have the admission rule changed by whoever runs the cluster"
 OTHER_REMEDY: Final = "look at the API server's log"
+PRUNED_SECONDS: Final = 600.0
+"""How often it is said that the server drops parts of a status, whichever jobs' they are."""
+MAX_DROPPED: Final = 3
+"""Such parts that are named."""
 UNREAD_AT_ONCE: Final = 200
 """Jobs that cannot be read of which is told in one go: there is room for the events of others."""
 _TOO_LARGE_STATUS: Final = 413
@@ -88,11 +93,13 @@ class KubeCluster:
         self._store = store
         self._recorder = recorder
         self._turns: Turns[JobKey] = Turns()
+        self._tell_pruned_at = 0.0
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
         key = (job.metadata.namespace, job.metadata.name)
         self._take_turn(key, job, status)
         where = path("TrainingJob", *key, sub="status")
+        sent = status.dump()
         body = {
             "apiVersion": API_VERSION,
             "kind": KIND,
@@ -103,17 +110,39 @@ class KubeCluster:
                 "uid": job.metadata.uid,
                 "resourceVersion": job.metadata.resource_version,
             },
-            "status": status.dump(),
+            "status": sent,
         }
         self._check()
         try:
             with _denials("the status cannot be written"), self._store.writing(key):
-                return self._store.wrote(await self._client.request("PUT", where, body=body))
+                answer = await self._client.request("PUT", where, body=body)
+                return self._store.wrote(self._unpruned(key, sent, answer))
         except ChangedError:
             await self._look(key)
             raise ConflictError from None
         except NotFoundError:
             raise GoneError from None
+
+    def _unpruned(self, key: JobKey, sent: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer to the write of a status, with what the server dropped of it.
+
+        Without that the same would be decided, and written, again and again, and nothing that waits for it done.
+        """
+        status, dropped = whole(sent, answer.get("status") or {})
+        if not dropped:
+            return answer
+        now = asyncio.get_running_loop().time()
+        if now >= self._tell_pruned_at:
+            self._tell_pruned_at = now + PRUNED_SECONDS
+            more = f" and {len(dropped) - MAX_DROPPED} more" if len(dropped) > MAX_DROPPED else ""
+            log.error(
+                "%s/%s: the API server drops %s%s, which this operator then knows only for as long as it runs; %s",
+                *key,
+                ", ".join(dropped[:MAX_DROPPED]),
+                more,
+                DENIED_REMEDIES[422],
+            )
+        return answer | {"status": status}
 
     def _check(self) -> None:
         """Before every write: a replica that may not lead any more, and does not know it yet, writes nothing.

@@ -21,10 +21,12 @@ def space(controlled: ControlPlane, controlled_api: Api) -> Space:
 
 @pytest.fixture
 def running(controlled: ControlPlane, space: Space, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """An operator for the test's namespace, which shows progress each second and never lets an exception out."""
+    """An operator for the test's namespace, which shows progress each second, never lets an exception out,
+    and misses nothing of what it has written."""
     with operator(controlled, tmp_path, f"--namespaces={space.name}", "--progress-seconds=1") as process:
         yield process
         assert "Traceback" not in process.log, process.log
+        assert "the API server drops" not in process.log, process.log
 
 
 @pytest.fixture

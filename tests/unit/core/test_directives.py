@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edgecloud.protocol import RunOrder
+from edgecloud_operator.core.members import SILENT_SECONDS
 from tests.unit.core.build import Scene
 
 
@@ -139,6 +140,24 @@ def test_a_stop_says_to_all_whether_a_process_of_the_round_asks_for_it(said: dic
     scene = Scene(workers=2).running().says(1, **said).says(0, draining=True)
     stops = scene.settle().directives
     assert {(told.action, told.asked) for told in stops.values()} == {("stop", asked)}
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_a_member_that_an_operator_has_yet_to_hear_may_be_the_one_that_asks(suspend: bool) -> None:
+    """The others are not ended by SIGTERM before it says so; but it is not waited for long."""
+    scene = Scene(workers=2).running().operator_restarts()
+    scene.spec(suspend=suspend).later(1).says(1, state="running", draining=not suspend)
+    told = scene.settle().directives["pod-1"]
+    assert (told.action, told.asked) == ("stop", True)
+    told = scene.later(SILENT_SECONDS).settle().directives["pod-1"]
+    assert (told.action, told.asked) == ("stop", False)
+
+
+def test_a_member_that_is_gone_is_not_expected_to_ask() -> None:
+    scene = Scene(workers=2).running().operator_restarts().later(1).dies(0, 143)
+    scene.spec(suspend=True).says(1, state="running")
+    told = scene.settle().directives["pod-1"]
+    assert (told.action, told.asked) == ("stop", False)
 
 
 @pytest.mark.parametrize(("phase", "code"), [("Succeeded", 0), ("Failed", 1), ("Suspended", 143)])

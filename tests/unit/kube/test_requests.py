@@ -222,6 +222,58 @@ def test_a_write_that_is_denied_is_one_sentence_with_its_remedy(status: int, sai
         assert str(raised.value) == f"{what}: {status} No: {said}; {remedy}"
 
 
+STOPPING: dict[str, Any] = {
+    "phase": "Running",
+    "startTime": "2026-11-24T12:00:00Z",
+    "rendezvous": {"round": 1, "members": [{"index": 0, "podUid": "pod-0"}], "stopping": True},
+    "budget": {"spent": 1, "rejected": 2},
+    "performance": {"waits": None, "ranks": [{"rank": 0, "idle": None}]},
+}
+
+
+async def writes(answer: Answer, *, times: int) -> list[TrainingJobStatus | None]:
+    """What the control loop is given back when it writes a status so often."""
+    async with served(answer) as host:
+        client = Client(access(host))
+        try:
+            cluster = KubeCluster(client, Store(), Recorder(client))
+            status = TrainingJobStatus.parse(STOPPING)
+            return [(await cluster.write_status(see_job(make_job()), status)).status for _ in range(times)]
+        finally:
+            await client.close()
+
+
+def test_what_an_older_resource_drops_of_a_status_is_known_as_if_it_stood_there(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It would be decided and written again without end, and no worker told to stop; and somebody has to hear of it."""
+
+    async def answer(request: web.Request) -> web.Response:
+        job = await request.json()
+        del job["status"]["rendezvous"]["stopping"], job["status"]["budget"]["rejected"]
+        return web.json_response(make_job(status=job["status"]))
+
+    assert finish(writes(answer, times=3)) == [TrainingJobStatus.parse(STOPPING)] * 3
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.message == (
+        "team/digits: the API server drops status.rendezvous.stopping, status.budget.rejected, which this operator then"
+        f" knows only for as long as it runs; {DENIED_REMEDIES[422]}"
+    )
+
+
+def test_what_a_newer_server_adds_or_words_otherwise_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        status = (await request.json())["status"]
+        status |= {"startTime": "2026-11-24T12:00:00.000000Z", "newer": [1], "performance": {"ranks": [{"rank": 0.0}]}}
+        status["rendezvous"] |= {"newer": {}}
+        return web.json_response(make_job(status=status))
+
+    (status,) = finish(writes(answer, times=1))
+    assert status is not None and status.rendezvous == TrainingJobStatus.parse(STOPPING).rendezvous
+    assert not caplog.records
+
+
 def test_a_create_that_anything_else_would_meet_with_as_well_is_no_matter_of_the_child() -> None:
     async def answer(_request: web.Request) -> web.Response:
         return web.json_response({"reason": "Unauthorized"}, status=401)

@@ -59,6 +59,17 @@ def test_a_coordinator_of_an_earlier_release_is_told_nothing_that_it_does_not_kn
     job.coordinator.wait_state("preempted", 1)
 
 
+def test_that_a_process_asks_is_said_to_a_coordinator_that_was_not_ready_for_a_moment(job: Job) -> None:
+    """In the first words that it takes: by these it may tell the others to stop."""
+    job.launch(job.script(STEPS))
+    job.coordinator.run(1)
+    job.coordinator.wait_for(lambda poll: poll.asks, "word that the process asks")
+    job.coordinator.statuses = [401, 429, 503]
+    eventually(lambda: not job.coordinator.statuses, "the refusals")
+    job.coordinator.polls.clear()
+    assert job.coordinator.wait_for(lambda poll: True, "a poll").asks
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_worker_that_is_nobodys_does_not_wait_for_ever(job: Job, status: int) -> None:
     """Its job was deleted and its Pod left behind: it had no round, and will be given none."""

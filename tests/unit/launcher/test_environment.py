@@ -26,7 +26,7 @@ def environment(base: dict[str, str], **worker: object) -> dict[str, str]:
 
 
 def test_torchruns_variables() -> None:
-    assert environment({}, max_restarts=5, cpus=6.0, interface="eth0") == {
+    assert environment({}, max_restarts=5, cpus=6.0, interface="eth0", pid_namespace="pid:[7]") == {
         "RANK": "5",
         "LOCAL_RANK": "1",
         "WORLD_SIZE": "8",
@@ -53,6 +53,7 @@ def test_torchruns_variables() -> None:
         "PYTHONUNBUFFERED": "1",
         "EDGECLOUD_ROUND": "3",
         "EDGECLOUD_CHANNEL": "/s/channel",
+        "EDGECLOUD_PID_NAMESPACE": "pid:[7]",
         "EDGECLOUD_FAILURE_FILE": "/s/failure",
     }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -117,13 +119,16 @@ def follows(job: Job, *, asker: int) -> list[str]:
 
 
 def test_a_rank_that_learns_of_the_stop_from_another_gets_no_sigterm(job: Job) -> None:
-    """And whoever is on another worker than the one who asks is told so by the coordinator."""
+    """And whoever is on another worker than the one who asks is told so by the coordinator, which hears of it from then
+    on: one that comes to listen only when who asked has left, and the others have yet to follow, is told as well."""
     job.launch(follows(job, asker=0))
     job.coordinator.run(1, processes=2)
     running(job, processes=2)
     job.coordinator.wait_for(lambda poll: poll.asks, "word that a process asks")
     job.coordinator.say("stop", 1, grace_seconds=30.0)
     job.coordinator.wait_state("preempted", 1)
+    asks = [poll.asks is True for poll in job.coordinator.polls if poll.round == 1]
+    assert asks == sorted(asks), "once said it stays said"
     job.file("flag").unlink()
     job.coordinator.run(2, first_rank=2)
     job.coordinator.wait_state("running", 2)
@@ -173,6 +178,37 @@ def test_who_asked_and_is_gone_asks_no_more(job: Job) -> None:
     job.coordinator.say("stop", 1, grace_seconds=60.0)
     job.coordinator.wait_state("preempted", 1)
     assert "rank 0 was asked to stop, and ended with SIGTERM" in launcher.stderr
+
+
+UNSHARED = ["unshare", "-Urpf", "--kill-child"]
+"""Begins a command that counts processes anew, as in a container within the worker's own."""
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*UNSHARED, "true"], check=False, capture_output=True).returncode,
+    reason="no PID namespace can be made here",
+)
+def test_who_asks_in_a_pid_namespace_of_its_own_gets_no_sigterm(job: Job) -> None:
+    """Not even if the launcher knows of no process by the id that it has there."""
+    told = str(job.file("told"))
+    program = job.script(f"""
+        import os, signal, sys, time
+        from edgecloud import worker
+        while os.path.exists(f"/proc/{{os.getpid()}}"):  # still the launcher's
+            if child := os.fork(): sys.exit(os.waitpid(child, 0)[1] >> 8)
+        signal.signal(signal.SIGTERM, lambda *_: open({told!r}, "w").close())
+        worker.should_stop()
+        worker.report(step=1)
+        while not worker.should_stop(): time.sleep(0.01)
+        time.sleep(0.1)
+        sys.exit(143)
+    """)
+    job.launch([*UNSHARED, *program])
+    job.coordinator.run(1)
+    running(job)
+    job.coordinator.say("stop", 1, grace_seconds=30.0)
+    job.coordinator.wait_state("preempted", 1)
+    assert not job.file("told").exists()
 
 
 @pytest.mark.parametrize("leave", ["sys.exit(1)", "raise KeyboardInterrupt", "os.abort()"])

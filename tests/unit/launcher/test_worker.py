@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgecloud import worker
-from edgecloud.launcher.channel import LauncherEnd
+from edgecloud.launcher.channel import LauncherEnd, pid_namespace
 from tests.unit.launcher.harness import SOURCES
 
 
@@ -124,6 +124,15 @@ def test_only_who_asks_is_attached(channel: LauncherEnd) -> None:
     assert channel.attached and channel.asker == os.getpid()
     channel.stop()
     assert worker.should_stop() is True
+
+
+@pytest.mark.parametrize("told", ["", "its own", "pid:[1]"])
+def test_who_is_counted_in_another_namespace_names_no_process(
+    channel: LauncherEnd, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    monkeypatch.setenv("EDGECLOUD_PID_NAMESPACE", pid_namespace() if told == "its own" else told)
+    worker.should_stop()
+    assert channel.attached and channel.asker == (0 if told == "pid:[1]" else os.getpid())
 
 
 def test_of_several_processes_the_one_that_goes_on_to_ask_counts(channel: LauncherEnd) -> None:
