@@ -11,7 +11,13 @@ from edgecloud.api.template import CONTAINER
 from edgecloud_operator.core import names
 from edgecloud_operator.core.environment import Layout, launcher_environment, program_command
 from edgecloud_operator.core.home import with_home
-from edgecloud_operator.core.launcher import FOLDER, LAUNCHER, LAUNCHER_FILE, launcher_container
+from edgecloud_operator.core.launcher import (
+    FOLDER,
+    LAUNCHER,
+    LAUNCHER_FILE,
+    launcher_container,
+    with_launcher_resources,
+)
 from edgecloud_operator.core.merge import merged
 from edgecloud_operator.core.security import USER, container_security, pod_security
 
@@ -136,9 +142,8 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     if settings.ca:
         pod["metadata"]["annotations"] = {names.CA_ANNOTATION: settings.ca}
     if _is_foreign(job):
-        pod["spec"]["initContainers"] = [
-            launcher_container(pulled(settings.launcher_image, settings.launcher_pull_policy), spec.resources_of(index))
-        ]
+        image_of_ours = pulled(settings.launcher_image, settings.launcher_pull_policy)
+        pod["spec"]["initContainers"] = [launcher_container(image_of_ours)]
     placement = {
         # An empty one of a pool's takes the job's away.
         "nodeSelector": pool.node_selector if pool and pool.node_selector is not None else spec.node_selector,
@@ -149,7 +154,7 @@ def build_pod(job: TrainingJob, index: int, image: str, settings: Settings) -> d
     }
     pod["spec"] |= {key: value for key, value in placement.items() if value}
     result = templated(pod, spec.template())
-    return with_home(result, CONTAINER) if _is_foreign(job) else result
+    return with_launcher_resources(with_home(result, CONTAINER), CONTAINER) if _is_foreign(job) else result
 
 
 def templated(pod: dict[str, Any], pod_template: Mapping[str, Any]) -> dict[str, Any]:

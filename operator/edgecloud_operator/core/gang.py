@@ -21,6 +21,8 @@ GIVE_BACK_SECONDS: Final = 30.0
 """How long workers that have trained wait with what they hold for one that is refused: it may be over in a moment."""
 ASK_AGAIN: Final = 0.1
 """After which part of the time that they have waited those that gave their places back are made anew, at the latest."""
+_FULL: Final = "Insufficient "
+"""In the words of a scheduler that has found nodes without room."""
 
 
 def whole_gang(job: TrainingJob, observed: Observed) -> bool:
@@ -61,12 +63,11 @@ def until_nobody_waits(context: Context, status: TrainingJobStatus) -> float:
     job, observed, seconds = context.job, context.observed, context.settings.give_back_seconds
     rendezvous = status.rendezvous or Rendezvous()
     placed, waiting = _placed(context), _waiting(context)
-    if seconds <= 0 or observed.refused or rendezvous.members or not placed or not waiting:
+    if seconds <= 0 or rendezvous.members or not placed or not waiting or _unasked(observed):
         return math.inf
     if enough(job, [pod.index for pod in placed]) or _trained(context, rendezvous):
         return math.inf
-    moments = [(pod.created_at, pod.waits_since, pod.running_since) for pod in (*placed, *waiting)]
-    since = max(moment for three in moments for moment in three if moment is not None)
+    since = max(pod.placed_at or pod.created_at for pod in observed.pods if pod.owned)
     share = zlib.crc32(f"{job.metadata.uid} {since.timestamp()}".encode()) / 2**32
     return seconds * (1 + share) - (context.now - since).total_seconds()
 
@@ -90,13 +91,16 @@ def _placed(context: Context) -> Sequence[Pod]:
 
 
 def _waiting(context: Context) -> Sequence[Pod]:
-    """The workers for which a scheduler has looked for a node, and found none."""
-    return [
-        pod
-        for pod in context.observed.pods
-        if _lives(context, pod) and not pod.node and pod.blocked
-        if pod.blocked[0] == "Unschedulable" and not pod.blocked[1].startswith(GATED)
-    ]
+    """The workers for which a scheduler has looked for a node, and found none that has room."""
+    return [pod for pod in context.observed.pods if _lives(context, pod) and not pod.node and _roomless(pod)]
+
+
+def _roomless(pod: Pod) -> bool:
+    """A volume that only some nodes reach may be one reason, and that these are full the other."""
+    if pod.blocked is None or pod.blocked[1].startswith(GATED):
+        return False
+    reason, words = pod.blocked
+    return reason == "Unschedulable" or (reason == "VolumeNotBound" and _FULL in words)
 
 
 def _lives(context: Context, pod: Pod) -> bool:
@@ -104,7 +108,12 @@ def _lives(context: Context, pod: Pod) -> bool:
 
 
 def _trained(context: Context, rendezvous: Rendezvous) -> bool:
-    return rendezvous.round > 0 and any(may_hold_copy(pod, context.observed) for pod in context.observed.pods)
+    """Whether a worker may hold what was trained; also where it knows of a round that status does not any more."""
+    heard = context.observed.launchers
+    return any(
+        may_hold_copy(pod, context.observed) and (rendezvous.round > 0 or pod.uid in heard)
+        for pod in context.observed.pods
+    )
 
 
 def until_given_back(context: Context) -> float:
@@ -117,4 +126,8 @@ def until_given_back(context: Context) -> float:
 
 def _refused(observed: Observed) -> bool:
     """Whether there is no room for a child. Where a webhook is away nobody has any use for what is given back."""
-    return observed.refused is not None and UNASKED_WEBHOOK not in observed.refused[1]
+    return observed.refused is not None and not _unasked(observed)
+
+
+def _unasked(observed: Observed) -> bool:
+    return observed.refused is not None and UNASKED_WEBHOOK in observed.refused[1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import InvalidOperation
 from typing import Any, Final
 
-from edgecloud.api.spec import ResourceRequirements
 from edgecloud.api.types import amount
+from edgecloud_operator.core.merge import merged
 from edgecloud_operator.core.security import container_security
 
 LAUNCHER: Final = "launcher"
@@ -15,31 +17,51 @@ LAUNCHER_FILE: Final = f"{FOLDER}/edgecloud-launcher.pyz"
 _NEEDED: Final[dict[str, str | int]] = {"cpu": "100m", "memory": "64Mi"}
 
 
-def launcher_container(image: dict[str, Any], worker: ResourceRequirements) -> dict[str, Any]:
-    """A container that writes the launcher, and ends.
-
-    image: the fields that say which, and how it is pulled. worker: what the container that runs the launcher asks for.
-    """
+def launcher_container(image: dict[str, Any]) -> dict[str, Any]:
+    """A container that writes the launcher, and ends. image: the fields that say which, and how it is pulled."""
     return {
         "name": LAUNCHER,
         **image,
         "command": ["python", "-m", "edgecloud.launcher.archive", LAUNCHER_FILE],
-        "resources": _resources(worker),
         "securityContext": container_security(),
         "volumeMounts": [{"name": LAUNCHER, "mountPath": FOLDER}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
-def _resources(worker: ResourceRequirements) -> dict[str, Any]:
-    """What it needs, or what the worker has where that is more, which the Pod has set aside anyway.
+def with_launcher_resources(pod: dict[str, Any], worker: str) -> dict[str, Any]:
+    """A Pod, with what a template says of it, whose launcher has what it needs, or what the worker has where that is
+    more: the Pod has set that aside anyway, and a LimitRange's least would else keep it out for this container.
 
-    A LimitRange's least would else keep out a Pod for this container, of which the user says nothing.
+    Of what the worker says nothing neither does the launcher: a LimitRange's defaults are for both, then. Where the
+    template has resources for the launcher, these stand over the least. worker: the container's name.
     """
-    said, most = worker.requests or {}, worker.limits or {}
-    requests = {name: _larger(value, said.get(name, most.get(name))) for name, value in _NEEDED.items()}
-    return {"requests": requests, "limits": {name: _larger(value, most.get(name)) for name, value in requests.items()}}
+    containers, inits = pod["spec"].get("containers"), pod["spec"].get("initContainers")
+    if not isinstance(containers, list) or not isinstance(inits, list):
+        return pod  # a template says so, and the server will refuse it
+    said = next((one.get("resources") for one in containers if _is_called(one, worker)), None)
+    least = {"resources": {"requests": dict(_NEEDED), "limits": dict(_NEEDED)}}
+    ours = {"resources": _resources(said if isinstance(said, Mapping) else {})}
+    mended = [
+        merged(least if one.get("resources") else ours, one) if _is_called(one, LAUNCHER) else one for one in inits
+    ]
+    return pod | {"spec": pod["spec"] | {"initContainers": mended}}
 
 
-def _larger(one: str | int, other: str | int | None) -> str | int:
-    return one if other is None or amount(other) <= amount(one) else other
+def _is_called(container: Any, name: str) -> bool:
+    return isinstance(container, Mapping) and container.get("name") == name
+
+
+def _resources(worker: Mapping[str, Any]) -> dict[str, Any]:
+    said, most = (value if isinstance(value := worker.get(kind), Mapping) else {} for kind in ("requests", "limits"))
+    there = [name for name in _NEEDED if said.get(name, most.get(name)) is not None]
+    requests = {name: _larger(_NEEDED[name], said.get(name, most.get(name))) for name in there}
+    return {"requests": requests, "limits": {name: _larger(requests[name], most.get(name)) for name in there}}
+
+
+def _larger(one: Any, other: Any) -> Any:
+    """The larger quantity; one, where the other is none."""
+    try:
+        return one if amount(other) <= amount(one) else other
+    except (InvalidOperation, KeyError):
+        return one

@@ -48,6 +48,8 @@ class Pod:
     """When one that is being deleted is to be gone at the latest."""
     finalizers: tuple[str, ...] = ()
     """What has to let go of it before it goes; the first few."""
+    placed_at: datetime | None = None
+    """When it got its node; None if it has none, or nothing tells."""
     waits_since: datetime | None = None
     """Since when it has waited on its node to be started there; None if it does not."""
     running_since: datetime | None = None

@@ -136,7 +136,7 @@ class KubeCluster:
             self._tell_pruned_at = now + PRUNED_SECONDS
             more = f" and {len(dropped) - MAX_DROPPED} more" if len(dropped) > MAX_DROPPED else ""
             log.error(
-                "%s/%s: the API server drops %s%s, which this operator then knows only for as long as it runs; %s",
+                "%s/%s: the API server drops %s%s, which nobody knows once the job is written by somebody else; %s",
                 *key,
                 ", ".join(dropped[:MAX_DROPPED]),
                 more,

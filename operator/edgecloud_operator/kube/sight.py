@@ -23,7 +23,7 @@ from edgecloud_operator.core.names import CA_ANNOTATION, JOB_LABEL, MANAGED_BY_L
 from edgecloud_operator.core.observed import Pod, PodPhase, Role, Service, Termination
 from edgecloud_operator.core.termination import MAX_BYTES, parse_termination, unstarted
 from edgecloud_operator.kube.parts import EPOCH, MAX_MESSAGE, mapping, moment, sequence, text
-from edgecloud_operator.kube.startup import blocked, running_since, waits_since
+from edgecloud_operator.kube.startup import blocked, placed_at, running_since, waits_since
 
 SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGER},{JOB_LABEL}"
 """Label selector of every child; what doesn't fit it is not watched."""
@@ -191,6 +191,7 @@ def see_pod(raw: Any) -> SeenPod | None:
         terminating=metadata.get("deletionTimestamp") is not None,
         leaves_by=moment(metadata.get("deletionTimestamp")),
         finalizers=tuple(text(one, 253) for one in sequence(metadata.get("finalizers"))[:3]),
+        placed_at=placed_at(status),
         waits_since=waits_since(phase, container, status, spec),
         running_since=running_since(phase, container, status),
         node=text(spec.get("nodeName"), 253),

@@ -77,15 +77,21 @@ def waits_since(
     inits = [one for one in statuses if one.get("name") not in beside]
     if phase != "Pending" or _state(container, "running") or any(_state(one, "running") for one in inits):
         return None
+    placed = placed_at(status)
+    if placed is None:
+        return None
+    ends = [moment(_state(one, "terminated").get("finishedAt")) for one in inits]
+    return max([placed, *(end for end in ends if end is not None)])
+
+
+def placed_at(status: dict[str, Any]) -> datetime | None:
+    """When a Pod got its node; None while it has none."""
     scheduled = [
         moment(condition.get("lastTransitionTime"))
         for condition in map(mapping, sequence(status.get("conditions")))
         if condition.get("type") == "PodScheduled" and condition.get("status") == "True"
     ]
-    if not scheduled or scheduled[0] is None:
-        return None
-    ends = [moment(_state(one, "terminated").get("finishedAt")) for one in inits]
-    return max([scheduled[0], *(end for end in ends if end is not None)])
+    return scheduled[0] if scheduled else None
 
 
 def _state(container: dict[str, Any], name: str) -> dict[str, Any]:

@@ -542,6 +542,8 @@ REFUSED: Final[list[tuple[Object, str]]] = [
     ({"podMonitor": {"interval": "often"}}, "at '/podMonitor/interval'"),
     ({"progressSeconds": 0}, "at '/progressSeconds'"),
     ({"giveBackSeconds": -1}, "at '/giveBackSeconds'"),
+    ({"nameOverride": "on"}, "at '/nameOverride'"),
+    ({"fullnameOverride": "null"}, "at '/fullnameOverride'"),
     ({"resources": {"limits": {"memory": "lots"}}}, "at '/resources/limits/memory'"),
     ({"tolerations": [{"effect": "NoSchedul"}]}, "at '/tolerations/0/effect'"),
     ({"nameOverride": "Edge"}, "at '/nameOverride'"),

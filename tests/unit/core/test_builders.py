@@ -417,14 +417,15 @@ def _guaranteed(cpu: str, memory: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("worker", "expected"),
     [
-        pytest.param({}, _guaranteed("100m", "64Mi"), id="nothing said"),
+        pytest.param({}, {"requests": {}, "limits": {}}, id="nothing said"),
         pytest.param(_guaranteed("2", "4Gi"), _guaranteed("2", "4Gi"), id="guaranteed stays so"),
         pytest.param(_guaranteed("50m", "32M"), _guaranteed("100m", "64Mi"), id="less than it needs"),
-        pytest.param({"limits": {"memory": "1Gi"}}, _guaranteed("100m", "1Gi"), id="a limit is the request as well"),
-        pytest.param({"requests": {"cpu": 2}}, {"requests": {"cpu": 2, "memory": "64Mi"},
-            "limits": {"cpu": 2, "memory": "64Mi"}}, id="a limit below the request would be refused"),
+        pytest.param({"limits": {"memory": "1Gi"}}, {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+            id="a limit is the request as well"),
+        pytest.param({"requests": {"cpu": 2}}, {"requests": {"cpu": 2}, "limits": {"cpu": 2}},
+            id="a limit below the request would be refused"),
         pytest.param({"requests": {"memory": "128Mi"}, "limits": {"memory": "1Gi", "nvidia.com/gpu": 1}},
-            {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "100m", "memory": "1Gi"}}, id="no GPU"),
+            {"requests": {"memory": "128Mi"}, "limits": {"memory": "1Gi"}}, id="no GPU"),
     ],
 )  # fmt: skip
 def test_a_limit_range_has_nothing_against_the_launcher_that_it_has_not_against_the_worker(
@@ -433,6 +434,28 @@ def test_a_limit_range_has_nothing_against_the_launcher_that_it_has_not_against_
     for spec in ({"resources": worker}, {"pools": [{"name": "a", "workers": 1, "resources": worker}]}):
         (init,) = pod_of(image="debian:12", **spec)["spec"]["initContainers"]
         assert init["resources"] == expected
+    template = {"spec": {"containers": [{"name": "worker", "resources": worker}]}}
+    (init,) = pod_of(image="debian:12", podTemplate=template)["spec"]["initContainers"]
+    assert init["resources"] == expected
+
+
+def test_what_a_template_says_of_the_launcher_stays() -> None:
+    own = {"name": "launcher", "resources": {"limits": {"memory": "256Mi"}}}
+    template = {"spec": {"initContainers": [own, {"name": "data", "image": "busybox"}]}}
+    launcher, other = pod_of(image="x", resources={"limits": {"memory": "1Gi"}}, podTemplate=template)["spec"][
+        "initContainers"
+    ]
+    assert launcher["resources"] == {
+        "requests": {"cpu": "100m", "memory": "64Mi"},
+        "limits": {"cpu": "100m", "memory": "256Mi"},
+    }
+    assert other == {"name": "data", "image": "busybox"}
+
+
+@pytest.mark.parametrize("said", ["lots", [], {}, {"requests": "x"}, {"limits": {"memory": ["1Gi"], "cpu": "x"}}, 7])
+def test_resources_that_are_none_are_left_to_the_server(said: Any) -> None:
+    template = {"spec": {"containers": [{"name": "worker", "resources": said}]}}
+    assert pod_of(image="x", podTemplate=template)["spec"]["initContainers"][0]["name"] == "launcher"
 
 
 def test_in_an_image_of_the_users_own_there_is_a_home_that_can_be_written() -> None:

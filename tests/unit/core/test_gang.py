@@ -178,9 +178,13 @@ def half_placed(**spec: Any) -> Scene:
 
 def patience(scene: Scene) -> float:
     """How long the workers of a job keep their places, as the plan has it."""
-    left = until_nobody_waits(Context(scene.job, scene.observed, scene.now, scene.settings), scene.status)
+    left = until(scene)
     assert PATIENCE <= left < 2 * PATIENCE
     return left
+
+
+def until(scene: Scene) -> float:
+    return until_nobody_waits(Context(scene.job, scene.observed, scene.now, scene.settings), scene.status)
 
 
 def test_workers_whose_others_find_no_node_give_theirs_to_whoever_can_use_them() -> None:
@@ -234,15 +238,46 @@ def test_no_node_is_given_back_where_that_is_switched_off() -> None:
     assert scene.later(1e6).settle().given_back is None
 
 
-def test_while_nodes_come_up_one_after_the_other_all_are_waited_for() -> None:
-    scene = half_placed()
-    scene.changes(1, **UNPLACED)
+@pytest.mark.parametrize("phase", ["Pending", "Running"])
+def test_while_nodes_come_up_one_after_the_other_all_are_waited_for(phase: str) -> None:
+    """Whatever is done on the node: an image is pulled, an init container runs, or a sidecar before the worker."""
+    scene = half_placed(workers=4)
+    scene.changes(1, **UNPLACED).changes(2, **UNPLACED)
     scene.later(patience(scene) - 1)
-    scene.changes(1, node="node-9", blocked=None, waits_since=scene.now)
+    scene.changes(1, phase=phase, node="node-9", blocked=None, placed_at=scene.now, waits_since=None)
+    left = patience(scene)
+    scene.later(60).dies(1, 1)
+    assert until(scene) == left - 60, "it did get a node, whatever has become of it since"
+
+
+def test_a_volume_may_be_one_reason_and_full_nodes_the_other() -> None:
+    scene = half_placed()
+    words = "0/6 nodes are available: 3 Insufficient nvidia.com/gpu, 3 node(s) had volume node affinity conflict."
+    scene.changes(2, blocked=("VolumeNotBound", words))
     patience(scene)
-    scene.later(PATIENCE - 1)
-    scene.changes(1, phase="Running", waits_since=None, running_since=scene.now)
-    patience(scene)
+
+
+@pytest.mark.parametrize("words", ["exceeded quota: pods", 'failed calling webhook "policy.example.com": refused'])
+def test_an_elastic_job_of_which_one_worker_is_refused_as_well(words: str) -> None:
+    scene = Scene(workers=4, minWorkers=2).accepted().up(0, 1, 2)
+    for index in (1, 2):
+        scene.launchers.pop(scene.uid(index))
+        scene.changes(index, **UNPLACED)
+    scene.refused = ("QuotaExceeded", words)
+    plan = scene.later(2 * PATIENCE).settle()
+    webhook = "webhook" in words
+    assert gone(plan) == ([] if webhook else ["pod-0", "pod-1", "pod-2"])
+    assert (plan.given_back is None) is webhook
+
+
+def test_what_was_trained_is_kept_after_the_status_was_set_back() -> None:
+    scene = Scene(workers=2).running().dies(1, 137)
+    scene.settle()
+    scene.vanishes(1).up(1).changes(1, **UNPLACED)
+    scene.launchers.pop(scene.uid(1))
+    scene.job = scene.job.with_status(None)
+    plan = scene.later(10 * PATIENCE).settle()
+    assert (scene.rendezvous.round, gone(plan), plan.given_back) == (0, [], None)
 
 
 @pytest.mark.parametrize("spec", [{}, CLAIM])

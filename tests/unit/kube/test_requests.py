@@ -257,8 +257,8 @@ def test_what_an_older_resource_drops_of_a_status_is_known_as_if_it_stood_there(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.message == (
-        "team/digits: the API server drops status.rendezvous.stopping, status.budget.rejected, which this operator then"
-        f" knows only for as long as it runs; {DENIED_REMEDIES[422]}"
+        "team/digits: the API server drops status.rendezvous.stopping, status.budget.rejected, which nobody knows"
+        f" once the job is written by somebody else; {DENIED_REMEDIES[422]}"
     )
 
 

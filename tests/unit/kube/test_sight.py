@@ -287,6 +287,23 @@ def test_a_sidecar_that_runs_does_not_mean_that_a_pod_gets_on() -> None:
         assert seen(make_pod(status=fields, spec=spec)).waits_since == since
 
 
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        (status("Pending", conditions=[SCHEDULED]), NOON),
+        (status("Pending", conditions=[SCHEDULED], initContainerStatuses=[container("fetch", running={})]), NOON),
+        (status("Running", conditions=[SCHEDULED], containerStatuses=[container(running={})]), NOON),
+        (status("Failed", conditions=[SCHEDULED]), NOON),
+        (status("Pending", conditions=[SCHEDULED | {"status": "False"}]), None),
+        (status("Pending", conditions=[SCHEDULED | {"lastTransitionTime": "?"}]), None),
+        (status("Pending"), None),
+    ],
+)
+def test_when_a_pod_got_its_node(fields: dict[str, Any], at: datetime | None) -> None:
+    """Whatever has been done there since."""
+    assert seen(make_pod(status=fields)).placed_at == at
+
+
 # How it ended
 
 FAILURE = {"localRank": 0, "rank": 3, "exitCode": 1, "reason": "ProgramError", "message": "ValueError", "at": 5.0}
