@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def _restored(folder: Path, rejected: tuple[str, ...]) -> Restored:
     manifest, contents = read_manifest(folder), load(folder)
     card = _card(folder, contents)
     channels, height, width = card.shape
-    with _modules_from_here():
+    with _modules_from_here() if ":" in card.model else nullcontext():
         model = models.build(card.model, classes=len(card.classes), channels=channels, height=height, width=width)
     try:
         model.load_state_dict(_weights(contents.tensors))
@@ -133,7 +133,7 @@ def _restored(folder: Path, rejected: tuple[str, ...]) -> Restored:
 def _modules_from_here() -> Iterator[None]:
     """Find module:function in the folder that we stand in, as `python -m` did when it was trained; a command doesn't.
 
-    Only while a checkpoint's network is built: other files, such as a .pt2, import nothing from there.
+    Only while a network of the user's own is built: nothing else, such as a .pt2 file, imports anything from there.
     """
     path = list(sys.path)
     if not sys.flags.safe_path:

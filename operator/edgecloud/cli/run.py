@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -217,11 +218,14 @@ def _run(
     try:
         if fresh:
             _refuse_lacking(job if workers is None else job.with_workers(workers))  # before anything is moved
+            if keep:
+                click.echo("copying the earlier run's checkpoints", err=True)
             if aside := workdir.put_aside(keep_for=job if keep else None):
                 above = Workdir(aside).last_round() if keep else 0
                 click.echo(f"the earlier run is kept in {aside}", err=True)
         workdir.prepare()
         with workdir.lock():
+            workdir.drop_half_copy()
             job, finished = prepare(job, workdir, workers, above=above)
             if finished:
                 return _tell(Ended(job=job), output, lambda: _say_finished(job, workdir))
@@ -307,14 +311,15 @@ def _say_finished(job: TrainingJob, workdir: Workdir) -> None:
     done = f"{status.completion_time:%Y-%m-%d %H:%M:%S} UTC" if status.completion_time else "earlier"
     click.echo(f"the job is finished: it has {status.phase.lower()} ({done}), and nothing was started", err=True)
     click.echo(f"results: {_short(workdir.results)}   to start over: --fresh, or another --workdir", err=True)
-    _say_way_on(status, workdir)
+    _say_way_on(job, workdir)
 
 
-def _say_way_on(status: TrainingJobStatus, workdir: Workdir) -> None:
+def _say_way_on(job: TrainingJob, workdir: Workdir) -> None:
     """How to go on from the checkpoints of a job that has failed."""
-    if status.phase == "Failed" and workdir.has_checkpoints:
-        command = f"edgecloud run FILE --workdir {_short(workdir.path)} --fresh --keep-checkpoints"
-        click.echo(f"to go on from its checkpoints, once what was wrong is put right: {command}", err=True)
+    if job.status is not None and job.status.phase == "Failed" and workdir.has_checkpoints:
+        command = f"edgecloud run FILE --workdir {shlex.quote(_short(workdir.path))} --fresh --keep-checkpoints"
+        unless = " (with another `trainer:` than before: --fresh alone)" if job.spec.trainer is not None else ""
+        click.echo(f"to go on from its checkpoints, once what was wrong is put right: {command}{unless}", err=True)
 
 
 def _say_how(ended: Ended, workdir: Workdir, *, fresh: bool = False) -> None:
@@ -340,7 +345,7 @@ def _say_how(ended: Ended, workdir: Workdir, *, fresh: bool = False) -> None:
         step = f" at step {status.checkpoint.step}" if status.checkpoint else ""
         which = f"a run in {_short(workdir.path)} without --fresh" if fresh else "the same command"
         click.echo(f"stopped{step}; {which} goes on from there", err=True)
-    _say_way_on(status, workdir)
+    _say_way_on(ended.job, workdir)
     places = {"results": workdir.results, "checkpoints": workdir.checkpoints, "logs": workdir.logs}
     click.echo("   ".join(f"{name}: {_short(path)}" for name, path in places.items()), err=True)
 

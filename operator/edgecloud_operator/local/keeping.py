@@ -1,10 +1,10 @@
-"""Checkpoints of an earlier run, copied for a job that starts over with them."""
+"""Checkpoints and curves of an earlier run, copied for a job that starts over with them."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,9 @@ from edgecloud.api.job import TrainingJob
 
 DONE: Final = "done.json"
 """The built-in trainer's mark that a training is complete: it would end the next one before its first step."""
+
+_HISTORY: Final = ("metrics.jsonl", "tensorboard")
+"""Its curves, in results/. It cuts them off at the checkpoint that it goes on from."""
 
 
 class KeepingError(Exception):
@@ -29,13 +32,21 @@ def copied(source: Path, target: Path, job: TrainingJob) -> Iterator[None]:
     """
     left_out = {DONE} if job.spec.trainer is not None else set()
     try:
-        _remove(target)  # of a copy that was killed
         _check(source, left_out)
         _copy(source, target, left_out)
         yield
     except BaseException:  # a Ctrl-C too
         _remove(target)
         raise
+
+
+def keep_history(source: Path, target: Path) -> None:
+    """Copy the built-in trainer's curves from one results folder to another, as far as can be: it goes on without."""
+    for name in _HISTORY:
+        with suppress(OSError):
+            target.mkdir(parents=True, exist_ok=True)
+            old = source / name
+            (shutil.copytree if old.is_dir() else shutil.copy2)(old, target / name)
 
 
 def _check(source: Path, left_out: set[str]) -> None:

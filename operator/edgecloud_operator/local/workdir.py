@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.documents import Document, read_documents
 from edgecloud.documents.scalars import ScalarError, scalar
 from edgecloud.problems import Problem
-from edgecloud_operator.local.keeping import DONE, KeepingError, copied
+from edgecloud_operator.local.keeping import DONE, KeepingError, copied, keep_history
 
 KEPT_ASIDE: Final = 100
 LOCK: Final = ".lock"
@@ -185,7 +186,8 @@ class Workdir:
         """Move the folder of an earlier run out of the way; the new place, or None if there was nothing.
 
         Only the trainer's cache stays, for the next run: its names say what is in it, and decoding takes a while. And
-        a copy of the checkpoints where a job is to go on from them, `keep_for`: whole before anything is moved.
+        a copy of the checkpoints where a job is to go on from them, `keep_for`: whole before anything is moved; and
+        of the curves so far, as far as can be.
 
         A link to the folder stays, and leads to the new one.
 
@@ -216,10 +218,14 @@ class Workdir:
         real = self.path.resolve()  # of a link the name alone would move
         copy = nullcontext() if keep_for is None else copied(self.checkpoints, real / _COPY, keep_for)
         try:
-            with self.lock(), copy:
-                aside = _move_aside(real)
-                if keep_for is not None:
-                    _take(aside / _COPY, real / self.checkpoints.name)
+            with self.lock():
+                self.drop_half_copy()
+                with copy:
+                    aside = _move_aside(real)
+                    if keep_for is not None:
+                        _take(aside / _COPY, real / self.checkpoints.name)
+                if keep_for is not None and keep_for.spec.trainer is not None:
+                    keep_history(aside / self.results.name, real / self.results.name)
                 with suppress(OSError):  # then the images are decoded again
                     if cache or real != self.path:
                         real.mkdir(exist_ok=True)
@@ -228,6 +234,10 @@ class Workdir:
                 return aside
         except KeepingError as error:
             raise WorkdirError(str(error)) from error
+
+    def drop_half_copy(self) -> None:
+        """Remove checkpoints that were being copied when that was killed. Only for who holds the lock."""
+        shutil.rmtree(self.path / _COPY, ignore_errors=True)
 
     def last_round(self) -> int:
         """The round that the run in it came to; 0 where nothing says so."""

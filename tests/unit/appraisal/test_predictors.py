@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,25 @@ def test_a_checkpoint_opens_in_any_torch_code_as_the_readme_says(
     exec(code, known)
     found = known["logits"].detach().numpy()
     np.testing.assert_allclose(found, open_any(tmp_path / "runs/pets").predictor.logits(pixels), atol=1e-5)
+
+
+def test_nothing_else_is_imported_from_that_folder(tmp_path: Path) -> None:
+    """It may be one of images from anywhere, and torchvision looks for modules that need not be there."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/torchvision.py").write_text("raise SystemExit('read from the folder')\n")
+    saved(tmp_path / "run", model="resnet18")
+    (tmp_path / "command.py").write_text(
+        "from pathlib import Path\nfrom edgecloud_trainer.appraisal.predictors import open_any\nopen_any(Path('../run'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "../command.py"],
+        cwd=tmp_path / "here",
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "its weights don't fit resnet18" in done.stderr, done.stderr
 
 
 def test_mirror_images_are_looked_at_where_the_card_says_so(tmp_path: Path) -> None:

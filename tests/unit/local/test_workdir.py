@@ -497,6 +497,9 @@ def earlier(path: Path) -> Workdir:
     for name in ("step-1/weights", "step-1/done.json", "done.json"):
         (workdir.checkpoints / name).write_text(name)
     (workdir.checkpoints / "latest").symlink_to("step-1")
+    (workdir.results / "tensorboard").mkdir()
+    for name in ("metrics.jsonl", "tensorboard/events.1", "curves.png"):
+        (workdir.results / name).write_text(name)
     return workdir
 
 
@@ -516,7 +519,10 @@ def test_checkpoints_are_kept_for_the_next_run_without_the_trainers_mark(
     workdir = earlier(tmp_path / "work")
     aside = workdir.put_aside(keep_for=make_job(**spec))
     assert aside is not None
-    assert held(workdir.path) == {"checkpoints"} | {f"checkpoints/{name}" for name in kept}
+    curves = {"results", "results/metrics.jsonl", "results/tensorboard", "results/tensorboard/events.1"}
+    there = {"checkpoints"} | {f"checkpoints/{name}" for name in kept} | (curves if spec else set())
+    assert held(workdir.path) == there
+    assert held(aside / "results") == {"metrics.jsonl", "tensorboard", "tensorboard/events.1", "curves.png"}
     assert (workdir.checkpoints / "latest/weights").read_text() == "step-1/weights"
     assert held(aside / "checkpoints") == ALL and COPY not in held(aside)
     (workdir.checkpoints / "step-1/weights").write_text("trained on")
@@ -564,3 +570,6 @@ def test_checkpoints_that_cannot_be_copied(tmp_path: Path) -> None:
     (workdir.path / COPY).mkdir()
     (workdir.path / COPY / "half").write_text("")
     assert workdir.put_aside(keep_for=make_job()) is not None and held(workdir.checkpoints) == ALL
+    (workdir.path / COPY).mkdir()
+    aside = workdir.put_aside()
+    assert aside is not None and COPY not in held(aside)

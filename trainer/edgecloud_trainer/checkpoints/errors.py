@@ -66,7 +66,8 @@ class CheckpointMismatchError(CheckpointError):
     def __init__(self, what: str, *, found: str, expected: str) -> None:
         super().__init__(
             f"{what} belongs to another configuration: its digest is {found}, this job's is {expected}",
-            "give the changed job another name or another storage.subPath (in a local run another --workdir),"
+            "give the changed job another name or another storage.subPath (in a local run --fresh, or another"
+            " --workdir),"
             " or delete the old checkpoints",
         )
         self.found = found
