@@ -116,7 +116,9 @@ def test_nothing_else_is_imported_from_that_folder(tmp_path: Path) -> None:
     (tmp_path / "here/torchvision.py").write_text("raise SystemExit('read from the folder')\n")
     saved(tmp_path / "run", model="resnet18")
     (tmp_path / "command.py").write_text(
-        "from pathlib import Path\nfrom edgecloud_trainer.appraisal.predictors import open_any\nopen_any(Path('../run'))\n"
+        "from pathlib import Path\n"
+        "from edgecloud_trainer.appraisal.predictors import open_any\n"
+        "open_any(Path('../run'))\n"
     )
     done = subprocess.run(
         [sys.executable, "../command.py"],
