@@ -19,9 +19,11 @@ unexport PYTHONDONTWRITEBYTECODE
 HELM = $(or $(wildcard $(CACHE)/bin/helm),$(shell command -v helm))
 ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionlint))
 JOB ?= manifests/examples/digits.yaml
-# Tests that wait more than they compute; those that mostly wait, some for a minute; and trainings, which slow each other down more than they gain beyond two.
+# Tests that wait more than they compute; those that mostly wait, some for a minute, and have two API servers for each
+# process, which cost something while they do nothing; and trainings, which slow each other down more than they gain
+# beyond two.
 PARALLEL := -n 3
-WAITING := -n 4 --dist loadgroup
+WAITING := -n 3 --dist loadgroup
 TRAININGS := -n 2
 
 .PHONY: help
