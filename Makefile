@@ -13,12 +13,17 @@ UV_HOME := $(CACHE)/uv-$(UV_VERSION)
 UV := $(UV_HOME)/bin/uv
 export UV_CACHE_DIR := $(CACHE)/uv-packages
 export UV_NATIVE_TLS := 1
+# Set in many images, and each process would compile EdgeCloud for itself: the tests start thousands, and pytest's own
+# rewrite all of the tests, which takes it as long as to collect them.
+unexport PYTHONDONTWRITEBYTECODE
 HELM = $(or $(wildcard $(CACHE)/bin/helm),$(shell command -v helm))
 ACTIONLINT = $(or $(wildcard $(CACHE)/bin/actionlint),$(shell command -v actionlint))
 JOB ?= manifests/examples/digits.yaml
-# Tests that wait more than they compute; those that mostly wait, some for a minute; and trainings, which slow each other down more than they gain beyond two.
+# Tests that wait more than they compute; those that mostly wait, some for a minute, and have two API servers for each
+# process, which cost something while they do nothing; and trainings, which slow each other down more than they gain
+# beyond two.
 PARALLEL := -n 3
-WAITING := -n 4 --dist loadgroup
+WAITING := -n 3 --dist loadgroup
 TRAININGS := -n 2
 
 .PHONY: help
@@ -41,7 +46,7 @@ $(UV):
 	@$(UV_HOME).new/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@rm -rf $(UV_HOME) && mv $(UV_HOME).new $(UV_HOME)
 
-# Compiled once: where PYTHONDONTWRITEBYTECODE is set, as in many images, every process would compile torch for itself.
+# Compiled once, with the packages: who starts .venv/bin/edgecloud by himself may have that variable set.
 $(VENV)/.done: pyproject.toml tests/requirements.lock | $(UV)
 	@echo "Installing the locked packages into $(VENV) (about 5 GB, most of it torch)"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)

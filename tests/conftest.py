@@ -12,6 +12,9 @@ from hypothesis import settings
 # takes a second take twenty. Whatever a test starts inherits it; those about numbers of threads set their own.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# How long a model takes is of interest to none of them, only that it was measured.
+os.environ.setdefault("EDGECLOUD_LATENCY_SECONDS", "1")
+
 # Tests in the background, or under nohup, ignore these, and so would the commands that they start and stop; what is
 # caught is not passed on.
 for _number in (signal.SIGINT, signal.SIGHUP):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -72,12 +73,20 @@ class Run:
     folder: Path
     everything: dict[int, psutil.Process] = field(default_factory=dict)
     """Every process ever seen below it."""
+    read: tuple[tuple[int, ...], TrainingJob] | None = None
+    """The job that was read last, and of which file."""
 
     def job(self) -> TrainingJob | None:
+        """As it stands in the folder. It is replaced as a whole, and looked at far more often than that."""
         try:
-            return TrainingJob.parse(yaml.load((self.folder / "job.yaml").read_text(), yaml.CSafeLoader))
+            with (self.folder / "job.yaml").open() as file:
+                about = os.fstat(file.fileno())
+                which = about.st_ino, about.st_mtime_ns, about.st_size
+                if self.read is None or self.read[0] != which:
+                    self.read = which, TrainingJob.parse(yaml.load(file.read(), yaml.CSafeLoader))
         except FileNotFoundError:
             return None
+        return self.read[1]
 
     @property
     def status(self) -> TrainingJobStatus:
@@ -112,10 +121,10 @@ class Run:
 
     def below(self) -> list[psutil.Process]:
         """Processes that the run has started, and theirs."""
-        try:
-            found = psutil.Process(self.process.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
+        found = []
+        for pid in descendants(self.process.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
         self.everything.update({process.pid: process for process in found})
         return found
 
@@ -182,6 +191,18 @@ class Run:
                 continue
         _, alive = psutil.wait_procs(list(self.everything.values()), timeout=10)
         return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Processes below that one. psutil would look at all of the machine's, and a run is looked at all the time."""
+    children: list[str] = []
+    with contextlib.suppress(OSError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread has
+                children += (task / "children").read_text().split()
+    for child in map(int, children):
+        yield child
+        yield from descendants(child)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from edgecloud.api.job import TrainingJob
@@ -32,9 +32,14 @@ def evaluate(*arguments: object, cwd: Path | None = None, **environment: str) ->
     )
 
 
-def said(*arguments: object, **options: Any) -> dict[str, Any]:
-    done = evaluate(*arguments, "-o", "json", "-q", **options)
-    assert done.returncode == 0, done.stderr
+def asked(*arguments: object, **environment: str) -> Result:
+    """The command within this process: one of its own would import torch."""
+    return CliRunner().invoke(cli, ["evaluate", *map(str, arguments)], env=environment)
+
+
+def said(*arguments: object, **environment: str) -> dict[str, Any]:
+    done = asked(*arguments, "-o", "json", "-q", **environment)
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -153,10 +158,7 @@ def test_what_does_not_go_together(trained: tuple[Path, TrainingJobStatus], tmp_
         ((folder, "--out", tmp_path / "file/in"), "the folder can't be made"),
     ]
     for arguments, words in cases:
-        # In this process, for each of its own would import torch.
-        done = CliRunner().invoke(
-            cli, ["evaluate", *map(str, arguments)], env={"XDG_CACHE_HOME": str(tmp_path / "cache")}
-        )
+        done = asked(*arguments, XDG_CACHE_HOME=str(tmp_path / "cache"))
         assert (done.exit_code, done.stdout) == (2, ""), (arguments, done.exception)
         assert words in done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -186,7 +188,7 @@ def test_data_that_have_changed(trained: tuple[Path, TrainingJobStatus], tmp_pat
     job["spec"]["trainer"] |= {"epochs": 1, "batchSize": 32, "shards": 2, "data": {"source": str(data)}}
     with run(tmp_path / "work", job, "--workers", "1") as running:
         assert running.end(within=240) == 0, running.output()
-    assert evaluate(tmp_path / "work", "-q").stderr == ""
+    said(tmp_path / "work")  # and nothing else
     next((data / "0").iterdir()).unlink()
     done = evaluate(tmp_path / "work", "-q")
     assert done.returncode == 0

@@ -135,11 +135,16 @@ class Space:
         return {name: pod["metadata"]["uid"] for name, pod in self.pods(job).items()}
 
 
-def until(look: Callable[[], T], what: str, *, seconds: float = 60.0, saw: Callable[[], Any] | None = None) -> T:
-    """Wait until there is something to see."""
+def until(
+    look: Callable[[], T], what: str, *, seconds: float = 60.0, saw: Callable[[], Any] | None = None, every: float = 0.1
+) -> T:
+    """Wait until there is something to see.
+
+    every: seconds between two looks, to be more where a look costs the server what others wait for.
+    """
     deadline = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}; saw: {saw() if saw else found}")
-        time.sleep(0.1)
+        time.sleep(every)
     return found

@@ -12,6 +12,7 @@ Exit codes: 0 done, 1 failed, 2 wrong configuration, or an export that must not 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -19,6 +20,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from edgecloud.importing import importing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,10 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one rank; its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     waits = "--standby" in (sys.argv[1:] if arguments is None else arguments)
-    from edgecloud_trainer import data, devices, group, models, ready, settings, standby, steps, title, training
-    from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
-    from edgecloud_trainer.export import delivery, stage
-    from edgecloud_trainer.reaching import UnreachableError
+    with importing():
+        from edgecloud_trainer import data, devices, group, models, ready, settings, standby, steps, title, training
+        from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
+        from edgecloud_trainer.export import delivery, stage
+        from edgecloud_trainer.reaching import UnreachableError
+    gc.freeze()  # nor later: heirs share that memory for as long as nobody writes to it
 
     try:
         said = settings.read()

@@ -3,6 +3,7 @@
     EDGECLOUD_EXPORT              the export's folder, or its URL
     EDGECLOUD_NODE                name of the node, for the report
     EDGECLOUD_MAX_ACCURACY_LOSS   percentage points that a model may lose; default: 1
+    EDGECLOUD_LATENCY_SECONDS     for how long latency is measured; default: 20
     EDGECLOUD_TERMINATION_LOG     file for the result; default: /dev/termination-log
 
 The result is one line of JSON, {"exports": [...]} or {"error": "..."}, on standard output and in the file. In a folder

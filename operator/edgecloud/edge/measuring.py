@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +32,7 @@ OPENERS: Final[Mapping[Format, Opener]] = {"onnx": open_onnx, "onnx-int8": open_
 """What can be opened without torch."""
 BATCHES: Final = (1, 32)
 LATENCY_SECONDS: Final = 20.0
+_LATENCY_VARIABLE: Final = "EDGECLOUD_LATENCY_SECONDS"
 AGAINST: Final[Format] = "onnx"
 """What the others are compared with."""
 _PIECE: Final = 2**20
@@ -54,7 +57,7 @@ def measure(
     *,
     max_accuracy_loss: float,
     openers: Mapping[Format, Opener] = OPENERS,
-    seconds: float = LATENCY_SECONDS,
+    seconds: float | None = None,
     threads: int = 0,
     on_progress: OnProgress = _silent,
     on_logits: Callable[[Format, Logits], None] = lambda _format, _logits: None,
@@ -68,14 +71,16 @@ def measure(
         formats: which models, one or more.
         max_accuracy_loss: percentage points that a model may lose against the original and still pass.
         openers: how each format is opened.
-        seconds: for latency, over all models, batches and threads; the least number of runs may take longer.
+        seconds: for latency, over all models, batches and threads; the least number of runs may take longer. None: as
+            EDGECLOUD_LATENCY_SECONDS says, or 20.
         threads: the larger of the two numbers that latency is taken with; 0: the CPUs that there are.
         on_progress: see OnProgress.
         on_logits: called with what each model says of the reference images, float32 [N, classes].
 
     Raises:
-        MeasureError: a model or the images can't be used.
+        MeasureError: a model, the images or the variable can't be used.
     """
+    seconds = _latency_seconds() if seconds is None else seconds
     try:
         reference = load_reference(folder / REFERENCE)
     except ReferenceError as error:
@@ -93,6 +98,17 @@ def measure(
         _measured(subject, place, formats, found[place], reference, timings, max_accuracy_loss)
         for place, subject in enumerate(subjects)
     ]
+
+
+def _latency_seconds() -> float:
+    text = os.environ.get(_LATENCY_VARIABLE) or str(LATENCY_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise MeasureError(f"{_LATENCY_VARIABLE} is {text[:64]!r}: a number of seconds above 0 is needed")
+    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,8 @@ STDERR: Final = "stderr"
 """The file for what a launcher, or its Python, says while it has no log. Afterwards it says everything there."""
 MAX_WORDS: Final = 1500
 """Characters of that in a failure's message."""
+_FOR_US: Final = ("EDGECLOUD_LATENCY_SECONDS",)
+"""Whoever starts us may say these; an outer run doesn't set them."""
 
 
 @dataclass
@@ -293,7 +295,7 @@ def _surroundings() -> dict[str, str]:
 
     `python` is the one that runs EdgeCloud: where its packages are, the programs find them too.
     """
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("EDGECLOUD_")}
+    ours = {key: value for key, value in os.environ.items() if key in _FOR_US or not key.startswith("EDGECLOUD_")}
     return ours | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), ours.get("PATH", os.defpath)])}
 
 

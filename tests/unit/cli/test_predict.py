@@ -8,12 +8,15 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 
+from edgecloud.cli.main import cli
 from edgecloud.edge.finding import model_file
 from edgecloud.edge.runtime import ModelFileError, softmax
 from tests.unit.cli.command import job_file, run_edgecloud
@@ -36,6 +39,19 @@ def picture(path: Path, seed: int = 1) -> np.ndarray:
 def probabilities(pixels: np.ndarray) -> dict[str, float]:
     row = softmax(expected(pixels[None], *weights()).astype(np.float32))[0]
     return dict(zip(CLASSES, row.tolist(), strict=True))
+
+
+Predict = Callable[..., Result]
+
+
+@pytest.fixture
+def predict(capfd: pytest.CaptureFixture[str]) -> Iterator[Predict]:
+    """The command within this process: for tests that ask it several times, each of which would import onnxruntime.
+
+    What libraries print past Python is printed by none.
+    """
+    yield lambda *arguments: CliRunner().invoke(cli, ["predict", *map(str, arguments)])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_line_for_each_image(tmp_path: Path, model: Path) -> None:
@@ -120,7 +136,7 @@ def test_pillow_says_nothing_itself(tmp_path: Path, model: Path) -> None:
     )
 
 
-def test_folders_and_patterns(tmp_path: Path, model: Path) -> None:
+def test_folders_and_patterns(tmp_path: Path, model: Path, predict: Predict, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("set/b/2.png", "set/a/1.PNG", "set/.hidden/3.png", "set/.4.png", "odd[1].png", "more/5.png"):
         picture(tmp_path / name)
     (tmp_path / "set/notes.txt").write_text("none")
@@ -131,10 +147,11 @@ def test_folders_and_patterns(tmp_path: Path, model: Path) -> None:
     assert found == ["set/a/1.PNG", "set/b/2.png", "odd[1].png", "more/5.png", "set/b/2.png"]
     done = run_edgecloud("predict", model, f"{tmp_path}/s*/a/*", cwd="/")
     assert done.stdout.split()[0] == str(tmp_path / "set/a/1.PNG")
+    monkeypatch.chdir(tmp_path)
     for nothing in ("nothing*.png", "set/**bad", "set/[", "nowhere/*.png", "x" * 300):
-        done = run_edgecloud("predict", model, nothing, cwd=tmp_path)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert f"{nothing} can't be read" in done.stderr
+        refused = predict(model, nothing)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert f"{nothing} can't be read" in refused.stderr
 
 
 def test_names_that_would_move_the_cursor(tmp_path: Path) -> None:
@@ -150,7 +167,7 @@ def test_names_that_would_move_the_cursor(tmp_path: Path) -> None:
         assert text.rstrip("\n").isprintable()
 
 
-def test_an_exports_folder(tmp_path: Path) -> None:
+def test_an_exports_folder(tmp_path: Path, predict: Predict) -> None:
     matrix, bias = weights()
     export = tmp_path / "run/results/export"
     export.mkdir(parents=True)
@@ -161,8 +178,8 @@ def test_an_exports_folder(tmp_path: Path) -> None:
     for place, options, name in (
         (export, (), best), (export, ("--format", "onnx-int8"), least), (tmp_path / "run", (), best),
     ):  # fmt: skip
-        done = run_edgecloud("predict", place, tmp_path / "a.png", *options)
-        assert (done.returncode, done.stdout.split()[1]) == (0, name)
+        done = predict(place, tmp_path / "a.png", *options)
+        assert (done.exit_code, done.stdout.split()[1]) == (0, name)
     (export / "model.onnx").unlink()
     for place in (export, tmp_path / "run"):
         with pytest.raises(ModelFileError, match=f"{export} has no model.onnx, only model-int8.onnx: name one of them"):
@@ -189,7 +206,7 @@ def test_other_sizes(tmp_path: Path, model: Path, way: str) -> None:
     assert (top == pytest.approx(probabilities(pixels), abs=0.05)) is (way == "crop")
 
 
-def test_models_that_cannot_be_used(tmp_path: Path) -> None:
+def test_models_that_cannot_be_used(tmp_path: Path, predict: Predict) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "model.pt2").write_text("x")
     (tmp_path / "text.onnx").write_text("x")
@@ -201,8 +218,8 @@ def test_models_that_cannot_be_used(tmp_path: Path) -> None:
         "text.onnx": "is no ONNX model", "folder": "a folder without model.onnx",
         "plain.onnx": "export it with edgecloud export", "missing.onnx": "No such file", "x" * 300: "name too long",
     }.items():  # fmt: skip
-        done = run_edgecloud("predict", tmp_path / name, tmp_path / "a.png")
-        assert (done.returncode, done.stdout) == (2, "")
+        done = predict(tmp_path / name, tmp_path / "a.png")
+        assert (done.exit_code, done.stdout) == (2, "") and isinstance(done.exception, SystemExit)
         assert done.stderr.startswith("edgecloud: ")
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1

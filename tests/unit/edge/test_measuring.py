@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from edgecloud.edge import footprint as footprints
+from edgecloud.edge import measuring
 from edgecloud.edge.intervals import wilson
+from edgecloud.edge.latency import Budget, Times, by_turns
 from edgecloud.edge.measuring import MeasureError, measure
 from edgecloud.edge.reference import Reference, load_reference, save_reference
 from edgecloud.edge.report import summary
@@ -112,6 +115,34 @@ def test_models_that_cannot_be_measured(tmp_path: Path, one_load: None) -> None:
     refused("doesn't give 6 numbers", "onnx")
     (export / "reference.npz").unlink()
     refused("can't be read", None)
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("0.5", 0.5), (None, 20.0)])
+def test_how_long_latency_is_measured(
+    tmp_path: Path, one_load: None, monkeypatch: pytest.MonkeyPatch, said: str | None, seconds: float
+) -> None:
+    """As the variable says; this test waits for none of it."""
+    if said is None:
+        monkeypatch.delenv("EDGECLOUD_LATENCY_SECONDS")
+    else:
+        monkeypatch.setenv("EDGECLOUD_LATENCY_SECONDS", said)
+    budgets: list[Budget] = []
+
+    def shortened(runs: Sequence[Callable[[], object]], budget: Budget) -> list[Times]:
+        budgets.append(budget)
+        return by_turns(runs, Budget(seconds=0.01))
+
+    monkeypatch.setattr(measuring, "by_turns", shortened)
+    (found,) = measure(folder(tmp_path), ("onnx",), max_accuracy_loss=1.0)
+    assert len(budgets) == len(found.latencies)
+    assert sum(budget.seconds for budget in budgets) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("said", ["soon", "0", "-1", "nan", "inf"])
+def test_a_variable_that_is_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("EDGECLOUD_LATENCY_SECONDS", said)
+    with pytest.raises(MeasureError, match=f"EDGECLOUD_LATENCY_SECONDS is '{said}': a number of seconds above 0"):
+        measure(tmp_path, ("onnx",), max_accuracy_loss=1.0)
 
 
 def test_few_images(tmp_path: Path, one_load: None) -> None:

@@ -277,15 +277,16 @@ MEASURES = """
 import json, os, sys
 print("measuring")
 print("slowly", file=sys.stderr)
-names = ("EDGECLOUD_EXPORT", "EDGECLOUD_MAX_ACCURACY_LOSS", "EDGECLOUD_NODE", "EDGECLOUD_JOB")
+names = ("EXPORT", "MAX_ACCURACY_LOSS", "NODE", "JOB", "LATENCY_SECONDS")
 with open(os.environ["EDGECLOUD_TERMINATION_LOG"], "w") as file:
-    json.dump({name: os.environ.get(name) for name in names}, file)
+    json.dump({name: os.environ.get(f"EDGECLOUD_{name}") for name in names}, file)
 sys.exit(3)
 """
 
 
 def test_what_measures_plays_a_pod_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGECLOUD_JOB", "an outer run's")
+    monkeypatch.setenv("EDGECLOUD_LATENCY_SECONDS", "7")
     monkeypatch.setattr(workers_module, "PROGRAM", ("python", "-c", MEASURES))
 
     async def scenario() -> None:
@@ -302,10 +303,11 @@ def test_what_measures_plays_a_pod_of_its_own(tmp_path: Path, monkeypatch: pytes
             end = it.of(0).termination
             assert end is not None and (it.of(0).phase, end.exit_code) == ("Failed", 3)
             assert json.loads(end.message) == {
-                "EDGECLOUD_EXPORT": str(tmp_path / "work" / "results" / "export"),
-                "EDGECLOUD_MAX_ACCURACY_LOSS": "0.5",
-                "EDGECLOUD_NODE": platform.node(),
-                "EDGECLOUD_JOB": None,
+                "EXPORT": str(tmp_path / "work" / "results" / "export"),
+                "MAX_ACCURACY_LOSS": "0.5",
+                "NODE": platform.node(),
+                "JOB": None,
+                "LATENCY_SECONDS": "7",
             }
             assert set((tmp_path / "work" / "logs" / "measure.log").read_text().split()) == {"measuring", "slowly"}
             assert it.workers._identities == {}, "it speaks to nobody"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgecloud.api.spec import ExportSpec
 from edgecloud.edge.layout import MODELS, PAGE, REFERENCE, REPORT, SCHEMA
+from edgecloud.importing import importing
 from edgecloud_trainer.export.errors import DONE, GATE_FAILED, SAID, TRANSIENT, UNUSABLE, ExportError
 
 
@@ -22,9 +23,11 @@ def main() -> int:
     """Export; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     said = _arguments()
-    from edgecloud_trainer import data, models
-    from edgecloud_trainer.export.delivery import DeliveryError, DestinationError
-    from edgecloud_trainer.restoring import RestoreError
+    with importing():
+        import edgecloud_trainer.export.making  # noqa: F401 - all of it
+        from edgecloud_trainer import data, models
+        from edgecloud_trainer.export.delivery import DeliveryError, DestinationError
+        from edgecloud_trainer.restoring import RestoreError
 
     try:
         return _work(said)

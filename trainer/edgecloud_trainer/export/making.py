@@ -17,7 +17,7 @@ import torch
 from edgecloud.edge.card import ExportCard, Format
 from edgecloud.edge.layout import MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.machine import describe
-from edgecloud.edge.measuring import LATENCY_SECONDS, OPENERS, MeasureError, measure
+from edgecloud.edge.measuring import OPENERS, MeasureError, measure
 from edgecloud.edge.reference import Reference, most_images, save_reference
 from edgecloud.edge.report import Measured, Problem, Report
 from edgecloud.edge.runtime import Logits, Pixels, images_in_a_run
@@ -56,7 +56,7 @@ class Options:
     max_accuracy_loss: percentage points against the original in torch and fp32.
     calibration_images: training images that the scales of int8 are fitted on.
     threads: the larger of the two numbers that latency is measured with; 0: the CPUs there are.
-    seconds: for the latency of the formats that one runtime runs.
+    seconds: for the latency of the formats that one runtime runs; None: as `measure` has it.
     """
 
     formats: tuple[Format, ...]
@@ -65,7 +65,7 @@ class Options:
     mirror: bool = False
     threads: int = 0
     node: str = ""
-    seconds: float = LATENCY_SECONDS
+    seconds: float | None = None
 
 
 def export(

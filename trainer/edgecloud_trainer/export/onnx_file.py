@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import onnx
 import torch
+import torch.fx.config
 
 from edgecloud.edge.card import INPUT, METADATA_KEY, OUTPUT, ExportCard
 from edgecloud_trainer.export.errors import ConversionError, first_line
@@ -29,7 +30,7 @@ def to_onnx(program: torch.export.ExportedProgram) -> onnx.ModelProto:
         ConversionError: there are no ONNX operations for it.
     """
     try:
-        with _quiet():
+        with _quiet(), _no_stacks():
             made: Any = torch.onnx.export(
                 program,
                 input_names=[INPUT],
@@ -70,6 +71,18 @@ def save_onnx(model: onnx.ModelProto, path: Path, card: ExportCard) -> None:
     if (size := model.ByteSize()) > MAX_BYTES:
         raise ConversionError(f"it would have {size} bytes, and an ONNX file {MAX_BYTES} at most: leave the format out")
     path.write_bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def _no_stacks() -> Iterator[None]:
+    """Of each number that depends on a size torch would note the lines of Python that it came from: a third of the
+    time, and `_forget_origin` has no use for it."""
+    before = torch.fx.config.do_not_emit_stack_traces
+    torch.fx.config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        torch.fx.config.do_not_emit_stack_traces = before
 
 
 @contextlib.contextmanager
