@@ -84,6 +84,7 @@ def _leave_heir(ends: Sequence[int], launcher: int, fit: Callable[[], bool]) -> 
         return False
     between = os.getpid()
     try:
+        os.setsid()  # at once: what kills this rank's processes must not find its heir among them
         if not fit() or os.fork():
             os._exit(0)
     except OSError:

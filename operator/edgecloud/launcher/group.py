@@ -28,6 +28,8 @@ LATE_SECONDS = 5.0
 _CAUSE_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 _COMPLAIN_SECONDS = 10.0
+_HEIRS_SECONDS = 2.0
+"""For an heir to say that it is one: a round may be over before that."""
 
 
 class StartProcess(Protocol):
@@ -55,13 +57,16 @@ class Group:
         failed: Callable[[dict[str, Any]], None],
         leaving: Callable[[], None],
         besides: Callable[[], list[int]],
+        unheard: Callable[[], bool],
         ended: Callable[[str], None],
     ) -> None:
+        """besides: children that are none of the round's. unheard: whether others of those have yet to say who they
+        are."""
         self.stopping = False
         self._loop = loop
         self._log = log
         self._failed, self._leaving, self._ended = failed, leaving, ended
-        self._besides = besides
+        self._besides, self._unheard = besides, unheard
         self._folder: Path | None = None
         self._processes: list[Process] = []
         self._broken: list[Process] = []
@@ -224,6 +229,8 @@ class Group:
         while not self._killed and any(process.lingers() for process in self._processes):
             await self._next_end()
         started, complained = self._loop.time(), 0.0
+        while self._unheard() and self._loop.time() < started + _HEIRS_SECONDS:
+            await self._next_end()
         while True:
             leftovers = linux.children(besides=self._besides())
             if not leftovers:

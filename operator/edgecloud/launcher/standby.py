@@ -201,6 +201,10 @@ class Reserve:
         """Children of the launcher that belong to no round."""
         return [standby.pid for standby in self._waiting.values()]
 
+    def unheard(self) -> bool:
+        """Whether there may be others, which have not said yet who they are."""
+        return bool(self._expected)
+
     def reaped(self, ends: Mapping[int, End]) -> None:
         """One that ended by itself is not started again before the next round: it would end again."""
         for local_rank, standby in [slot for slot in self._waiting.items() if slot[1].pid in ends]:

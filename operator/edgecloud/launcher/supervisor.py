@@ -203,6 +203,7 @@ class Supervisor:
             failed=self._failed,
             leaving=self._left,
             besides=self._reserve.pids,
+            unheard=self._reserve.unheard,
             ended=self._ended,
         )
 

@@ -182,6 +182,30 @@ def test_an_heir_outlives_the_kill_of_its_parent(job: Job) -> None:
     assert again is not None and again.metrics["pid"] == heir
 
 
+def test_an_heir_is_waited_for_that_is_slower_than_the_round(job: Job) -> None:
+    """On a busy machine a program of milliseconds is over before its heir has said that it is one."""
+    slow = """
+        import os, sys, time
+        sys.path.insert(0, {trainer!r})
+        from edgecloud_trainer import standby
+        settle = standby._settle
+        standby._settle = lambda *given: (time.sleep(0.5), settle(*given))
+        environment = standby.wait(heirs=True)
+        if environment is None:
+            sys.exit(0)
+        os.environ.update(environment)
+        from edgecloud import worker
+        worker.report(step=1, pid=os.getpid())
+    """
+    launcher = job.launch(job.script(slow.format(trainer=str(TRAINER))), EDGECLOUD_STANDBY="1")
+    job.coordinator.run(1)
+    job.coordinator.wait_state("succeeded", 1)
+    (heir,) = descendants(launcher.pid)
+    job.coordinator.run(2)
+    again = job.coordinator.wait_for(lambda poll: poll.round == 2 and poll.progress is not None, "round 2").progress
+    assert again is not None and again.metrics["pid"] == heir
+
+
 @pytest.mark.parametrize("how", ["exit", "SIGTERM", "SIGKILL"])
 def test_no_heir_outlives_the_launcher(job: Job, how: str) -> None:
     launcher = job.launch(heirs(job), EDGECLOUD_STANDBY="2")
