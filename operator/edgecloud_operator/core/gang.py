@@ -62,10 +62,10 @@ def until_nobody_waits(context: Context, status: TrainingJobStatus) -> float:
     """
     job, observed, seconds = context.job, context.observed, context.settings.give_back_seconds
     rendezvous = status.rendezvous or Rendezvous()
-    placed, waiting = _placed(context), _waiting(context)
-    if seconds <= 0 or rendezvous.members or not placed or not waiting or _unasked(observed):
+    if seconds <= 0 or rendezvous.members or _unasked(observed) or not _waiting(context):
         return math.inf
-    if enough(job, [pod.index for pod in placed]) or _trained(context, rendezvous):
+    placed = [pod.index for pod in _placed(context)]
+    if not placed or enough(job, placed) or _trained(context, rendezvous):
         return math.inf
     since = max(pod.placed_at or pod.created_at for pod in observed.pods if pod.owned)
     share = zlib.crc32(f"{job.metadata.uid} {since.timestamp()}".encode()) / 2**32
