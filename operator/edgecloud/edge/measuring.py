@@ -80,7 +80,7 @@ def measure(
     Raises:
         MeasureError: a model, the images or the variable can't be used.
     """
-    seconds = _latency_seconds() if seconds is None else seconds
+    seconds = latency_seconds() if seconds is None else seconds
     try:
         reference = load_reference(folder / REFERENCE)
     except ReferenceError as error:
@@ -100,7 +100,12 @@ def measure(
     ]
 
 
-def _latency_seconds() -> float:
+def latency_seconds() -> float:
+    """For how long latency is measured, as EDGECLOUD_LATENCY_SECONDS says.
+
+    Raises:
+        MeasureError: it says no such number.
+    """
     text = os.environ.get(_LATENCY_VARIABLE) or str(LATENCY_SECONDS)
     try:
         seconds = float(text)

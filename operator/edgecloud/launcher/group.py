@@ -229,7 +229,7 @@ class Group:
         while not self._killed and any(process.lingers() for process in self._processes):
             await self._next_end()
         started, complained = self._loop.time(), 0.0
-        while self._unheard() and self._loop.time() < started + _HEIRS_SECONDS:
+        while not self._killed and self._unheard() and self._loop.time() < started + _HEIRS_SECONDS:
             await self._next_end()
         while True:
             leftovers = linux.children(besides=self._besides())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import InvalidOperation
 from typing import Any, Final
 
 from edgecloud.api.types import amount
@@ -63,5 +62,5 @@ def _larger(one: Any, other: Any) -> Any:
     """The larger quantity; one, where the other is none."""
     try:
         return one if amount(other) <= amount(one) else other
-    except (InvalidOperation, KeyError):
+    except (ArithmeticError, KeyError):  # no number, or one that is too large for any
         return one

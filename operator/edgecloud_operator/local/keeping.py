@@ -10,6 +10,8 @@ from typing import Final
 
 from edgecloud.api.job import TrainingJob
 
+CHECKPOINTS: Final = "checkpoints"
+RESULTS: Final = "results"
 DONE: Final = "done.json"
 """The built-in trainer's mark that a training is complete: it would end the next one before its first step."""
 
@@ -22,26 +24,29 @@ class KeepingError(Exception):
 
 
 @contextmanager
-def copied(source: Path, target: Path, job: TrainingJob) -> Iterator[None]:
-    """Copy a checkpoints folder for a job that goes on from it; should the body then fail, the copy is removed.
+def copied(run: Path, target: Path, job: TrainingJob) -> Iterator[None]:
+    """Copy what a job goes on from, out of a run's folder, into one that could take its place: the checkpoints, and
+    the built-in trainer's curves as far as can be. Should the body then fail, the copy is removed.
 
     Copied and not linked: a program may write into a file that is there, and the earlier run is kept as it was.
 
     Raises:
         KeepingError: there are none, or they can't be copied. Nothing is left at target then.
     """
-    left_out = {DONE} if job.spec.trainer is not None else set()
+    built_in = job.spec.trainer is not None
+    left_out = {DONE} if built_in else set()
     try:
-        _check(source, left_out)
-        _copy(source, target, left_out)
+        _check(run / CHECKPOINTS, left_out)
+        _copy(run / CHECKPOINTS, target / CHECKPOINTS, left_out)
+        if built_in:
+            _copy_history(run / RESULTS, target / RESULTS)
         yield
     except BaseException:  # a Ctrl-C too
-        _remove(target)
+        shutil.rmtree(target, ignore_errors=True)
         raise
 
 
-def keep_history(source: Path, target: Path) -> None:
-    """Copy the built-in trainer's curves from one results folder to another, as far as can be: it goes on without."""
+def _copy_history(source: Path, target: Path) -> None:
     for name in _HISTORY:
         with suppress(OSError):
             target.mkdir(parents=True, exist_ok=True)
@@ -81,7 +86,3 @@ def _refused(source: Path, error: OSError) -> str:
         f"{source} can't be copied ({reason}), and nothing was moved: see to that, or start over without"
         " --keep-checkpoints"
     )
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

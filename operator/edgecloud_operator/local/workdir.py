@@ -20,13 +20,13 @@ from edgecloud.api.job import TrainingJob
 from edgecloud.documents import Document, read_documents
 from edgecloud.documents.scalars import ScalarError, scalar
 from edgecloud.problems import Problem
-from edgecloud_operator.local.keeping import DONE, KeepingError, copied, keep_history
+from edgecloud_operator.local.keeping import CHECKPOINTS, DONE, RESULTS, KeepingError, copied
 
 KEPT_ASIDE: Final = 100
 LOCK: Final = ".lock"
 _COPY: Final = ".edgecloud-checkpoints"
-"""Checkpoints that are being copied for the next run, or were when that was killed."""
-OURS: Final = frozenset({"job.yaml", "checkpoints", "results", "logs", "files", LOCK, _COPY})
+"""The next run's folder while checkpoints are copied into it, or what there was of it when that was killed."""
+OURS: Final = frozenset({"job.yaml", CHECKPOINTS, RESULTS, "logs", "files", LOCK, _COPY})
 """What a run leaves in its folder, beside the built-in trainer's cache."""
 CACHE: Final = "data"
 _CACHED: Final = (".images", ".lock", ".partial")
@@ -51,7 +51,7 @@ class Workdir:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def has_checkpoints(self) -> bool:
@@ -62,7 +62,7 @@ class Workdir:
 
     @property
     def results(self) -> Path:
-        return self.path / "results"
+        return self.path / RESULTS
 
     @property
     def logs(self) -> Path:
@@ -216,16 +216,14 @@ class Workdir:
             )
         self._read()
         real = self.path.resolve()  # of a link the name alone would move
-        copy = nullcontext() if keep_for is None else copied(self.checkpoints, real / _COPY, keep_for)
+        copy = nullcontext() if keep_for is None else copied(self.path, real / _COPY, keep_for)
         try:
             with self.lock():
                 self.drop_half_copy()
                 with copy:
                     aside = _move_aside(real)
                     if keep_for is not None:
-                        _take(aside / _COPY, real / self.checkpoints.name)
-                if keep_for is not None and keep_for.spec.trainer is not None:
-                    keep_history(aside / self.results.name, real / self.results.name)
+                        _take(aside / _COPY, real, aside)
                 with suppress(OSError):  # then the images are decoded again
                     if cache or real != self.path:
                         real.mkdir(exist_ok=True)
@@ -278,13 +276,16 @@ def _move_aside(path: Path) -> Path:
     raise WorkdirError(f"{path} can't be moved aside: name another folder with --workdir")
 
 
-def _take(source: Path, target: Path) -> None:
-    """Give what was made in the old folder, which is moved, its place in a new one."""
+def _take(copy: Path, place: Path, aside: Path) -> None:
+    """Put what was made in the old folder, which was moved, in that one's place; or the old folder back."""
     try:
-        target.parent.mkdir()
-        source.rename(target)
-    except OSError as error:
-        raise WorkdirError(f"{source} can't be moved to {target} ({error.strerror}): move it there yourself") from error
+        copy.rename(place)
+    except BaseException as error:  # a Ctrl-C too
+        with suppress(OSError):
+            aside.rename(place)
+        if isinstance(error, OSError):
+            raise WorkdirError(f"{copy} can't be moved to {place}: {error.strerror}") from error
+        raise
 
 
 class _Dumper(yaml.SafeDumper):

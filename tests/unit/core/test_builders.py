@@ -452,7 +452,18 @@ def test_what_a_template_says_of_the_launcher_stays() -> None:
     assert other == {"name": "data", "image": "busybox"}
 
 
-@pytest.mark.parametrize("said", ["lots", [], {}, {"requests": "x"}, {"limits": {"memory": ["1Gi"], "cpu": "x"}}, 7])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "lots",
+        [],
+        {},
+        {"requests": "x"},
+        {"limits": {"memory": ["1Gi"], "cpu": "x"}},
+        7,
+        {"limits": {"cpu": "1e9999999", "memory": "9e999999k"}},
+    ],
+)
 def test_resources_that_are_none_are_left_to_the_server(said: Any) -> None:
     template = {"spec": {"containers": [{"name": "worker", "resources": said}]}}
     assert pod_of(image="x", podTemplate=template)["spec"]["initContainers"][0]["name"] == "launcher"

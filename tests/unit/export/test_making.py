@@ -208,6 +208,14 @@ def test_a_network_that_can_not_be_exported_at_all(tmp_path: Path) -> None:
     assert all("torch.export can't follow this network" in sentence for sentence in complaints(report, COMMAND))
 
 
+def test_a_time_that_is_none_is_refused_before_the_network_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGECLOUD_LATENCY_SECONDS", "1s")
+    with pytest.raises(ExportError, match=r"EDGECLOUD_LATENCY_SECONDS is '1s': a number of seconds above 0"):
+        export(restored(Lost(), card()), dataset(), tmp_path, options("onnx"), knobs=COMMAND, on_progress=silent)
+
+
 def test_a_network_without_numbers(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="doesn't give 5 numbers for each image: look at the training"):
         export(restored(Lost(), card()), dataset(), tmp_path, options("onnx"), knobs=COMMAND, on_progress=silent)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from edgecloud.api.job import TrainingJob
 from edgecloud.documents import read_documents
 from edgecloud_operator.local import Workdir, WorkdirError, keeping, to_yaml
+from edgecloud_operator.local.workdir import _take
 from edgecloud_trainer.checkpoints import layout
 from edgecloud_trainer.data.remembering import remember
 from tests.unit.api import strategies
@@ -573,3 +574,11 @@ def test_checkpoints_that_cannot_be_copied(tmp_path: Path) -> None:
     (workdir.path / COPY).mkdir()
     aside = workdir.put_aside()
     assert aside is not None and COPY not in held(aside)
+
+
+def test_an_earlier_run_is_put_back_where_the_next_ones_folder_cannot_take_its_place(tmp_path: Path) -> None:
+    workdir = earlier(tmp_path / "work")
+    aside = workdir.path.rename(tmp_path / "work.20260131-120000")
+    with pytest.raises(WorkdirError, match=r"can't be moved to .*work: No such file"):
+        _take(aside / COPY, workdir.path, aside)
+    assert held(workdir.checkpoints) == ALL and not aside.exists()

@@ -113,7 +113,14 @@ def impatient(_: Settings) -> object:
 def test_a_rank_that_gets_no_answer_may_have_one_in_another_round(
     silent: tuple[socket.socket, int], tmp_path: Path
 ) -> None:
-    rank = Rank(impatient, 1, silent[1], EDGECLOUD_FAILURE_FILE=str(tmp_path / "why"))
+    rank = Rank(
+        impatient,
+        1,
+        silent[1],
+        EDGECLOUD_FAILURE_FILE=str(tmp_path / "why"),
+        EDGECLOUD_CHECKPOINT_DIR=str(tmp_path / "saved"),
+        EDGECLOUD_RESULTS_DIR=str(tmp_path / "results"),
+    )
     with ended(rank):
         said, code = rank.end()
     assert code == 0 and said.startswith("(75, ") and "Transient" in said and "reach rank 0 at" in said

@@ -17,7 +17,7 @@ import torch
 from edgecloud.edge.card import ExportCard, Format
 from edgecloud.edge.layout import MODELS, PAGE, REFERENCE, REPORT, SCHEMA
 from edgecloud.edge.machine import describe
-from edgecloud.edge.measuring import OPENERS, MeasureError, measure
+from edgecloud.edge.measuring import OPENERS, MeasureError, latency_seconds, measure
 from edgecloud.edge.reference import Reference, most_images, save_reference
 from edgecloud.edge.report import Measured, Problem, Report
 from edgecloud.edge.runtime import Logits, Pixels, images_in_a_run
@@ -88,6 +88,10 @@ def export(
         OSError: the folder can't be written.
     """
     restored = replace(restored, card=published(restored.card))
+    try:
+        latency_seconds()
+    except MeasureError as error:  # that is told before minutes of work
+        raise ExportError(str(error)) from error
     files.make_folder(out)
     threads = options.threads or max(1, int(usable_cpus()))
     torch.set_num_threads(threads)
