@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from edgecloud.importing import importing
+from edgecloud.uncollected import uncollected
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one rank; its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     waits = "--standby" in (sys.argv[1:] if arguments is None else arguments)
-    with importing():
+    with uncollected():
         from edgecloud_trainer import data, devices, group, models, ready, settings, standby, steps, title, training
         from edgecloud_trainer.checkpoints import CheckpointError, CheckpointMismatchError, SupersededError
         from edgecloud_trainer.export import delivery, stage

@@ -22,7 +22,7 @@ from edgecloud.api.types import MAX_WORKERS
 from edgecloud.cli.display import Plain, Quiet, Terminal, printable, terminal
 from edgecloud.cli.needing import USAGE_ERROR, refuse
 from edgecloud.cli.output import UNREAD, OutputError, nowhere, print_json
-from edgecloud.importing import importing
+from edgecloud.uncollected import uncollected
 from edgecloud.validation import validate_files
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _trainer_there() -> bool:
 def _run(
     job: TrainingJob, workers: int | None, folder: Path, output: Output, *, fresh: bool, keep: bool, quiet: bool
 ) -> int:
-    with importing():
+    with uncollected():
         from edgecloud_operator.local import Ended, LocalRun, Workdir, WorkdirError, prepare
 
     workdir, above = Workdir(folder), 0

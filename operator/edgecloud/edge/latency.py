@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from edgecloud.edge.card import Format
 from edgecloud.edge.report import Interval, Latency, Ratio
+from edgecloud.uncollected import uncollected
 
 Times = npt.NDArray[np.float64]
 """Milliseconds of each run, in the order of the turns."""
@@ -62,26 +62,14 @@ def by_turns(
             break
         for run in runs:
             run()
-    with _no_collector():
+    gc.collect()
+    with uncollected():  # it would run in whichever model's time it fell due
         while len(times[0]) < budget.fewest or (len(times[0]) < budget.most and clock() < end):
             for place in random.permutation(len(runs)):
                 began = clock()
                 runs[place]()
                 times[place].append(max(_SHORTEST, (clock() - began) / 1e6))
     return [np.array(one) for one in times]
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Python's garbage collector would run in whichever model's time it fell due."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def latency(times: Times, *, batch: int, threads: int, seed: int = 0) -> Latency:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgecloud.api.spec import ExportSpec
 from edgecloud.edge.layout import MODELS, PAGE, REFERENCE, REPORT, SCHEMA
-from edgecloud.importing import importing
+from edgecloud.uncollected import uncollected
 from edgecloud_trainer.export.errors import DONE, GATE_FAILED, SAID, TRANSIENT, UNUSABLE, ExportError
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     """Export; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     said = _arguments()
-    with importing():
+    with uncollected():
         import edgecloud_trainer.export.making  # noqa: F401 - all of it
         from edgecloud_trainer import data, models
         from edgecloud_trainer.export.delivery import DeliveryError, DestinationError
