@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from edgecloud_operator.core.merge import is_called
+
 _HOME: Final = {"HOME": "/tmp", "XDG_CACHE_HOME": "/tmp/.cache", "USER": "edgecloud"}  # noqa: S108 - the Pod's own
 """What our own images say of themselves. In others nobody has a home that can be written, or, with our user, a name."""
 
@@ -18,12 +20,8 @@ def with_home(pod: dict[str, Any], worker: str) -> dict[str, Any]:
     if not isinstance(containers, list):
         return pod  # a template says so, and the server will refuse it
     return pod | {
-        "spec": pod["spec"] | {"containers": [_at_home(one) if _is_called(one, worker) else one for one in containers]}
+        "spec": pod["spec"] | {"containers": [_at_home(one) if is_called(one, worker) else one for one in containers]}
     }
-
-
-def _is_called(container: Any, name: str) -> bool:
-    return isinstance(container, Mapping) and container.get("name") == name
 
 
 def _at_home(container: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from edgecloud.api.types import amount
-from edgecloud_operator.core.merge import merged
+from edgecloud_operator.core.merge import is_called, merged
 from edgecloud_operator.core.security import container_security
 
 LAUNCHER: Final = "launcher"
@@ -38,17 +38,13 @@ def with_launcher_resources(pod: dict[str, Any], worker: str) -> dict[str, Any]:
     containers, inits = pod["spec"].get("containers"), pod["spec"].get("initContainers")
     if not isinstance(containers, list) or not isinstance(inits, list):
         return pod  # a template says so, and the server will refuse it
-    said = next((one.get("resources") for one in containers if _is_called(one, worker)), None)
+    said = next((one.get("resources") for one in containers if is_called(one, worker)), None)
     least = {"resources": {"requests": dict(_NEEDED), "limits": dict(_NEEDED)}}
     ours = {"resources": _resources(said if isinstance(said, Mapping) else {})}
     mended = [
-        merged(least if one.get("resources") else ours, one) if _is_called(one, LAUNCHER) else one for one in inits
+        merged(least if one.get("resources") else ours, one) if is_called(one, LAUNCHER) else one for one in inits
     ]
     return pod | {"spec": pod["spec"] | {"initContainers": mended}}
-
-
-def _is_called(container: Any, name: str) -> bool:
-    return isinstance(container, Mapping) and container.get("name") == name
 
 
 def _resources(worker: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,11 @@ def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
+def is_called(item: Any, name: str) -> bool:
+    """Whether an entry of a merged list, which nobody has checked, is an object of that name."""
+    return isinstance(item, Mapping) and item.get("name") == name
+
+
 def _merged_lists(
     ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]], both: _Both
 ) -> list[Mapping[str, Any]]:
